@@ -24,12 +24,17 @@ test('the example of the reference', () => {
   )
 })
 
-test.each(['', 'now', '2026-04-02', '2026-13-02T10:00:05.120Z+0003', '9999-01-01T10:00:05.120Z+0003', '99999999999999999999', '-1'])(
-  'refuses %j',
-  (text) => {
-    expect(() => parseHlc(text)).toThrowError(/not an HLC timestamp/)
-  },
-)
+test.each([
+  '',
+  'now',
+  '2026-04-02',
+  '2026-13-02T10:00:05.120Z+0003',
+  '9999-01-01T10:00:05.120Z+0003',
+  '99999999999999999999',
+  '-1',
+])('refuses %j', (text) => {
+  expect(() => parseHlc(text)).toThrowError(/not an HLC timestamp/)
+})
 
 test('ties break on the transaction id', () => {
   const at = (commitTimestamp: bigint, transactionId: string) => ({
