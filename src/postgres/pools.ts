@@ -54,9 +54,9 @@ export class ConnectionPools {
   /** Drops the idle connections to a server that is gone, so that the next use connects anew. */
   async forget(target: ConnectionTarget): Promise<void> {
     const keys = ['transaction', 'service'].map((purpose) => keyOf(target, purpose))
-    const pools = keys.map((key) => this.#pools.get(key))
+    const pools = keys.flatMap((key) => this.#pools.get(key) ?? [])
     for (const key of keys) this.#pools.delete(key)
-    await Promise.all(pools.map((pool) => pool?.end()))
+    await Promise.all(pools.map((pool) => pool.end()))
   }
 
   async close(): Promise<void> {

@@ -1,0 +1,4 @@
+import { expect, inject, test } from 'vitest'
+test('x', () => {
+  expect(inject('postgres').version).toMatch(/^18/)
+})

@@ -1,0 +1,37 @@
+import pg from 'pg'
+import { inject } from 'vitest'
+import { present } from '../../src/base/assert.ts'
+import { newRandomUuid } from '../../src/base/random.ts'
+import type { ConnectionTarget } from '../../src/postgres/connection.ts'
+
+/** A database of its own for one test file or test, made from the template that holds the project's schema. */
+export interface FreshDatabase {
+  readonly name: string
+  /** Where a role connects; `holdfast_admin` when none is named. */
+  target(role?: string): ConnectionTarget
+  drop(): Promise<void>
+}
+
+export async function freshDatabase(): Promise<FreshDatabase> {
+  const shared = inject('postgres')
+  const name = `t_${newRandomUuid().replaceAll('-', '')}`
+  const target = (role: string = shared.superuser, database: string = name): ConnectionTarget => ({
+    host: shared.host,
+    port: shared.port,
+    user: role,
+    password: present(shared.passwords[role], `a role of the test server: ${role}`),
+    database,
+    applicationName: 'test',
+  })
+  const administer = async (sql: string) => {
+    const client = new pg.Client(target(shared.superuser, 'postgres'))
+    await client.connect()
+    try {
+      await client.query(sql)
+    } finally {
+      await client.end()
+    }
+  }
+  await administer(`create database ${name} template ${shared.template} owner holdfast_owner`)
+  return { name, target: (role) => target(role), drop: () => administer(`drop database ${name} with (force)`) }
+}
