@@ -32,6 +32,6 @@ export async function freshDatabase(): Promise<FreshDatabase> {
       await client.end()
     }
   }
-  await administer(`create database ${name} template ${shared.template} owner holdfast_owner`)
+  await administer(`create database ${name} template ${shared.template}`)
   return { name, target: (role) => target(role), drop: () => administer(`drop database ${name} with (force)`) }
 }

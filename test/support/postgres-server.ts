@@ -2,9 +2,11 @@ import { rmSync } from 'node:fs'
 import { chmod, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import pg from 'pg'
 import type { TestProject } from 'vitest/node'
 import { newRandomUuid } from '../../src/base/random.ts'
+import type { ConnectionTarget } from '../../src/postgres/connection.ts'
+import { Connection } from '../../src/postgres/connection.ts'
+import { installSchema } from '../../src/postgres/schema.ts'
 import { defaultCacheRoot, locatePostgres } from '../../src/postgres/server/binaries.ts'
 import { initialiseDataDir } from '../../src/postgres/server/data-directory.ts'
 import { LocalServer } from '../../src/postgres/server/local-server.ts'
@@ -82,21 +84,32 @@ export default async function setup(project: TestProject): Promise<() => Promise
   return teardown
 }
 
+/** Installs the schema in a database that tests copy, and gives every role a password. */
 async function createTemplate(server: LocalServer, password: string): Promise<Record<string, string>> {
-  const admin = { host: server.socketDir, port, user: superuser, password }
-  const client = new pg.Client({ ...admin, database: 'postgres' })
-  await client.connect()
+  const admin = { host: server.socketDir, port, user: superuser, password, applicationName: 'test-setup' }
+  await withConnection({ ...admin, database: 'postgres' }, (connection) =>
+    connection.query(`create database ${template}`),
+  )
   const logins = ['holdfast_gateway', 'holdfast_app', 'holdfast_replication']
   const passwords = Object.fromEntries(logins.map((name) => [name, newRandomUuid()]))
-  try {
-    await client.query('create role holdfast_owner nologin')
+  await withConnection({ ...admin, database: template }, async (connection) => {
+    await installSchema(connection)
     for (const [name, secret] of Object.entries(passwords)) {
-      const attributes = name === 'holdfast_replication' ? 'login replication' : 'login'
-      await client.query(`create role ${name} ${attributes} password '${secret}'`)
+      // Many test files share the server, so the limit of one application's connections is lifted.
+      await connection.query(`alter role ${name} connection limit -1 password '${secret}'`)
     }
-    await client.query(`create database ${template} owner holdfast_owner`)
-  } finally {
-    await client.end()
-  }
+  })
   return passwords
+}
+
+async function withConnection(
+  target: ConnectionTarget,
+  use: (connection: Connection) => Promise<unknown>,
+): Promise<void> {
+  const connection = await Connection.connect(target, 10_000)
+  try {
+    await use(connection)
+  } finally {
+    connection.release()
+  }
 }
