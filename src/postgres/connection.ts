@@ -185,6 +185,17 @@ export class Connection {
     return accepted(present(outcome, 'one outcome a statement')) as StatementResult<R>
   }
 
+  /** Several statements in one text without parameters, e.g. a migration. Throws the `ServerError` of the first refusal. */
+  async script(text: string): Promise<void> {
+    if (this.status === 'closed') throw new ConnectionLost('the connection is closed', false, this.#lost)
+    try {
+      await this.#client.query(text)
+    } catch (error) {
+      if (error instanceof pg.DatabaseError) throw new ServerError(error)
+      throw new ConnectionLost('the connection ended in a script', true, error)
+    }
+  }
+
   /** Gives the connection back. One that is inside a transaction, or lost, is closed instead. */
   release(): void {
     if (this.#released) return
