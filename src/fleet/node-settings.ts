@@ -1,0 +1,55 @@
+import type { NodeId, RegionName } from '../directory/topology.ts'
+import type { Settings } from '../postgres/server/data-directory.ts'
+import type { ShardConfig } from './config.ts'
+
+/** What every node of a fleet runs with, whatever its role: a follower may be the primary tomorrow. */
+export function nodeSettings(major: number): Settings {
+  return {
+    wal_level: 'logical',
+    max_connections: 200,
+    max_wal_senders: 20,
+    max_replication_slots: 20,
+    max_prepared_transactions: 200,
+    wal_keep_size: '64MB',
+    // A slot that nobody reads may not fill the disk; its reader then starts again from a base backup.
+    max_slot_wal_keep_size: '2GB',
+    max_wal_size: '256MB',
+    min_wal_size: '32MB',
+    hot_standby: true,
+    // Rows that a follower's snapshot needs are kept, and the redo stream's slot can live on followers.
+    hot_standby_feedback: true,
+    wal_receiver_status_interval: '1s',
+    wal_receiver_timeout: '10s',
+    wal_sender_timeout: '10s',
+    wal_retrieve_retry_interval: '200ms',
+    synchronous_commit: 'on',
+    // An idle transaction holds the closed timestamp of the whole shard.
+    idle_in_transaction_session_timeout: '60s',
+    // A statement or a row of a regulated table never reaches the log.
+    log_min_error_statement: 'panic',
+    log_error_verbosity: 'terse',
+    log_checkpoints: false,
+    log_autovacuum_min_duration: -1,
+    ...(major >= 17 ? { sync_replication_slots: true } : {}),
+  }
+}
+
+/**
+ * Whom a primary's commit waits for. `survive: region` counts only followers of other regions, so that every
+ * acknowledgement has left the region; else any one follower does.
+ */
+export function synchronousStandbyNames(
+  shard: Pick<ShardConfig, 'durability' | 'survive'>,
+  primaryRegion: RegionName,
+  followers: readonly { readonly id: NodeId; readonly region: RegionName }[],
+): string {
+  if (shard.durability === 'local') return ''
+  const counted = followers.filter(({ region }) => shard.survive !== 'region' || region !== primaryRegion)
+  if (counted.length === 0) return ''
+  return `ANY 1 (${counted.map(({ id }) => `"${id}"`).join(', ')})`
+}
+
+/** The name of a node's physical replication slot at its primary. */
+export function slotName(node: NodeId): string {
+  return `hf_${node.replaceAll(/[^a-z0-9]/g, '_')}`
+}
