@@ -151,6 +151,27 @@ async function hasSmallSharedMemory(): Promise<boolean> {
   }
 }
 
+/**
+ * Takes from a copied data directory what belonged to the node it was copied from: settings, upstream with its
+ * password, what was set with ALTER SYSTEM, and the signals to be a follower or to recover.
+ */
+export async function forgetOrigin(dataDir: string, user: ServerUser | undefined): Promise<void> {
+  for (const file of [settingsFile, upstreamFile, 'standby.signal', 'recovery.signal']) {
+    await rm(join(dataDir, file), { force: true })
+  }
+  await writeSettings(dataDir, {}, user, 'postgresql.auto.conf')
+}
+
+/**
+ * Flushes what `initdb` wrote, which it does not do by itself. Meant to run beside the server's first minutes; a
+ * machine that loses power before may lose the new data directory.
+ */
+export async function syncDataDir(options: Pick<InitialiseOptions, 'binaries' | 'user' | 'dataDir'>): Promise<void> {
+  const { binaries, user, dataDir } = options
+  const args = ['--sync-only', '-D', dataDir]
+  await run(join(binaries.binDir, 'initdb'), args, { ...identity(user), cwd: '/', env: serverEnvironment })
+}
+
 const logTailBytes = 4096
 
 /** The last lines of a log, from byte `from` on at the earliest. */

@@ -1,0 +1,113 @@
+import { createReadStream } from 'node:fs'
+import { chmod, mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises'
+import { join, normalize } from 'node:path'
+import type { Readable } from 'node:stream'
+import { extract } from 'tar-stream'
+import { assert } from '../../base/assert.ts'
+import { storeDurably, syncFolder } from '../../base/durable-files.ts'
+import { HoldfastError } from '../../base/errors.ts'
+import { manifestName, parseManifest, verifyManifest } from './backup-manifest.ts'
+import type { BaseBackupSink } from './base-backup.ts'
+import { fileFailure, giveTo, makeDataDir } from './data-directory.ts'
+import type { ServerUser } from './server-user.ts'
+
+/** Where a base backup goes: unpacked into a data directory, or as it came into an archive. */
+
+export const tarName = 'base.tar'
+
+/** Files up to this size are collected and written at once: most of a data directory is small. */
+const smallFileBytes = 1 << 20
+
+/** Unpacks into an empty data directory. `verifyManifest` afterwards says whether all of it arrived. */
+export function intoDirectory(dataDir: string, user: ServerUser | undefined): BaseBackupSink {
+  return {
+    archive: (content) => extractArchive(content, dataDir, user),
+    manifest: async (bytes) => {
+      const path = join(dataDir, manifestName)
+      await writeFile(path, bytes, { mode: 0o600 })
+      await giveTo(user, path)
+    },
+  }
+}
+
+/**
+ * Stores `base.tar` and `backup_manifest` in a folder. The manifest comes last and durably, so a folder that has
+ * one is a whole backup.
+ */
+export function intoArchive(folder: string): BaseBackupSink {
+  return {
+    archive: async (content) => {
+      await mkdir(folder, { recursive: true })
+      await storeDurably(join(folder, tarName), content)
+    },
+    manifest: async (bytes) => {
+      parseManifest(bytes)
+      await storeDurably(join(folder, manifestName), bytes)
+      await syncFolder(join(folder, '..'))
+    },
+  }
+}
+
+/** Unpacks a stored backup into a new data directory and verifies it. Throws `check_failed` or `disk_full`. */
+export async function unpackStored(folder: string, dataDir: string, user: ServerUser | undefined): Promise<void> {
+  const sink = intoDirectory(dataDir, user)
+  await sink.archive(createReadStream(join(folder, tarName), { highWaterMark: 1 << 20 }))
+  await sink.manifest(await readFile(join(folder, manifestName)))
+  await verifyManifest(dataDir)
+}
+
+export async function extractArchive(content: Readable, dataDir: string, user: ServerUser | undefined): Promise<void> {
+  await makeDataDir(dataDir, user)
+  if ((await readdir(dataDir)).length > 0) {
+    throw new HoldfastError('directory_not_writable', `${dataDir} is not empty, a base backup is not unpacked over it`)
+  }
+  const unpack = extract()
+  content.on('error', (error) => unpack.destroy(error))
+  content.pipe(unpack)
+  try {
+    for await (const entry of unpack) {
+      const { name, type, size } = entry.header
+      const path = join(dataDir, inside(name))
+      if (type === 'directory') {
+        await mkdir(path, { recursive: true, mode: 0o700 })
+        entry.resume()
+      } else if (type === 'file' || type === 'contiguous-file') {
+        await writeEntry(path, size ?? 0, entry)
+      } else {
+        throw new HoldfastError('server_failed', `the base backup has a ${type} ${name}; tablespaces are not supported`)
+      }
+      await giveTo(user, path)
+    }
+  } catch (error) {
+    content.destroy()
+    throw fileFailure(error, dataDir)
+  }
+  await chmod(dataDir, 0o700)
+}
+
+function inside(name: string): string {
+  const path = normalize(name)
+  assert(!path.startsWith('/') && !path.split('/').includes('..'), `a path of the backup leaves its directory: ${name}`)
+  return path
+}
+
+async function writeEntry(path: string, size: number, content: AsyncIterable<unknown>): Promise<void> {
+  if (size <= smallFileBytes) {
+    const chunks: Uint8Array[] = []
+    for await (const chunk of content) chunks.push(toBytes(chunk))
+    await writeFile(path, Buffer.concat(chunks), { mode: 0o600 })
+    return
+  }
+  const file = await open(path, 'w', 0o600)
+  try {
+    // `writeFile` of a handle goes on where the last one ended, and writes all of it.
+    for await (const chunk of content) await file.writeFile(toBytes(chunk))
+  } finally {
+    await file.close()
+  }
+}
+
+function toBytes(chunk: unknown): Uint8Array {
+  assert(chunk instanceof Uint8Array, 'the content of a tar entry comes as bytes')
+  return chunk
+}

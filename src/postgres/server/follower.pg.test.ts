@@ -1,0 +1,205 @@
+import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { ServerYard } from '../../../test/support/servers.ts'
+import { manifestName, parseManifest, verifyManifest } from './backup-manifest.ts'
+import { intoArchive, intoDirectory, tarName, unpackStored } from './backup-sinks.ts'
+import { receiveBaseBackup } from './base-backup.ts'
+import { forgetOrigin } from './data-directory.ts'
+import { buildFollower, follow, promote, waitStreaming } from './follower.ts'
+import type { LocalServer } from './local-server.ts'
+
+let yard: ServerYard
+let primary: LocalServer
+
+beforeAll(async () => {
+  yard = await ServerYard.open()
+  primary = await yard.primary('primary', { wal_level: 'logical', max_wal_senders: 10 })
+  const admin = await yard.connect(primary)
+  await admin.query('create table item (id int primary key, filler text)')
+  // More than one segment of a relation file would be slow; some megabytes pass the small-file limit.
+  await admin.query(`insert into item select i, repeat('x', 1000) from generate_series(1, 3000) i`)
+  admin.release()
+})
+
+afterAll(async () => {
+  await yard[Symbol.asyncDispose]()
+})
+
+describe('a follower', () => {
+  test('streams, counts as a synchronous follower, takes over by promotion and can be followed itself', async () => {
+    const name = 'eu-west/payroll.2'
+    const second = yard.server('second')
+    const upstream = { primary: yard.target(primary), applicationName: name, slot: 'hf_eu_west_payroll_2' }
+    await buildFollower({ upstream, dataDir: second.dataDir, user: yard.user })
+    await second.start()
+    const admin = await yard.connect(primary)
+    await waitStreaming(admin, name, 20_000)
+    await primary.configure({
+      wal_level: 'logical',
+      max_wal_senders: 10,
+      synchronous_standby_names: `ANY 1 ("${name}")`,
+    })
+    await expect
+      .poll(async () => (await admin.query(`select sync_state from pg_stat_replication`)).rows[0]?.['sync_state'])
+      .toBe('quorum')
+
+    await admin.query('set synchronous_commit = remote_apply')
+    await admin.query(`insert into item values (10001, 'synchronous')`)
+    const reader = await yard.connect(second)
+    expect((await reader.query('select filler from item where id = 10001')).rows).toEqual([{ filler: 'synchronous' }])
+    admin.release()
+
+    await primary.kill()
+    await promote(reader, { dataDir: second.dataDir, user: yard.user }, 30)
+    await reader.query(`insert into item values (10002, 'after the promotion')`)
+    expect((await reader.query('select pg_is_in_recovery() as follows')).rows).toEqual([{ follows: false }])
+
+    const third = yard.server('third')
+    const next = { primary: yard.target(second), applicationName: 'third', slot: 'third' }
+    const backup = await buildFollower({ upstream: next, dataDir: third.dataDir, user: yard.user })
+    expect(backup.timeline).toBe(2)
+    await third.start()
+    await waitStreaming(reader, 'third', 20_000)
+    reader.release()
+    await third.stop()
+    await second.stop()
+    await primary.configure({ wal_level: 'logical', max_wal_senders: 10 })
+    await primary.start()
+  })
+
+  test('whose build is broken off leaves no data directory, and the next build succeeds', async () => {
+    const broken = yard.server('broken')
+    const upstream = { primary: yard.target(primary), applicationName: 'broken', slot: 'broken' }
+    const giveUp = new AbortController()
+    const build = buildFollower({ upstream, dataDir: broken.dataDir, user: yard.user, signal: giveUp.signal })
+    giveUp.abort(new Error('given up'))
+    await expect(build).rejects.toThrow('given up')
+    await expect(stat(broken.dataDir)).rejects.toThrow('ENOENT')
+    await buildFollower({ upstream, dataDir: broken.dataDir, user: yard.user })
+    await broken.start()
+    await broken.stop()
+  })
+
+  test('keeps the password of its primary in a file that only the server reads', async () => {
+    const dataDir = join(yard.root, 'secret')
+    await mkdir(dataDir)
+    await follow(
+      dataDir,
+      { primary: { ...yard.target(primary), password: `it's \\ secret` }, applicationName: 'x', slot: 'x' },
+      undefined,
+    )
+    const path = join(dataDir, 'holdfast.upstream.conf')
+    expect((await stat(path)).mode & 0o777).toBe(0o600)
+    expect(await readFile(path, 'utf8')).toContain(`password=''it\\\\''s \\\\\\\\ secret''`)
+  })
+})
+
+describe('a base backup', () => {
+  test('received into a directory verifies against its manifest; a changed, missing or added file does not', async () => {
+    const dataDir = join(yard.root, 'verified')
+    const backup = await receive(dataDir)
+    const manifest = await verifyManifest(dataDir)
+    expect(manifest.walRanges).toEqual([{ timeline: backup.timeline, start: backup.startLsn, end: backup.stopLsn }])
+    expect(manifest.files.some((file) => file.size > 1 << 20)).toBe(true)
+
+    const path = join(dataDir, 'PG_VERSION')
+    const content = await readFile(path)
+    await writeFile(
+      path,
+      content.map((byte) => byte ^ 1),
+    )
+    await expect(verifyManifest(dataDir)).rejects.toThrow('PG_VERSION has another checksum')
+    await rm(path)
+    await expect(verifyManifest(dataDir)).rejects.toThrow('PG_VERSION is missing')
+    await writeFile(path, content)
+    await writeFile(join(dataDir, 'base', 'stray'), 'x')
+    await expect(verifyManifest(dataDir)).rejects.toThrow('base/stray is not listed')
+    const bytes = await readFile(join(dataDir, manifestName))
+    expect(() => parseManifest(bytes.subarray(0, -10))).toThrow('cut short')
+    expect(() => parseManifest(Buffer.from(bytes.toString().replace('PG_VERSION', 'PG_VERSIOM')))).toThrow('checksum')
+  })
+
+  test('stored in an archive is restored elsewhere and recovers to the state of its stop position', async () => {
+    const folder = join(yard.root, 'archive', 'b1')
+    const backup = await receiveBaseBackup({
+      target: yard.target(primary),
+      sink: intoArchive(folder),
+      label: 'stored',
+      checkpoint: 'fast',
+    })
+    const restored = yard.server('restored')
+    await unpackStored(folder, restored.dataDir, yard.user)
+    await forgetOrigin(restored.dataDir, yard.user)
+    // The log between start and stop is fetched from the primary, as an archive would give it.
+    await follow(
+      restored.dataDir,
+      { primary: yard.target(primary), applicationName: 'restored', slot: 'restored' },
+      yard.user,
+    )
+    const admin = await yard.connect(primary)
+    await admin.query(`select pg_create_physical_replication_slot('restored', true)`)
+    const system = await admin.query(`select system_identifier::text as id from pg_control_system()`)
+    expect(backup.systemId).toBe(system.rows[0]?.['id'])
+    admin.release()
+    await restored.start()
+    const reader = await yard.connect(restored)
+    expect((await reader.query('select count(*)::int as n from item where id <= 3000')).rows).toEqual([{ n: 3000 }])
+    reader.release()
+    await restored.stop()
+  })
+
+  test('HZ-A5: a backup whose storing breaks off leaves no file with a final name', async () => {
+    const folder = join(yard.root, 'archive', 'b2')
+    const giveUp = new AbortController()
+    const sink = intoArchive(folder)
+    const receiving = receiveBaseBackup({
+      target: yard.target(primary),
+      sink: {
+        ...sink,
+        archive: (content) => {
+          content.once('readable', () => giveUp.abort(new Error('given up')))
+          return sink.archive(content)
+        },
+      },
+      label: 'broken off',
+      checkpoint: 'fast',
+      signal: giveUp.signal,
+    })
+    await expect(receiving).rejects.toThrow('given up')
+    await expect(stat(join(folder, tarName))).rejects.toThrow('ENOENT')
+    await expect(stat(join(folder, manifestName))).rejects.toThrow('ENOENT')
+  })
+
+  test('a sink that fails fails the backup with its own error', async () => {
+    const failing = receiveBaseBackup({
+      target: yard.target(primary),
+      sink: {
+        archive: async (content) => {
+          for await (const _ of content) throw new Error('the sink is full')
+        },
+        manifest: async () => undefined,
+      },
+      label: 'refused',
+      checkpoint: 'fast',
+    })
+    await expect(failing).rejects.toThrow('the sink is full')
+  })
+
+  test('is not unpacked over a directory that holds something', async () => {
+    const dataDir = join(yard.root, 'occupied')
+    await mkdir(dataDir)
+    await writeFile(join(dataDir, 'precious'), 'x')
+    await expect(receive(dataDir)).rejects.toThrow('not empty')
+    expect(await readFile(join(dataDir, 'precious'), 'utf8')).toBe('x')
+  })
+})
+
+function receive(dataDir: string) {
+  return receiveBaseBackup({
+    target: yard.target(primary),
+    sink: intoDirectory(dataDir, yard.user),
+    label: 'test',
+    checkpoint: 'fast',
+  })
+}

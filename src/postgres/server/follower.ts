@@ -1,0 +1,143 @@
+import { rename, rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import type { Clock } from '../../base/clock.ts'
+import { systemClock } from '../../base/clock.ts'
+import { HoldfastError } from '../../base/errors.ts'
+import type { Connection, ConnectionTarget } from '../connection.ts'
+import { sqlState } from '../sqlstate.ts'
+import { verifyManifest } from './backup-manifest.ts'
+import { intoDirectory } from './backup-sinks.ts'
+import type { BaseBackup } from './base-backup.ts'
+import { connectForReplication, receiveBaseBackup } from './base-backup.ts'
+import { forgetOrigin, giveTo, upstreamFile, writeSettings } from './data-directory.ts'
+import type { ServerUser } from './server-user.ts'
+
+/** Followers by streaming replication: built from a running primary, pointed at another, promoted. */
+
+export interface Upstream {
+  /** Where the follower reaches its primary, with a role that has `replication`. */
+  readonly primary: ConnectionTarget
+  /** What the primary knows the follower by, in `synchronous_standby_names` and `pg_stat_replication`. */
+  readonly applicationName: string
+  /** A physical slot on the primary, which keeps the log that the follower has not received yet. */
+  readonly slot: string
+}
+
+export interface BuildFollowerOptions {
+  readonly upstream: Upstream
+  readonly dataDir: string
+  readonly user: ServerUser | undefined
+  readonly signal?: AbortSignal
+}
+
+const pollMs = 10
+
+/**
+ * Builds the data directory of a follower, ready for `LocalServer.start`. The slot is made first, so that no log
+ * is dropped between the backup and the first connection. Until it is verified the copy has another name: a build
+ * that was broken off leaves no data directory, and the next one begins anew.
+ */
+export async function buildFollower(options: BuildFollowerOptions): Promise<BaseBackup> {
+  const { upstream, dataDir, user, signal } = options
+  const building = `${dataDir}.building`
+  await rm(building, { recursive: true, force: true })
+  try {
+    await createSlot(upstream.primary, upstream.slot)
+    const backup = await receiveBaseBackup({
+      target: upstream.primary,
+      sink: intoDirectory(building, user),
+      label: upstream.applicationName,
+      checkpoint: 'fast',
+      ...(signal === undefined ? {} : { signal }),
+    })
+    await verifyManifest(building)
+    await forgetOrigin(building, user)
+    await follow(building, upstream, user)
+    await rename(building, dataDir)
+    return backup
+  } catch (error) {
+    await rm(building, { recursive: true, force: true })
+    throw error
+  }
+}
+
+/** Makes a physical slot that keeps the log from now on, unless it is there. */
+export async function createSlot(primary: ConnectionTarget, slot: string): Promise<void> {
+  if (!/^[a-z0-9_]{1,63}$/.test(slot)) throw new HoldfastError('argument_invalid', `not a name for a slot: ${slot}`)
+  const client = await connectForReplication(primary)
+  try {
+    await client.query(`CREATE_REPLICATION_SLOT ${slot} PHYSICAL (RESERVE_WAL)`)
+  } catch (error) {
+    const exists = error instanceof Error && 'code' in error && error.code === sqlState.duplicateObject
+    if (!exists) throw error
+  } finally {
+    await client.end()
+  }
+}
+
+/** Makes a data directory a follower's, or points a follower at another primary: in force after a reload. */
+export async function follow(dataDir: string, upstream: Upstream, user: ServerUser | undefined): Promise<void> {
+  const settings = { primary_conninfo: conninfo(upstream), primary_slot_name: upstream.slot }
+  await writeSettings(dataDir, settings, user, upstreamFile)
+  const marker = join(dataDir, 'standby.signal')
+  await writeFile(marker, '', { mode: 0o600 })
+  await giveTo(user, marker)
+}
+
+function conninfo({ primary, applicationName }: Upstream): string {
+  const parts = {
+    host: primary.host,
+    port: primary.port,
+    user: primary.user,
+    // Only the worker that keeps logical slots on followers connects to a database.
+    dbname: primary.database,
+    password: primary.password,
+    application_name: applicationName,
+    sslmode: 'prefer',
+  }
+  return Object.entries(parts)
+    .map(([key, value]) => `${key}='${String(value).replaceAll('\\', '\\\\').replaceAll("'", "\\'")}'`)
+    .join(' ')
+}
+
+/** Waits until the primary streams to the follower of that name. Throws `server_failed` at the deadline. */
+export async function waitStreaming(
+  primary: Connection,
+  applicationName: string,
+  withinMs: number,
+  clock: Clock = systemClock,
+): Promise<void> {
+  const deadline = clock.monotonicMs() + withinMs
+  const sql = `select from pg_stat_replication where application_name = $1 and state = 'streaming'`
+  while ((await primary.query(sql, [applicationName])).rowCount === 0) {
+    if (clock.monotonicMs() > deadline) {
+      throw new HoldfastError(
+        'server_failed',
+        `${applicationName} does not stream from its primary within ${withinMs} ms`,
+      )
+    }
+    await clock.sleep(pollMs)
+  }
+}
+
+/**
+ * Promotes a follower and waits until it takes writes, on a new timeline. Who may be promoted is decided
+ * elsewhere. Afterwards it forgets its primary. Throws `server_failed` when it did not happen in time.
+ */
+export async function promote(
+  follower: Connection,
+  place: { readonly dataDir: string; readonly user: ServerUser | undefined },
+  withinSeconds: number,
+): Promise<void> {
+  const { rows } = await follower.query<{ promoted: boolean }>(
+    'select case when pg_is_in_recovery() then pg_promote(true, $1) else true end as promoted',
+    [withinSeconds],
+  )
+  if (rows[0]?.promoted !== true) {
+    throw new HoldfastError(
+      'server_failed',
+      `the follower in ${place.dataDir} was not promoted within ${withinSeconds} s`,
+    )
+  }
+  await writeSettings(place.dataDir, {}, place.user, upstreamFile)
+}
