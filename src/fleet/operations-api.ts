@@ -1,0 +1,205 @@
+import type { Progress } from '../base/progress.ts'
+import type { ProofLink, ProofStatus } from '../evidence/proof-chain.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+
+/** What operators ask of a fleet, and what they get. Part of the public library; all of it survives JSON but `Hlc`. */
+
+/** What is known of one transaction, from its home and every participant. */
+export interface TransactionView {
+  readonly transactionId: string
+  /** `in_doubt`: a branch is prepared and no record decides it yet. `refused`: it was tried and nothing was written. */
+  readonly outcome: 'committed' | 'aborted' | 'in_doubt' | 'refused'
+  readonly commitTimestamp: Hlc | null
+  readonly tenant: string
+  readonly action: string
+  readonly subject: string
+  readonly actor: string
+  readonly home: string
+  /** Of a refused or aborted one: the code and the reason of the last attempt. */
+  readonly refusal: { readonly code: string; readonly reason: string } | null
+  /** The decision at home; null for a transaction of one shard, which needs none. */
+  readonly record: {
+    readonly outcome: 'COMMITTED' | 'ABORTED'
+    readonly homeEpoch: number
+    readonly reason: string
+  } | null
+  readonly branches: readonly {
+    readonly shard: string
+    /** `prepared` is settled by the resolver; `unreachable` says nothing about the branch. */
+    readonly state: 'prepared' | 'committed' | 'absent' | 'unreachable'
+    readonly prepareTimestamp: Hlc | null
+  }[]
+}
+
+/** The chain of proofs of one business action. */
+export interface Evidence {
+  readonly transactionId: string
+  /** Every link `proven`; `broken` when one is; else `pending`. */
+  readonly status: ProofStatus
+  readonly commitTimestamp: Hlc | null
+  readonly action: string | null
+  readonly subject: string | null
+  readonly actor: string | null
+  readonly tenant: string | null
+  /** All eight, in order. */
+  readonly links: readonly ProofLink[]
+}
+
+export interface BackupRequest {
+  /** All shards when left out. */
+  readonly shards?: readonly string[] | undefined
+  readonly onProgress?: Progress | undefined
+}
+
+export interface BackupReport {
+  readonly shard: string
+  readonly backupId: string
+  /** The region whose archive holds it. */
+  readonly region: string
+  readonly startLsn: string
+  readonly endLsn: string
+  readonly bytes: number
+  readonly durationMs: number
+}
+
+/** Exactly one of `before` and `at` names the target. */
+export interface RestoreRequest {
+  /** Up to just before this transaction: a transaction id, or `shard@LSN` of an unattributed commit. */
+  readonly before?: string | undefined
+  /** A commit timestamp in text form, or a UTC time in ISO 8601. */
+  readonly at?: string | undefined
+  /** Replay everything after the target except these, and what depends on them. */
+  readonly without?: readonly string[] | undefined
+  /** Where the environment lies; under the data directory when left out. */
+  readonly into?: string | undefined
+  /** Only say what would be left out and which later transactions to review. */
+  readonly dryRun?: boolean | undefined
+  readonly onProgress?: Progress | undefined
+}
+
+export interface Gate {
+  readonly name: string
+  readonly ok: boolean
+  readonly durationMs: number
+  readonly detail: string
+}
+
+export interface RestoreReport {
+  /** Names the isolated environment; null of a dry run. */
+  readonly environment: string | null
+  readonly target: string
+  readonly shards: readonly { readonly shard: string; readonly stopLsn: string; readonly backupId: string }[]
+  /** What was asked to be left out, with all that had to go with it, and why. */
+  readonly excluded: readonly { readonly name: string; readonly reason: string }[]
+  readonly replayed: number
+  /** Later transactions on the same keys: they may have read what is gone. For a person to review. */
+  readonly review: readonly string[]
+  /** A conflict is never overwritten: while there is one, the environment cannot be cut over. */
+  readonly conflicts: readonly string[]
+  readonly gates: readonly Gate[]
+  readonly rtoMs: number
+}
+
+export interface InvariantsRequest {
+  /** A restored environment; the fleet itself when left out. */
+  readonly environment?: string | undefined
+  /** All when left out. */
+  readonly names?: readonly string[] | undefined
+}
+
+export interface InvariantResult {
+  readonly name: string
+  readonly severity: string
+  /** How many rows violate the rule. */
+  readonly violations: number
+  /** The first of them, for a person. */
+  readonly rows: readonly Readonly<Record<string, unknown>>[]
+}
+
+export interface CutoverRequest {
+  readonly environment: string
+  readonly onProgress?: Progress | undefined
+}
+
+export interface CutoverReport {
+  readonly environment: string
+  readonly shards: readonly { readonly shard: string; readonly epoch: number; readonly historyId: string }[]
+  readonly leftOut: readonly string[]
+  /** Effects that were delivered and whose cause is no longer in history: for compensation. */
+  readonly compensations: readonly { readonly eventId: string; readonly name: string; readonly transactionId: string }[]
+  readonly gates: readonly Gate[]
+}
+
+export interface FailoverRequest {
+  readonly shard: string
+  /** The best legal one when left out. */
+  readonly to?: string | undefined
+  readonly whatIf?: boolean | undefined
+  readonly onProgress?: Progress | undefined
+}
+
+export interface FailoverReport {
+  readonly shard: string
+  /** Null of a question. */
+  readonly promoted: {
+    readonly node: string
+    readonly region: string
+    readonly epoch: number
+    readonly historyId: string
+  } | null
+  readonly options: {
+    readonly legal: readonly { readonly region: string; readonly followers: readonly string[] }[]
+    readonly refused: readonly {
+      readonly region: string
+      readonly followers: readonly string[]
+      readonly reasons: readonly string[]
+    }[]
+  }
+  readonly durationMs: number
+}
+
+export interface TenantView {
+  readonly tenant: string
+  readonly home: string
+  readonly placements: readonly {
+    readonly domain: string
+    readonly shard: string
+    readonly version: number
+    readonly service: 'full' | 'read-only' | 'reject'
+    readonly policyVersion: number
+    readonly policy: {
+      readonly authority: readonly string[]
+      readonly replicas: readonly string[]
+      readonly otherwise: 'read-only' | 'reject'
+    } | null
+  }[]
+}
+
+export interface FleetStatus {
+  readonly fleet: string
+  /** Where this gateway is. */
+  readonly region: string
+  /** True when every shard is open and its primary answers. */
+  readonly ready: boolean
+  readonly shards: readonly ShardStatus[]
+}
+
+export interface ShardStatus {
+  readonly shard: string
+  readonly state: 'open' | 'fenced'
+  readonly durability: 'quorum' | 'local'
+  readonly epoch: number
+  readonly historyId: string
+  readonly closedTimestamp: Hlc | null
+  readonly inDoubt: number
+  readonly nodes: readonly NodeStatus[]
+}
+
+export interface NodeStatus {
+  readonly node: string
+  readonly region: string
+  readonly role: 'primary' | 'follower'
+  readonly reachable: boolean
+  /** Of a primary its flushed position, of a follower what it has replayed; null while unreachable. */
+  readonly position: string | null
+}

@@ -1,0 +1,127 @@
+import type { Hlc } from '../hlc/hlc.ts'
+
+/** What a transaction or a read takes, and what it gives back. Part of the public library. */
+
+/** What a caller's statement gave, in the form of `pg`: `int8` and `numeric` arrive as strings. */
+export interface QueryResult<R = Record<string, unknown>> {
+  readonly rows: R[]
+  readonly rowCount: number
+  readonly fields: readonly { readonly name: string; readonly dataTypeID: number }[]
+}
+
+/**
+ * As much of a `pg` client as query builders use: Kysely and Drizzle run on it. `begin`, `commit` and the like are
+ * refused with `statement_refused`: the transaction is Holdfast's.
+ */
+export interface DomainClient {
+  query<R = Record<string, unknown>>(query: string | DomainQuery, values?: readonly unknown[]): Promise<QueryResult<R>>
+}
+
+export interface DomainQuery {
+  readonly text: string
+  readonly values?: readonly unknown[]
+  readonly rowMode?: 'array'
+}
+
+/** The business action of a transaction: what the history says of it for ever. */
+export interface TransactRequest {
+  readonly tenant: string
+  /** What is done, e.g. `payroll.approve`. */
+  readonly action: string
+  /** What it is done to, e.g. `apr-2026`. */
+  readonly subject: string
+  /** Who does it, e.g. `manager@globex.example`. */
+  readonly actor: string
+  /**
+   * The first use of a key within the tenant decides; every later use for the same request gets the first outcome
+   * again, with `replayed: true`. The value must survive JSON, since that is how it is kept.
+   */
+  readonly idempotencyKey?: string | undefined
+  /** What the key stands for beyond action, subject and actor, e.g. the body of an HTTP request. Survives JSON. */
+  readonly request?: unknown
+  /** The commit gets a timestamp after everything the token has seen. */
+  readonly session?: string | undefined
+  /** Per shard, as PostgreSQL has it. `read committed` when left out. */
+  readonly isolation?: 'read committed' | 'repeatable read' | 'serializable' | undefined
+}
+
+export interface Transaction {
+  /** Known from the start: what to ask with when the reply is lost. */
+  readonly transactionId: string
+  /**
+   * One statement on the shard that owns the domain for the tenant, as the application's role, under row-level
+   * security. Costs that shard's round trip. Rejects with `statement_failed`, `constraint_violated` or
+   * `statement_refused`; the transaction can then only fail.
+   */
+  query<R = Record<string, unknown>>(domain: string, text: string, values?: readonly unknown[]): Promise<QueryResult<R>>
+  /**
+   * Statements that nobody waits for: on a far shard they travel with the prepare, in one flight. A failure of any of
+   * them rejects `transact`, and nothing is written anywhere.
+   */
+  batch(domain: string, statements: readonly (readonly [text: string, values?: readonly unknown[]])[]): void
+  /** An effect for the outside world. It leaves after the commit, at least once, with its event id as `Idempotency-Key`. */
+  emit(name: string, payload: unknown): void
+  /** The same as `query`, in the form that query builders take. */
+  client(domain: string): DomainClient
+}
+
+export interface TransactOutcome<T> {
+  /** What the function returned; of a replay, what it returned the first time, as JSON kept it. */
+  readonly value: T
+  readonly transactionId: string
+  readonly commitTimestamp: Hlc
+  /** The token to read with from now on; it contains the token of the request. */
+  readonly session: string
+  /** Every shard that was written, the home first. */
+  readonly shards: readonly string[]
+  /** True when the idempotency key had decided before. */
+  readonly replayed: boolean
+}
+
+/**
+ * `session`: read your writes, never back in time, on the shards of the token. `causal`: everything that happened
+ * before the token's frontier, on any shard. `primary`: the primary of the shard, with the same proof.
+ */
+export type ReadLevel = 'session' | 'causal' | 'primary'
+
+export interface ReadRequest {
+  readonly tenant: string
+  /** Without one the answer only begins a session. */
+  readonly session?: string | undefined
+  /** `session` when left out. */
+  readonly level?: ReadLevel | undefined
+  /** How long a node may take to become fresh before the read goes elsewhere. 50 when left out; 0 never waits. */
+  readonly waitMs?: number | undefined
+}
+
+export interface Reader {
+  /** One reading statement, answered from a snapshot that is proven to contain the frontier. */
+  query<R = Record<string, unknown>>(domain: string, text: string, values?: readonly unknown[]): Promise<QueryResult<R>>
+  /** The same as `query`, in the form that query builders take. */
+  client(domain: string): DomainClient
+}
+
+/** Who answered, and why there. */
+export interface Served {
+  readonly shard: string
+  readonly node: string
+  readonly role: 'primary' | 'follower'
+  readonly region: string
+  /** What the node had applied before the snapshot, as an LSN of the shard. */
+  readonly appliedThrough: string
+  readonly waitedMs: number
+  /** True when a nearer node was tried and could not prove the frontier in time. */
+  readonly rerouted: boolean
+}
+
+export interface ReadAnswer<T> {
+  readonly value: T
+  readonly session: string
+  readonly served: readonly Served[]
+}
+
+export interface SnapshotRequest {
+  readonly tenant: string
+  readonly domains: readonly string[]
+  readonly session?: string | undefined
+}

@@ -1,0 +1,37 @@
+import type { Fleet } from '../fleet/fleet-api.ts'
+import type { Served } from '../fleet/transact-api.ts'
+
+/**
+ * A route of the application that `holdfast up` serves. The module named by `app` in the configuration exports
+ * `routes: readonly AppRoute[]`; no web framework is part of the agreement.
+ */
+export interface AppRoute {
+  readonly method: 'GET' | 'POST'
+  /** With names in braces, e.g. `/payledger/{tenant}/runs/{id}`. */
+  readonly path: string
+  /** A thrown `HoldfastError` becomes its problem document; anything else a 500 that says nothing of the inside. */
+  handle(request: AppRequest): Promise<AppResponse>
+}
+
+export interface AppRequest {
+  readonly fleet: Fleet
+  /** The parts of the path by their names, decoded. */
+  readonly params: Readonly<Record<string, string>>
+  readonly query: Readonly<Record<string, string>>
+  /** The JSON body; `undefined` when there is none. */
+  readonly body: unknown
+  /** The header `Holdfast-Session`. */
+  readonly session: string | undefined
+  /** The header `Idempotency-Key`. */
+  readonly idempotencyKey: string | undefined
+}
+
+export interface AppResponse {
+  readonly status: number
+  /** JSON; `bigint` travels as a string. */
+  readonly body: unknown
+  /** Becomes the header `Holdfast-Session`. */
+  readonly session?: string | undefined
+  /** Becomes the headers that say who answered. */
+  readonly served?: readonly Served[] | undefined
+}

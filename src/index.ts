@@ -1,0 +1,44 @@
+/** The public library: what is described in `docs/reference/` and nothing else. */
+export type { Progress, ProgressEvent } from './base/progress.ts'
+export type { ErrorCategory, ErrorCode, HoldfastErrorOptions, Retry } from './base/errors.ts'
+export { HoldfastError, isHoldfastError } from './base/errors.ts'
+export type { ProofLink, ProofLinkName, ProofStatus } from './evidence/proof-chain.ts'
+export type { TimelineEntry, TimelineRange } from './evidence/timeline.ts'
+export type { FleetConfigInput } from './fleet/config.ts'
+export type { Fleet, OpenFleet, OpenFleetOptions } from './fleet/fleet-api.ts'
+export type {
+  BackupReport,
+  BackupRequest,
+  CutoverReport,
+  CutoverRequest,
+  Evidence,
+  FailoverReport,
+  FailoverRequest,
+  FleetStatus,
+  Gate,
+  InvariantResult,
+  InvariantsRequest,
+  NodeStatus,
+  RestoreReport,
+  RestoreRequest,
+  ShardStatus,
+  TenantView,
+  TransactionView,
+} from './fleet/operations-api.ts'
+export type {
+  DomainClient,
+  DomainQuery,
+  QueryResult,
+  ReadAnswer,
+  Reader,
+  ReadLevel,
+  ReadRequest,
+  Served,
+  SnapshotRequest,
+  Transaction,
+  TransactOutcome,
+  TransactRequest,
+} from './fleet/transact-api.ts'
+export type { Hlc } from './hlc/hlc.ts'
+export { formatHlc, parseHlc } from './hlc/hlc.ts'
+export type { AppRequest, AppResponse, AppRoute } from './http/app-route.ts'
