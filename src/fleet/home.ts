@@ -1,6 +1,5 @@
 import { createHash } from 'node:crypto'
-import { chmod, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { chmod, lstat, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { HoldfastError } from '../base/errors.ts'
 import { fileFailure } from '../postgres/server/data-directory.ts'
@@ -42,7 +41,8 @@ export function fleetHome(dataDir: string, serversRoot: string = dataDir): Fleet
     journalDir: join(dataDir, 'journal'),
     environmentsDir: join(dataDir, 'environments'),
     serversDir: serversRoot === dataDir ? join(dataDir, 'servers') : join(serversRoot, mark),
-    runDir: join(tmpdir(), `hf-${mark}`),
+    // Not the system's own temporary folder: on macOS its path alone takes half of what a socket path may have.
+    runDir: `/tmp/hf-${mark}`,
   }
 }
 
@@ -57,12 +57,23 @@ export async function makeHome(dataDir: string, user: ServerUser | undefined): P
     }
     for (const path of [home.serversDir, home.runDir]) {
       await mkdir(path, { recursive: true })
+      await requireOwn(path)
       // The servers' user passes through; only names that it knows lead anywhere.
       await chmod(path, 0o711)
     }
     return home
   } catch (error) {
     throw fileFailure(error, dataDir)
+  }
+}
+
+/** A folder below a shared one may have been put there by somebody else, to read what goes through its sockets. */
+async function requireOwn(path: string): Promise<void> {
+  const { uid } = await lstat(path)
+  if (uid !== (process.getuid?.() ?? uid)) {
+    throw new HoldfastError('directory_not_writable', `${path} belongs to another user`, {
+      hint: 'remove it, or choose another data directory',
+    })
   }
 }
 

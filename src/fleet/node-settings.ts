@@ -45,7 +45,8 @@ export function synchronousStandbyNames(
 ): string {
   if (shard.durability === 'local') return ''
   const counted = followers.filter(({ region }) => shard.survive !== 'region' || region !== primaryRegion)
-  if (counted.length === 0) return ''
+  // Nobody left to wait for stops the writes; an empty list would quietly stop the waiting instead.
+  if (counted.length === 0) return 'ANY 1 ("no-legal-follower")'
   return `ANY 1 (${counted.map(({ id }) => `"${id}"`).join(', ')})`
 }
 

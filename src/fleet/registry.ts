@@ -1,0 +1,56 @@
+import { join } from 'node:path'
+import { HoldfastError } from '../base/errors.ts'
+import type { RegionName } from '../directory/topology.ts'
+import type { FleetConfig, FleetConfigInput } from './config.ts'
+import { loadConfig } from './config.ts'
+import type { FleetHome } from './home.ts'
+import { fleetHome, readJsonFile, writeFileDurably } from './home.ts'
+import { lockHolder } from './supervisor-lock.ts'
+
+/**
+ * What a running supervisor leaves in the data directory, mode 0600, so that gateways and commands can attach: where it
+ * answers, and which configuration it runs.
+ */
+export interface Registry {
+  readonly pid: number
+  readonly controlSocket: string
+  readonly config: ConfigReference
+  readonly gateways: readonly GatewayAddress[]
+}
+
+/** A configuration by its file, or the object itself. */
+export interface ConfigReference {
+  readonly source: string | FleetConfigInput
+  readonly baseDir: string
+}
+
+export interface GatewayAddress {
+  readonly region: RegionName
+  readonly url: string
+}
+
+export async function writeRegistry(home: FleetHome, registry: Registry): Promise<void> {
+  await writeFileDurably(home.registryFile, JSON.stringify(registry, null, 2))
+}
+
+/** The registry of the supervisor that holds a data directory now, or undefined when none does. */
+export async function findSupervisor(dataDir: string): Promise<Registry | undefined> {
+  const home = fleetHome(dataDir)
+  if ((await lockHolder(home.lockFile)) === undefined) return undefined
+  return (await readJsonFile(home.registryFile)) as Registry | undefined
+}
+
+/** The same, or `fleet_not_running`. */
+export async function requireSupervisor(dataDir: string): Promise<Registry> {
+  const registry = await findSupervisor(dataDir)
+  if (registry !== undefined) return registry
+  throw new HoldfastError('fleet_not_running', `no supervisor runs on ${dataDir}`, { hint: 'start it with: holdfast up' })
+}
+
+export function configOf(registry: Registry): Promise<FleetConfig> {
+  return loadConfig(registry.config.source, registry.config.baseDir)
+}
+
+export function controlSocketOf(home: FleetHome): string {
+  return join(home.runDir, 'control.sock')
+}

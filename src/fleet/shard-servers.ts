@@ -1,0 +1,122 @@
+import { assert, present } from '../base/assert.ts'
+import type { Clock } from '../base/clock.ts'
+import type { NodeId, RegionName, ShardName } from '../directory/topology.ts'
+import type { ConnectionTarget } from '../postgres/connection.ts'
+import { buildFollower, follow, waitStreaming } from '../postgres/server/follower.ts'
+import type { ServerAddress } from '../postgres/server/server-host.ts'
+import type { FleetConfig, ShardConfig } from './config.ts'
+import { stringSettings, withConnection } from './founding.ts'
+import type { LinkNetwork } from './link-network.ts'
+import { nodeSettings, slotName, synchronousStandbyNames } from './node-settings.ts'
+import type { FleetServers } from './servers.ts'
+import type { NodeDocument, ShardDocument } from './topology-store.ts'
+
+/**
+ * The servers of shards by role: starting a primary, building and attaching followers, naming whom commits wait for.
+ * What it starts is in the topology document that the caller hands in; it changes no document itself.
+ */
+export class ShardServers {
+  readonly #servers: FleetServers
+  readonly #links: LinkNetwork
+  readonly #config: FleetConfig
+  readonly #clock: Clock
+
+  constructor(servers: FleetServers, links: LinkNetwork, config: FleetConfig, clock: Clock) {
+    this.#servers = servers
+    this.#links = links
+    this.#config = config
+    this.#clock = clock
+  }
+
+  /** A node's place: folder, socket and its links from every other region. Opens the links. */
+  async place(id: NodeId, region: RegionName, folder: string): Promise<NodeDocument> {
+    const { host, port } = this.#servers.addressOf(folder)
+    const links = await this.#links.openFor({ folder, region, host, port })
+    return { id, region, folder, host, port, links }
+  }
+
+  adminTarget(node: Pick<NodeDocument, 'host' | 'port'>): ConnectionTarget {
+    return this.#servers.adminTarget(node)
+  }
+
+  async startPrimary(name: ShardName, shard: ShardDocument): Promise<ServerAddress> {
+    const node = nodeOf(shard, shard.primary)
+    return this.#servers.start({
+      id: node.id,
+      dataDir: this.#servers.dataDirOf(node.folder),
+      settings: this.#settings(this.synchronousNames(name, shard)),
+    })
+  }
+
+  /** Starts a follower's server on its data directory, streaming from the shard's primary. */
+  async startFollower(shard: ShardDocument, node: NodeDocument): Promise<void> {
+    const dataDir = this.#servers.dataDirOf(node.folder)
+    await follow(dataDir, this.#upstream(nodeOf(shard, shard.primary), node), this.#servers.user)
+    await this.#servers.start({ id: node.id, dataDir, settings: this.#settings('') })
+  }
+
+  /** Builds a follower from the running primary, starts it, and waits until it streams. */
+  async buildFollower(primary: NodeDocument, node: NodeDocument): Promise<void> {
+    const dataDir = this.#servers.dataDirOf(node.folder)
+    await this.#servers.removeDirectory(node.folder)
+    await buildFollower({ upstream: this.#upstream(primary, node), dataDir, user: this.#servers.user })
+    await this.#servers.start({ id: node.id, dataDir, settings: this.#settings('') })
+    await withConnection(this.adminTarget(primary), (admin) => waitStreaming(admin, node.id, 30_000, this.#clock))
+  }
+
+  /** Points a running follower at another primary. In force at once. */
+  async repoint(primary: NodeDocument, node: NodeDocument): Promise<void> {
+    await follow(this.#servers.dataDirOf(node.folder), this.#upstream(primary, node), this.#servers.user)
+    this.#servers.server(node.id).reload()
+  }
+
+  /** Lets the primary's commits wait for the followers that the document names. */
+  async applySynchronousNames(name: ShardName, shard: ShardDocument): Promise<void> {
+    await this.#servers.server(shard.primary).configure(this.#settings(this.synchronousNames(name, shard)))
+  }
+
+  /** A primary that waits for nobody, e.g. while its followers are built and no traffic is let in. */
+  settingsWithoutWaiting(): Readonly<Record<string, string>> {
+    return this.#settings('')
+  }
+
+  synchronousNames(name: ShardName, shard: ShardDocument): string {
+    const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
+    return synchronousStandbyNames(this.shardConfig(name), nodeOf(shard, shard.primary).region, followers)
+  }
+
+  shardConfig(name: ShardName): ShardConfig {
+    return present(this.#config.shards.get(name), `shard ${name} is configured`)
+  }
+
+  /** A small write that the followers acknowledged: before it, nothing that this primary shows may be acted on. */
+  async barrier(node: NodeDocument, withinMs: number): Promise<void> {
+    await withConnection(this.adminTarget(node), async (admin) => {
+      const { warnings } = await admin.query('select holdfast.barrier()', [], withinMs)
+      assert(warnings.length === 0, `the barrier at ${node.id} was not acknowledged: ${warnings[0]?.message}`)
+    })
+  }
+
+  #settings(synchronousNames: string): Readonly<Record<string, string>> {
+    return stringSettings({
+      ...nodeSettings(this.#servers.binaries.major),
+      synchronous_standby_names: synchronousNames,
+    })
+  }
+
+  #upstream(primary: NodeDocument, node: NodeDocument) {
+    const host = node.region === primary.region ? primary.host : this.#links.replicationHost(node.region, primary.folder)
+    return {
+      primary: this.#servers.target({ host, port: primary.port }, 'holdfast_replication', node.id),
+      applicationName: node.id,
+      slot: slotName(node.id),
+    }
+  }
+}
+
+export function nodeOf(shard: ShardDocument, id: NodeId): NodeDocument {
+  return present(
+    shard.nodes.find((node) => node.id === id),
+    `node ${id} is in the topology`,
+  )
+}

@@ -1,0 +1,231 @@
+import { rm } from 'node:fs/promises'
+import { join } from 'node:path'
+import { present } from '../base/assert.ts'
+import type { Clock } from '../base/clock.ts'
+import { systemClock } from '../base/clock.ts'
+import { HoldfastError } from '../base/errors.ts'
+import type { Progress } from '../base/progress.ts'
+import type { Epoch, Jurisdiction, NodeId, RegionName, ShardName } from '../directory/topology.ts'
+import { defaultCacheRoot, locatePostgres } from '../postgres/server/binaries.ts'
+import { serverUser } from '../postgres/server/server-user.ts'
+import type { FleetConfig } from './config.ts'
+import { roundTripMs } from './config.ts'
+import { foundShard, withConnection } from './founding.ts'
+import type { FleetHome } from './home.ts'
+import { makeHome } from './home.ts'
+import type { FleetKeys } from './keys.ts'
+import { loadOrMakeKeys } from './keys.ts'
+import { LinkNetwork } from './link-network.ts'
+import { FleetServers } from './servers.ts'
+import { nodeOf, ShardServers } from './shard-servers.ts'
+import type { SupervisorLock } from './supervisor-lock.ts'
+import { takeLock } from './supervisor-lock.ts'
+import type { NodeDocument, ShardDocument, TopologyDocument } from './topology-store.ts'
+import { TopologyStore } from './topology-store.ts'
+
+/**
+ * The supervisor of an embedded fleet: owns the data directory's lock, the server processes and the links.
+ *
+ * The simple way, each command starting what it needs, loses track of servers the first time a command is killed. So
+ * one process at a time holds a data directory, and every other process attaches to it.
+ *
+ * Owns: the lock, the servers, the links, the topology document. Does not own: transactions and reads (gateways do,
+ * and killing one loses nothing but open requests), nor any decision about data (the shards' own rows have it).
+ *
+ *   F1  At most one supervisor holds a data directory.
+ *   F2  No traffic before a barrier passes: after any restart, what a primary shows may be unreplicated, and a gateway
+ *       that acted on it could be contradicted by a promotion (HZ-S2).
+ *   F3  The topology is durable before it is told.
+ *   F4  A founding that was broken off leaves nothing: the fleet exists when its topology document does.
+ */
+export interface SupervisorOptions {
+  readonly config: FleetConfig
+  /** Round trips between regions: as the configuration's `links` say, all the same, or none. */
+  readonly wan: boolean | number
+  readonly clock?: Clock
+  readonly progress: Progress
+}
+
+const barrierWithinMs = 20_000
+
+export class Supervisor {
+  readonly config: FleetConfig
+  readonly home: FleetHome
+  readonly keys: FleetKeys
+  readonly servers: FleetServers
+  readonly links: LinkNetwork
+  readonly shardServers: ShardServers
+  readonly clock: Clock
+  readonly #lock: SupervisorLock
+  readonly #progress: Progress
+  #topology: TopologyStore | undefined
+  #closing = false
+
+  private constructor(parts: {
+    config: FleetConfig
+    home: FleetHome
+    keys: FleetKeys
+    servers: FleetServers
+    links: LinkNetwork
+    clock: Clock
+    lock: SupervisorLock
+    progress: Progress
+  }) {
+    this.config = parts.config
+    this.home = parts.home
+    this.keys = parts.keys
+    this.servers = parts.servers
+    this.links = parts.links
+    this.clock = parts.clock
+    this.shardServers = new ShardServers(parts.servers, parts.links, parts.config, parts.clock)
+    this.#lock = parts.lock
+    this.#progress = parts.progress
+  }
+
+  /**
+   * Takes the data directory and brings the fleet up; resolves when every shard takes traffic. Throws `fleet_locked`,
+   * `postgres_missing`, `directory_not_writable`, `disk_full`, `server_failed`; then nothing is left running.
+   */
+  static async start(options: SupervisorOptions): Promise<Supervisor> {
+    const { config, progress, clock = systemClock } = options
+    const user = await serverUser()
+    const home = await makeHome(config.dataDir, user)
+    const lock = await takeLock(home.lockFile)
+    let supervisor: Supervisor | undefined
+    try {
+      const binaries = await locatePostgres(await defaultCacheRoot(user), user)
+      const keys = await loadOrMakeKeys(home.keysDir)
+      const servers = new FleetServers({ home, binaries, user, keys, clock })
+      const delay = (a: RegionName, b: RegionName) =>
+        options.wan === false ? 0 : options.wan === true ? roundTripMs(config.links, a, b) : options.wan
+      const links = new LinkNetwork({ runDir: home.runDir, regions: [...config.regions.keys()], delay, user, clock })
+      supervisor = new Supervisor({ config, home, keys, servers, links, clock, lock, progress })
+      await supervisor.#bringUp()
+      return supervisor
+    } catch (error) {
+      await supervisor?.close()
+      await lock.release()
+      throw error
+    }
+  }
+
+  get topology(): TopologyStore {
+    return present(this.#topology, 'the fleet is up')
+  }
+
+  get closing(): boolean {
+    return this.#closing
+  }
+
+  /** Stops the servers in order and gives the data directory back. */
+  async close(): Promise<void> {
+    if (this.#closing) return
+    this.#closing = true
+    await this.servers.stopAll()
+    await this.links.close()
+    await rm(this.home.registryFile, { force: true })
+    await rm(this.home.runDir, { recursive: true, force: true })
+    await this.#lock.release()
+  }
+
+  async #bringUp(): Promise<void> {
+    this.#topology = await TopologyStore.load(this.home.topologyFile)
+    if (this.#topology === undefined) await this.#found()
+    else await this.#restart(this.#topology.document)
+  }
+
+  async #found(): Promise<void> {
+    const { config } = this
+    await rm(this.home.serversDir, { recursive: true, force: true })
+    await makeHome(config.dataDir, this.servers.user)
+    const shards = await Promise.all(
+      [...config.shards.keys()].map(async (name) => [name, await this.#foundShard(name)] as const),
+    )
+    const document: TopologyDocument = {
+      version: 1,
+      fleet: config.fleet,
+      regions: Object.fromEntries([...config.regions].map(([name, { jurisdiction }]) => [name, jurisdiction])) as Record<
+        RegionName,
+        Jurisdiction
+      >,
+      shards: Object.fromEntries(shards) as Record<ShardName, ShardDocument>,
+    }
+    this.#topology = await TopologyStore.create(this.home.topologyFile, document)
+  }
+
+  async #foundShard(name: ShardName): Promise<ShardDocument> {
+    const shard = this.shardServers.shardConfig(name)
+    const regions = [shard.region, ...shard.followers]
+    const nodes: NodeDocument[] = []
+    for (const [index, region] of regions.entries()) {
+      nodes.push(await this.shardServers.place(nodeId(name, index + 1), region, folderOf(name, index + 1)))
+    }
+    const [primary, ...followers] = nodes
+    const first = present(primary, 'a shard has a primary')
+    this.#progress({ step: 'found', detail: `${name}: a new cluster in ${first.region}` })
+    const { historyId } = await foundShard(this.servers, this.config, this.keys, shard, {
+      id: first.id,
+      folder: first.folder,
+      settings: this.shardServers.settingsWithoutWaiting(),
+    })
+    const document: ShardDocument = {
+      durability: shard.durability,
+      epoch: 1 as Epoch,
+      historyId,
+      state: 'open',
+      primary: first.id,
+      nodes,
+      nextNode: nodes.length + 1,
+    }
+    for (const follower of followers) {
+      this.#progress({ step: 'follow', detail: `${follower.id} in ${follower.region}` })
+      await this.shardServers.buildFollower(first, follower)
+    }
+    await this.shardServers.applySynchronousNames(name, document)
+    await this.shardServers.barrier(first, barrierWithinMs)
+    return document
+  }
+
+  async #restart(document: TopologyDocument): Promise<void> {
+    for (const name of this.config.shards.keys()) {
+      if (document.shards[name] === undefined) {
+        throw new HoldfastError('config_invalid', `shard ${name} was not part of this fleet when it was founded`, {
+          hint: 'start it on a new data directory',
+        })
+      }
+    }
+    await Promise.all(
+      Object.entries(document.shards).map(async ([name, shard]) => {
+        for (const node of shard.nodes) await this.shardServers.place(node.id, node.region, node.folder)
+        this.#progress({ step: 'start', detail: name })
+        await this.shardServers.startPrimary(name as ShardName, shard)
+        const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
+        await Promise.all(followers.map((node) => this.shardServers.startFollower(shard, node)))
+        const primary = nodeOf(shard, shard.primary)
+        await this.#requirePermanent(primary)
+        await this.shardServers.barrier(primary, barrierWithinMs)
+      }),
+    )
+  }
+
+  /** HZ-C3: an unlogged clock would start again from nothing after a crash. */
+  async #requirePermanent(primary: NodeDocument): Promise<void> {
+    const { rows } = await withConnection(this.shardServers.adminTarget(primary), (admin) =>
+      admin.query<{ relation: string }>('select holdfast.impermanent_relations() as relation'),
+    )
+    if (rows.length > 0) {
+      throw new HoldfastError('check_failed', `relations of ${primary.id} would not survive a crash: ${rows.map((row) => row.relation).join(', ')}`, {
+        hint: 'alter table ... set logged',
+      })
+    }
+  }
+}
+
+export function nodeId(shard: ShardName, number: number): NodeId {
+  return `${shard}.${number}` as NodeId
+}
+
+/** The folder of a node, below the servers' folder and, for its socket, below the run directory. */
+export function folderOf(shard: ShardName, number: number): string {
+  return join(`${shard.replaceAll('/', '~')}.${number}`)
+}
