@@ -1,0 +1,31 @@
+/** What Holdfast counts and measures. The composition root decides where it goes; below it nobody knows. */
+export interface Metrics {
+  /** One more of something that happened. */
+  count(name: MetricName, labels?: MetricLabels): void
+  /** One measurement of a distribution. */
+  observe(name: MetricName, value: number, labels?: MetricLabels): void
+  /** The present value of something that goes up and down. */
+  gauge(name: MetricName, value: number, labels?: MetricLabels): void
+}
+
+/** Names of shards, regions, levels: never of tenants' data. Few values each. */
+export type MetricLabels = Readonly<Record<string, string>>
+
+export type MetricName =
+  | 'session_read_wait_ms'
+  | 'session_read_primary_fallback_total'
+  | 'session_read_failed_total'
+  | 'cross_region_fanout_total'
+  | 'global_txn_participants'
+  | 'global_txn_prepare_ms'
+  | 'transaction_retried_total'
+  | 'transaction_refused_total'
+  | 'outcome_asked_total'
+  | 'in_doubt_oldest_age_ms'
+  | 'resolver_queue_depth'
+  | 'reads_pushed_total'
+  | 'clock_offset_ms'
+  | 'closed_lag_ms'
+  | 'outbox_depth'
+
+export const silentMetrics: Metrics = { count: () => {}, observe: () => {}, gauge: () => {} }
