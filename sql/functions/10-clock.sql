@@ -97,6 +97,7 @@ begin
 end
 $$;
 
+-- Committed locally: a follower receives only what the primary has flushed, and asynchronous commits are flushed by and by.
 create or replace function holdfast.publish_closed(p_timestamp bigint) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -104,7 +105,7 @@ as $$
 declare
   v_closed bigint;
 begin
-  perform set_config('synchronous_commit', 'off', true);
+  perform set_config('synchronous_commit', 'local', true);
   update holdfast.closed c set closed_timestamp = greatest(c.closed_timestamp, p_timestamp)
   returning c.closed_timestamp into strict v_closed;
   return v_closed;
