@@ -25,7 +25,11 @@ export type MetricName =
   | 'resolver_queue_depth'
   | 'reads_pushed_total'
   | 'clock_offset_ms'
-  | 'closed_lag_ms'
-  | 'outbox_depth'
+  | 'clock_closing_ms'
+  | 'clock_closing_blocked_ms'
+  | 'clock_keeper_interrupted_total'
+  | 'outbox_pending'
+  | 'outbox_deliveries_total'
+  | 'outbox_interrupted_total'
 
 export const silentMetrics: Metrics = { count: () => {}, observe: () => {}, gauge: () => {} }

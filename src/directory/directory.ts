@@ -155,6 +155,13 @@ export class Directory {
   }
 }
 
+/** Where a process gets its directory from: the shards' own rows, kept as a value between refreshes. */
+export interface DirectorySource {
+  current(): Directory
+  /** Reads the rows again now, e.g. after a refusal that says a placement moved. */
+  refresh(): Promise<Directory>
+}
+
 /** The placements of a configuration before anything moved: every tenant with every domain, all at version 1. */
 export function initialPlacements(domains: Iterable<DomainEntry>, tenants: Iterable<TenantEntry>): Placement[] {
   const all = [...domains]

@@ -1,0 +1,74 @@
+import { HoldfastError } from '../base/errors.ts'
+import type { ConnectionTarget, Row, Statement } from '../postgres/connection.ts'
+import { accepted } from '../postgres/connection.ts'
+import type { ConnectionPools } from '../postgres/pools.ts'
+import type { DirectorySource, DomainEntry, Placement, PlacementRow } from './directory.ts'
+import { Directory, placementFromRow } from './directory.ts'
+import type { FleetNode, ShardName, TopologySource } from './topology.ts'
+
+/**
+ * The directory as the shards hold it. Every shard has all rows, so one answer is enough to route by; what comes from
+ * several is merged, and the higher version of a placement stands (P4).
+ */
+export interface DirectoryStoreOptions {
+  readonly domains: Iterable<DomainEntry>
+  readonly topology: TopologySource
+  readonly pools: ConnectionPools
+  readonly targetOf: (node: FleetNode) => ConnectionTarget
+}
+
+const answerWithinMs = 5_000
+
+const selectPlacements: Statement = {
+  text: 'select tenant, domain, shard, version, policy, policy_version, service from holdfast.placement',
+}
+
+/** The placement rows of one server. Throws `ConnectionLost` or `ServerError`. */
+export async function loadPlacements(pools: ConnectionPools, target: ConnectionTarget): Promise<Placement[]> {
+  const outcomes = await pools.flight(target, [selectPlacements], answerWithinMs)
+  return outcomes.flatMap((outcome) => accepted(outcome).rows.map((row) => placementFromRow(row as PlacementRow & Row)))
+}
+
+export class DirectoryStore implements DirectorySource {
+  readonly #options: DirectoryStoreOptions
+  #current: Directory
+
+  private constructor(options: DirectoryStoreOptions) {
+    this.#options = options
+    this.#current = Directory.of(options.domains, [])
+  }
+
+  /** Throws `node_unavailable` when no primary answers. */
+  static async open(options: DirectoryStoreOptions): Promise<DirectoryStore> {
+    const store = new DirectoryStore(options)
+    await store.refresh()
+    return store
+  }
+
+  current(): Directory {
+    return this.#current
+  }
+
+  /** Asks every primary; throws `node_unavailable` when none answers. */
+  async refresh(): Promise<Directory> {
+    const { topology, pools, targetOf } = this.#options
+    const shards = [...topology.current().shards.values()]
+    const answers = await Promise.allSettled(shards.map(({ primary }) => loadPlacements(pools, targetOf(primary))))
+    const loaded = answers.filter((answer) => answer.status === 'fulfilled')
+    if (loaded.length === 0)
+      throw noAnswer(
+        shards.map(({ name }) => name),
+        answers,
+      )
+    this.#current = this.#current.advance(loaded.flatMap(({ value }) => value))
+    return this.#current
+  }
+}
+
+function noAnswer(shards: readonly ShardName[], answers: readonly PromiseSettledResult<unknown>[]): HoldfastError {
+  const causes = answers.flatMap((answer) => (answer.status === 'rejected' ? [answer.reason as unknown] : []))
+  return new HoldfastError('node_unavailable', `no primary of ${shards.join(', ')} gives its directory`, {
+    hint: 'start the fleet, or look at its status',
+    cause: causes[0],
+  })
+}

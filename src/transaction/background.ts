@@ -1,0 +1,18 @@
+/**
+ * Work that goes on after its caller was answered: settlements, journal entries. None of it carries a promise that
+ * is not kept elsewhere too (the resolver settles what is left), so a failure is reported and not raised.
+ */
+export class Background {
+  readonly #running = new Set<Promise<void>>()
+
+  /** Starts the work; it handles its own failures. */
+  run(work: () => Promise<void>): void {
+    const running = work().finally(() => this.#running.delete(running))
+    this.#running.add(running)
+  }
+
+  /** Resolves when nothing runs any more; what is started meanwhile is waited for too. */
+  async drain(): Promise<void> {
+    while (this.#running.size > 0) await Promise.allSettled(this.#running)
+  }
+}
