@@ -1,12 +1,13 @@
 import type { Clock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Metrics } from '../base/metrics.ts'
+import type { OnStep } from '../base/step.ts'
 import type { FleetNode, RegionName, ShardName, TopologySource } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcZero } from '../hlc/hlc.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import { Connection, ConnectionLost, ServerError } from '../postgres/connection.ts'
-import type { ClosingBlocker, ClosingStep } from './closer.ts'
+import type { ClosingBlocker } from './closer.ts'
 import { closeOnce, readClock } from './closer.ts'
 
 /**
@@ -27,7 +28,7 @@ export interface ClockKeeperOptions {
   readonly targetOf: (node: FleetNode) => ConnectionTarget
   readonly clock: Clock
   readonly metrics: Metrics
-  readonly onStep: (step: ClosingStep, where: { readonly shard: ShardName }) => Promise<void>
+  readonly onStep: OnStep
   /** The alarm of HZ-C7, once every `blockedAfterMs` while it lasts. */
   readonly onBlocked?: (
     blocker: ClosingBlocker,
@@ -138,7 +139,8 @@ export class ClockKeeper {
           clock,
           signal,
           blockedAfterMs,
-          onStep: (step) => onStep(step, { shard }),
+          onStep,
+          where: { shard },
           onBlocked: (blocker, blockedMs) => {
             metrics.gauge('clock_closing_blocked_ms', blockedMs, { shard })
             onBlocked?.(blocker, { shard, blockedMs })

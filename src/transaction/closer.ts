@@ -1,5 +1,6 @@
 import { assert, present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
+import type { OnStep, StepPlace } from '../base/step.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { toHlc } from '../hlc/hlc.ts'
 import type { Connection, StatementOutcome } from '../postgres/connection.ts'
@@ -20,8 +21,6 @@ import { accepted } from '../postgres/connection.ts'
  * HAZARD: the four are statements of their own, in autocommit. In one transaction they would wait for themselves, or
  * look at a snapshot from before the wait (HZ-C2).
  */
-export type ClosingStep = 'closer move' | 'closer own xid' | 'closer wait' | 'closer publish'
-
 /** Who holds the closed timestamp back: a session by `pid`, or a prepared transaction by `gid`. */
 export interface ClosingBlocker {
   readonly pid: number | null
@@ -38,7 +37,8 @@ export interface ClosingBlocker {
 export interface ClosingOptions {
   readonly clock: Clock
   readonly signal: AbortSignal
-  readonly onStep: (step: ClosingStep) => Promise<void>
+  readonly onStep: OnStep
+  readonly where: StepPlace
   /** Called about once every `blockedAfterMs` while a transaction holds the closed timestamp back. */
   readonly onBlocked: (blocker: ClosingBlocker, blockedMs: number) => void
   readonly blockedAfterMs: number
@@ -62,16 +62,17 @@ const waitMsMax = 8
  * value or the new one, both true.
  */
 export async function closeOnce(connection: Connection, options: ClosingOptions): Promise<Closing> {
-  await options.onStep('closer move')
+  const { onStep, where } = options
+  await onStep('closer move', where)
   const moved = await ask<{ clock: string; ahead_ms: string }>(
     connection,
     `select t.clock, (t.clock >> 16) - (holdfast.wall_hlc() >> 16) as ahead_ms from holdfast.tick() t(clock)`,
   )
-  await options.onStep('closer own xid')
+  await onStep('closer own xid', where)
   const own = await drawOwnXid(connection, toHlc(BigInt(moved.clock)))
-  await options.onStep('closer wait')
+  await onStep('closer wait', where)
   const movedWhileWaiting = await waitForOlder(connection, own, options)
-  await options.onStep('closer publish')
+  await onStep('closer publish', where)
   const published = await ask<{ closed: string }>(connection, 'select holdfast.publish_closed($1) as closed', [
     moved.clock,
   ])
