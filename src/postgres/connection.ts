@@ -1,14 +1,14 @@
-import { createHash } from 'node:crypto'
 import pg from 'pg'
-import { prepareValue } from 'pg/lib/utils.js'
-import { present } from '../base/assert.ts'
+import { assert, present } from '../base/assert.ts'
+import type { DriverClient, WireStatement } from './driver.ts'
+import { clientConfig, serialise } from './driver.ts'
 import { sqlState } from './sqlstate.ts'
 
 /**
  * One connection to one server, over which statements travel in flights.
  *
  * A flight is a list of statements written at once and answered in order: it costs one round trip. PostgreSQL
- * gives each statement of a pipeline its own sync point, which makes four things easy to get wrong:
+ * gives each statement of a pipeline its own sync point, which makes these things easy to get wrong:
  *
  *   D1  Values are serialised before the first byte is written, so no statement can fail on the client while
  *       a `COMMIT` behind it is already on its way.
@@ -17,9 +17,11 @@ import { sqlState } from './sqlstate.ts'
  *       counts when its command tag says so: `COMMIT` in an aborted transaction succeeds with tag `ROLLBACK`.
  *   D4  A flight that gets no answer in time closes the connection and rejects with `ConnectionLost`. What was
  *       sent may still take effect: the outcome is unknown.
+ *   D5  An error is an outcome only once the server has gone on to its sync point. A backend that is terminated
+ *       just after a commit sends an error in place of the tag it had ready: such an end is `ConnectionLost`.
  *
  * HAZARD: a wait for synchronous followers that is cancelled or terminated answers success and a warning.
- * Warnings are therefore part of a statement's outcome.
+ * Warnings are therefore part of a statement's outcome, and no setting of a role or database can silence them.
  */
 
 export interface ConnectionTarget {
@@ -82,38 +84,54 @@ export class ServerError extends Error {
 /** The connection ended or went silent. `sent` tells whether the statements may have reached the server. */
 export class ConnectionLost extends Error {
   readonly sent: boolean
+  /** The outcomes of the flight that did arrive, from its first statement on: an acknowledged commit stays one. */
+  readonly outcomes: readonly StatementOutcome[]
 
-  constructor(message: string, sent: boolean, cause?: unknown) {
+  constructor(message: string, sent: boolean, cause?: unknown, outcomes: readonly StatementOutcome[] = []) {
     super(message, { cause })
     this.name = 'ConnectionLost'
     this.sent = sent
+    this.outcomes = outcomes
   }
 }
 
 export type TransactionStatus = 'idle' | 'open' | 'failed' | 'closed'
 
-interface InFlight {
+interface Flight {
+  readonly statementCount: number
   readonly outcomes: StatementOutcome[]
   warnings: { code: string; message: string }[]
+  readonly resolve: (outcomes: StatementOutcome[]) => void
+  readonly reject: (error: ConnectionLost) => void
+  readonly timer: NodeJS.Timeout | undefined
 }
 
+/** Named statements live as long as their connection. Texts that a program makes up would fill the server. */
+const statementsKeptMax = 500
+
 export class Connection {
-  readonly #client: pg.Client
+  readonly #client: DriverClient
   readonly #release: (broken: boolean) => void
-  readonly #pending: InFlight[] = []
+  /** In the order in which they were sent, which is the order of the answers. */
+  readonly #flights: Flight[] = []
+  /** The server's error for the statement that it is answering, until the sync point confirms it (D5). */
+  #refusal: pg.DatabaseError | undefined
   #lost: Error | undefined
   #released = false
+  #worn = false
 
-  private constructor(client: pg.Client, release: (broken: boolean) => void) {
+  private constructor(client: DriverClient, release: (broken: boolean) => void) {
     this.#client = client
     this.#release = release
     client.on('notice', this.#onNotice)
     client.on('error', this.#onError)
+    client.connection.on('readyForQuery', this.#onSync)
+    client.connection.on('copyInResponse', this.#onCopyIn)
   }
 
   /** A connection of its own, ended by `release`. Rejects with `ConnectionLost` (not sent) or `ServerError`. */
   static async connect(target: ConnectionTarget, connectWithinMs: number): Promise<Connection> {
-    const client = new pg.Client(clientConfig(target, connectWithinMs))
+    const client = new pg.Client(clientConfig(target, connectWithinMs)) as DriverClient
     client.on('error', ignoreLateError)
     try {
       await client.connect()
@@ -123,13 +141,16 @@ export class Connection {
     return new Connection(client, () => void client.end().catch(ignoreLateError))
   }
 
-  /** Takes over a pooled client until `release`. */
-  static borrow(client: pg.PoolClient): Connection {
-    return new Connection(client, (broken) => client.release(broken))
+  /** Takes over a pooled client until it is released or lost, which `onReturn` is told. */
+  static borrow(client: pg.PoolClient, onReturn: () => void): Connection {
+    return new Connection(client as pg.PoolClient & DriverClient, (broken) => {
+      onReturn()
+      client.release(broken)
+    })
   }
 
   get serverProcessId(): number {
-    return present((this.#client as pg.Client & { processID: number | null }).processID, 'connected')
+    return present(this.#client.processID, 'connected')
   }
 
   get status(): TransactionStatus {
@@ -140,39 +161,11 @@ export class Connection {
 
   /**
    * Sends the statements at once and gives their outcomes in order. Resolves with refusals of the server as
-   * outcomes; rejects only with `ConnectionLost`, or with a `TypeError` before anything was sent when a value
+   * outcomes; rejects only with `ConnectionLost`, or before anything was sent with a `TypeError` when a value
    * cannot be serialised.
    */
-  flight(statements: readonly Statement[], deadlineMs?: number): Promise<StatementOutcome[]> {
-    const prepared = statements.map(serialise)
-    if (this.#lost !== undefined || this.#released) {
-      return Promise.reject(new ConnectionLost('the connection is closed', false, this.#lost))
-    }
-    const { promise, resolve, reject } = withResolvers<StatementOutcome[]>()
-    const current: InFlight = { outcomes: [], warnings: [] }
-    this.#pending.push(current)
-    let timer: NodeJS.Timeout | undefined
-    const fail = (error: Error) => {
-      clearTimeout(timer)
-      this.#lose(error)
-      reject(new ConnectionLost(error.message, true, error))
-    }
-    if (deadlineMs !== undefined) {
-      timer = setTimeout(() => fail(new Error(`no answer within ${deadlineMs} ms`)), deadlineMs)
-    }
-    for (const statement of prepared) {
-      this.#client.query(statement, (error: Error | null, result: pg.QueryResult) => {
-        if (error !== null && !(error instanceof pg.DatabaseError)) return fail(error)
-        current.outcomes.push(toOutcome(error, result, current.warnings))
-        current.warnings = []
-        if (error !== null && endsSession(error.code)) this.#lose(error)
-        if (current.outcomes.length < prepared.length) return undefined
-        clearTimeout(timer)
-        this.#pending.splice(this.#pending.indexOf(current), 1)
-        return resolve(current.outcomes)
-      })
-    }
-    return promise
+  async flight(statements: readonly Statement[], deadlineMs?: number): Promise<StatementOutcome[]> {
+    return this.#send(statements.map(serialise), deadlineMs)
   }
 
   /** One statement. Throws `ServerError` when it is refused. */
@@ -187,50 +180,95 @@ export class Connection {
 
   /** Several statements in one text without parameters, e.g. a migration. Throws the `ServerError` of the first refusal. */
   async script(text: string): Promise<void> {
-    if (this.status === 'closed') throw new ConnectionLost('the connection is closed', false, this.#lost)
-    try {
-      await this.#client.query(text)
-    } catch (error) {
-      if (error instanceof pg.DatabaseError) throw new ServerError(error)
-      throw new ConnectionLost('the connection ended in a script', true, error)
-    }
+    const [outcome] = await this.#send([{ text }])
+    accepted(present(outcome, 'one outcome a script'))
   }
 
-  /** Gives the connection back. One that is inside a transaction, or lost, is closed instead. */
+  /** Gives the connection back. One that is inside a transaction, worn or lost is closed instead. */
   release(): void {
     if (this.#released) return
-    const clean = this.status === 'idle' && this.#pending.length === 0
+    if (this.#flights.length > 0) this.#lose(new Error('released by its owner before the answer'))
+    const reusable = this.status === 'idle' && !this.#worn && !this.#hasTooManyStatements()
     this.#released = true
     this.#client.off('notice', this.#onNotice)
     this.#client.off('error', this.#onError)
-    if (this.#lost === undefined) this.#release(!clean)
+    this.#client.connection.off('readyForQuery', this.#onSync)
+    this.#client.connection.off('copyInResponse', this.#onCopyIn)
+    if (this.#lost === undefined) this.#release(!reusable)
   }
 
   /** Breaks the connection off at once; what was sent may still take effect. */
   destroy(): void {
     this.#lose(new Error('destroyed by its owner'))
-    this.#released = true
+    this.release()
   }
 
-  readonly #onNotice = (notice: {
-    code?: string | undefined
-    message?: string | undefined
-    severity?: string | undefined
-  }) => {
-    if (notice.severity === 'WARNING') {
-      this.#pending[0]?.warnings.push({ code: notice.code ?? sqlState.warning, message: notice.message ?? '' })
+  #send(statements: readonly WireStatement[], deadlineMs?: number): Promise<StatementOutcome[]> {
+    if (this.#lost !== undefined || this.#released) {
+      return Promise.reject(new ConnectionLost('the connection is closed', false, this.#lost))
     }
+    if (statements.length === 0) return Promise.resolve([])
+    return new Promise((resolve, reject) => {
+      const late = () => this.#lose(new Error(`no answer within ${deadlineMs} ms`))
+      const timer = deadlineMs === undefined ? undefined : setTimeout(late, deadlineMs)
+      const statementCount = statements.length
+      this.#flights.push({ statementCount, outcomes: [], warnings: [], resolve, reject, timer })
+      for (const statement of statements) this.#client.query(statement, this.#onAnswer)
+    })
   }
+
+  readonly #onAnswer = (error: Error | null, result: pg.QueryResult | pg.QueryResult[]) => {
+    if (this.#lost !== undefined) return
+    if (error === null) this.#settle(toResult(Array.isArray(result) ? result.at(-1) : result))
+    else if (error instanceof pg.DatabaseError) this.#refusal = error
+    else this.#lose(error)
+  }
+
+  /** The server is done with one statement. The driver has already handed out a success. */
+  readonly #onSync = () => {
+    const refusal = this.#refusal
+    if (refusal === undefined) return
+    this.#refusal = undefined
+    this.#worn ||= tellsOfStaleStatement(refusal)
+    this.#settle({ ok: false, error: new ServerError(refusal) })
+  }
+
+  #settle(outcome: Omit<StatementResult, 'warnings'> | StatementFailure): void {
+    const flight = present(this.#flights[0], 'answers come only to what was sent')
+    flight.outcomes.push(outcome.ok ? { ...outcome, warnings: flight.warnings } : outcome)
+    flight.warnings = []
+    if (flight.outcomes.length < flight.statementCount) return
+    this.#flights.shift()
+    clearTimeout(flight.timer)
+    flight.resolve(flight.outcomes)
+  }
+
+  readonly #onNotice = (notice: DriverNotice) => {
+    const code = notice.code ?? sqlState.warning
+    // The severity may come translated, the code does not: class 01, and 57P for a terminated wait.
+    const warns = notice.severity === 'WARNING' || code.startsWith('01') || code.startsWith('57P')
+    if (warns) this.#flights[0]?.warnings.push({ code, message: notice.message ?? '' })
+  }
+
+  /** In a pipeline the server takes what follows for the data and both sides wait for ever. */
+  readonly #onCopyIn = () => this.#lose(new Error('COPY FROM STDIN cannot travel in a flight'))
 
   readonly #onError = (error: Error) => this.#lose(error)
 
   #lose(error: Error): void {
-    if (this.#lost !== undefined) return
-    this.#lost = error
+    if (this.#lost !== undefined || this.#released) return
+    this.#lost = this.#refusal ?? error
     this.#client.on('error', ignoreLateError)
-    const { stream } = (this.#client as pg.Client & { connection: { stream: { destroy(): void } } }).connection
-    stream.destroy()
-    if (!this.#released) this.#release(true)
+    this.#client.connection.stream.destroy()
+    for (const flight of this.#flights.splice(0)) {
+      clearTimeout(flight.timer)
+      flight.reject(new ConnectionLost(this.#lost.message, true, this.#lost, flight.outcomes))
+    }
+    this.#release(true)
+  }
+
+  #hasTooManyStatements(): boolean {
+    return Object.keys(this.#client.connection.parsedStatements).length > statementsKeptMax
   }
 }
 
@@ -240,67 +278,31 @@ export function accepted(outcome: StatementOutcome): StatementResult {
   return outcome
 }
 
-export function clientConfig(target: ConnectionTarget, connectWithinMs: number): pg.ClientConfig & { pipeline: true } {
-  return {
-    host: target.host,
-    port: target.port,
-    user: target.user,
-    password: target.password,
-    database: target.database,
-    application_name: target.applicationName,
-    connectionTimeoutMillis: connectWithinMs,
-    pipeline: true,
-  }
-}
-
 /** A failure to connect: nothing was sent. A refusal by the server keeps its SQLSTATE. */
 export function connectFailure(error: unknown, target: ConnectionTarget): Error {
   if (error instanceof pg.DatabaseError) return new ServerError(error)
   return new ConnectionLost(`cannot connect to ${target.host}:${target.port}`, false, error)
 }
 
-function serialise(statement: Statement): pg.QueryConfig & { queryMode: 'extended' } {
-  const values = (statement.values ?? []).map((value) => prepareValue(value))
-  return {
-    text: statement.text,
-    values,
-    name: createHash('sha256').update(statement.text).digest('base64url').slice(0, 22),
-    queryMode: 'extended',
-    ...(statement.rowMode === undefined ? {} : { rowMode: statement.rowMode }),
-    ...(statement.types === undefined ? {} : { types: statement.types }),
-  }
+interface DriverNotice {
+  readonly code?: string | undefined
+  readonly message?: string | undefined
+  readonly severity?: string | undefined
 }
 
-function toOutcome(
-  error: pg.DatabaseError | null,
-  result: pg.QueryResult,
-  warnings: StatementResult['warnings'],
-): StatementOutcome {
-  if (error !== null) return { ok: false, error: new ServerError(error) }
-  return {
-    ok: true,
-    rows: result.rows,
-    fields: result.fields,
-    rowCount: result.rowCount ?? 0,
-    tag: result.command ?? '',
-    warnings,
-  }
+function toResult(result: pg.QueryResult | undefined): Omit<StatementResult, 'warnings'> {
+  assert(result !== undefined, 'a script has at least one result')
+  const { rows, fields, rowCount, command } = result
+  return { ok: true, rows, fields, rowCount: rowCount ?? 0, tag: command ?? '' }
 }
 
-/** FATAL answers that PostgreSQL sends just before it ends the session. */
-function endsSession(code: string | undefined): boolean {
-  return code === sqlState.adminShutdown || code === sqlState.crashShutdown || code === sqlState.cannotConnectNow
+/** The server's copy of a named statement is gone, or no longer fits its tables: another connection has its own. */
+function tellsOfStaleStatement(error: pg.DatabaseError): boolean {
+  return (
+    error.code === sqlState.invalidStatementName ||
+    (error.code === sqlState.featureNotSupported && error.routine === 'RevalidateCachedQuery')
+  )
 }
 
 /** A socket that is already given up may still report its end. */
 function ignoreLateError(): void {}
-
-function withResolvers<T>() {
-  let resolve: (value: T) => void = () => {}
-  let reject: (reason: unknown) => void = () => {}
-  const promise = new Promise<T>((res, rej) => {
-    resolve = res
-    reject = rej
-  })
-  return { promise, resolve, reject }
-}

@@ -1,6 +1,7 @@
 import pg from 'pg'
 import type { ConnectionTarget, Statement, StatementOutcome } from './connection.ts'
-import { clientConfig, Connection, connectFailure } from './connection.ts'
+import { Connection, connectFailure } from './connection.ts'
+import { clientConfig } from './driver.ts'
 
 /**
  * The connections of one process, by server and purpose.
@@ -26,6 +27,7 @@ export const poolLimitsDefault: PoolLimits = {
 export class ConnectionPools {
   readonly #limits: PoolLimits
   readonly #pools = new Map<string, pg.Pool>()
+  readonly #inUse = new Set<Connection>()
   #closed = false
 
   constructor(limits: PoolLimits = poolLimitsDefault) {
@@ -51,36 +53,48 @@ export class ConnectionPools {
     }
   }
 
-  /** Drops the idle connections to a server that is gone, so that the next use connects anew. */
+  /**
+   * Drops the connections to a server that is gone, so that the next use connects anew. Those in use end when
+   * they are released; nobody waits for them, since a server that is gone may hold them for ever.
+   */
   async forget(target: ConnectionTarget): Promise<void> {
-    const keys = ['transaction', 'service'].map((purpose) => keyOf(target, purpose))
-    const pools = keys.flatMap((key) => this.#pools.get(key) ?? [])
-    for (const key of keys) this.#pools.delete(key)
-    await Promise.all(pools.map((pool) => pool.end()))
+    for (const key of [keyOf(target, 'transaction'), keyOf(target, 'service')]) {
+      void this.#pools.get(key)?.end()
+      this.#pools.delete(key)
+    }
   }
 
+  /** Closes everything. What is in use is broken off: a caller that wants an answer waits for it before. */
   async close(): Promise<void> {
     this.#closed = true
-    const pools = [...this.#pools.values()]
+    const ended = [...this.#pools.values()].map((pool) => pool.end())
     this.#pools.clear()
-    await Promise.all(pools.map((pool) => pool.end()))
+    for (const connection of this.#inUse) connection.destroy()
+    await Promise.all(ended)
   }
 
   async #take(target: ConnectionTarget, purpose: string, max: number): Promise<Connection> {
     if (this.#closed) throw connectFailure(new Error('the pools are closed'), target)
-    const key = keyOf(target, purpose)
-    let pool = this.#pools.get(key)
-    if (pool === undefined) {
-      const config = clientConfig(target, this.#limits.connectWithinMs)
-      pool = new pg.Pool({ ...config, max, idleTimeoutMillis: this.#limits.idleMs })
-      pool.on('error', discardIdleError)
-      this.#pools.set(key, pool)
-    }
     try {
-      return Connection.borrow(await pool.connect())
+      const client = await this.#pool(target, purpose, max).connect()
+      const connection = Connection.borrow(client, () => this.#inUse.delete(connection))
+      this.#inUse.add(connection)
+      if (this.#closed) connection.destroy()
+      return connection
     } catch (error) {
       throw connectFailure(error, target)
     }
+  }
+
+  #pool(target: ConnectionTarget, purpose: string, max: number): pg.Pool {
+    const key = keyOf(target, purpose)
+    const known = this.#pools.get(key)
+    if (known !== undefined) return known
+    const config = clientConfig(target, this.#limits.connectWithinMs)
+    const pool = new pg.Pool({ ...config, max, idleTimeoutMillis: this.#limits.idleMs })
+    pool.on('error', discardIdleError)
+    this.#pools.set(key, pool)
+    return pool
   }
 }
 

@@ -4,6 +4,7 @@
  */
 export const sqlState = {
   warning: '01000',
+  featureNotSupported: '0A000',
   uniqueViolation: '23505',
   foreignKeyViolation: '23503',
   checkViolation: '23514',
@@ -14,6 +15,7 @@ export const sqlState = {
   readOnlyTransaction: '25006',
   serializationFailure: '40001',
   deadlockDetected: '40P01',
+  invalidStatementName: '26000',
   insufficientPrivilege: '42501',
   undefinedObject: '42704',
   duplicateObject: '42710',
