@@ -1,6 +1,7 @@
-import type { TenantName, ShardName, TransactionId } from '../directory/topology.ts'
+import type { ShardName, TenantName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import type { Lsn } from '../postgres/lsn.ts'
+import { formatLsn } from '../postgres/lsn.ts'
 
 /**
  * One committed transaction of one shard as the redo stream has it: what changed, in rows, with the images before
@@ -31,7 +32,10 @@ export type RedoIdentity =
     } & AttributedIdentity)
   /** Only tables of `holdfast` changed: decisions, records, directory. Follows its transaction, never excluded by itself. */
   | { readonly kind: 'platform'; readonly after: Hlc }
-  /** Application rows changed without an opening: break-glass. Named `shard@LSN`; its place is after the highest stamp before it. */
+  /**
+   * Application rows changed and no opening tells by whom: break-glass. Named `shard@LSN`; its place is after the
+   * highest stamp before it. A commit with the rows of several transactions is one too: it belongs to none of them.
+   */
   | { readonly kind: 'unattributed'; readonly after: Hlc }
 
 interface AttributedIdentity {
@@ -46,17 +50,58 @@ interface AttributedIdentity {
 /** Column name to value in PostgreSQL's text form. */
 export type RowImage = Readonly<Record<string, string | null>>
 
+/**
+ * With replica identity FULL, which every governed table and every published table of `holdfast` has, images are
+ * whole. Otherwise `before` has the key alone, and columns whose stored value did not change may be absent from `after`.
+ */
 export type RowChange =
   | { readonly op: 'insert'; readonly relation: RelationName; readonly after: RowImage }
   | { readonly op: 'update'; readonly relation: RelationName; readonly before: RowImage; readonly after: RowImage }
   | { readonly op: 'delete'; readonly relation: RelationName; readonly before: RowImage }
   | { readonly op: 'truncate'; readonly relation: RelationName }
 
-/** `schema.table`, as PostgreSQL names it. */
+/** `schema.table`, neither part quoted. */
 export type RelationName = string
 
-/** `shard@LSN` for an unattributed commit, else the transaction id: what a person names a transaction by. */
-export function nameOf(transaction: RedoTransaction, formatLsn: (lsn: Lsn) => string): string {
+/** What a relation looked like when its rows were written to the stream. */
+export interface RelationShape {
+  readonly schema: string
+  readonly table: string
+  /** In the order of the table. Generated columns are not in the stream. */
+  readonly columns: readonly RelationColumn[]
+  readonly replicaIdentity: 'full' | 'key' | 'nothing'
+  /** Empty when there is none. */
+  readonly primaryKey: readonly string[]
+  readonly foreignKeys: readonly ForeignKey[]
+}
+
+export interface RelationColumn {
+  readonly name: string
+  /** As in a cast: `bigint`, `text[]`, `public.mood`. */
+  readonly type: string
+  /** The sequence, `schema.name`, that an identity or serial column draws from. Decoding does not carry its moves (HZ-R1). */
+  readonly sequence: string | null
+}
+
+export interface ForeignKey {
+  readonly name: string
+  readonly columns: readonly string[]
+  readonly references: RelationName
+  readonly referencedColumns: readonly string[]
+}
+
+/** How far the stream reaches. */
+export interface RedoThrough {
+  /** Every transaction whose commit record ends at or before it is in the archive, on the side of `from`. */
+  readonly lsn: Lsn
+  /** Every transaction of this shard at or below it is in the archive. */
+  readonly closedTimestamp: Hlc
+  /** Since where without a hole: transactions that ended at or before it may be missing. */
+  readonly from: Lsn
+}
+
+/** The transaction id, or `shard@LSN` when it has none: what a person names a transaction by. */
+export function nameOf(transaction: RedoTransaction): string {
   const { identity } = transaction
   return identity.kind === 'home' || identity.kind === 'branch'
     ? identity.transactionId

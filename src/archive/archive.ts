@@ -1,0 +1,115 @@
+import type { ShardName } from '../directory/topology.ts'
+import type { Lsn } from '../postgres/lsn.ts'
+import type { ServerUser } from '../postgres/server/server-user.ts'
+import type { BackupSource, BaseBackupEntry } from './base-backups.ts'
+import type { RedoThrough, RedoTransaction, RelationName, RelationShape } from './redo-transaction.ts'
+import type { TimelineHistory } from './timeline.ts'
+import type { WalAudit } from './wal-audit.ts'
+import type { StagedWal } from './wal-staging.ts'
+
+/**
+ * The archive of one shard: what is left when every disk of the shard is gone.
+ *
+ * It holds base backups, the whole log, and the redo stream, in a folder of a region that is legal for the data. Three
+ * simple ways to do this are wrong. A command that PostgreSQL runs for each segment loses those that were finished
+ * while a server was still a follower, and no counter says so (HZ-A1). A restore without a stop opens for writing at
+ * the first missing segment (HZ-A2). A decoder that confirms what it has only read loses it in a crash. So the archive
+ * receives the log itself, says how far it is without a gap before anyone restores from it, and confirms to the
+ * server only what is on its disk.
+ *
+ * Owns the files below its folder, the physical slot of the receiver and the logical slot of the redo stream. It does
+ * not decide where an archive may be, does not choose a recovery target and starts no server.
+ *
+ *   A1  What has a final name is whole, flushed, and never changes. A position is reported to the server as flushed
+ *       only after the bytes up to it are.
+ *   A2  A segment in the archive is byte for byte the server's. A second one of the same name with other bytes is
+ *       refused, never stored over the first.
+ *   A3  Nothing is said to be restorable but ground that was audited: every segment from the start of a base backup
+ *       on, along one timeline history, without a gap.
+ *   A4  The redo stream has every transaction once, in the order of the commit records, however often its writer
+ *       crashed. What it misses is a hole that readers are told of, never silence.
+ *   A5  A transaction enters the redo stream only when a promotion cannot lose it any more.
+ *   A6  An archive is of one cluster. Another cluster of the same shard name is refused.
+ *
+ * HAZARD: the folder must be on a file system whose fsync means what it says.
+ */
+export interface ShardArchive {
+  readonly shard: ShardName
+  /** The folder of this shard. */
+  readonly path: string
+
+  /** Whole ones, oldest first. */
+  listBaseBackups(): Promise<readonly BaseBackupEntry[]>
+  /** Takes a base backup of the shard. Throws `residency_denied` when the region of this archive is not legal for it. */
+  takeBaseBackup(source: BackupSource): Promise<BaseBackupEntry>
+  /**
+   * Unpacks a base backup into a new data directory, verified against its manifest, without the settings and the
+   * upstream of the node it was taken from. Throws `check_failed`, `disk_full`.
+   */
+  extractBaseBackup(id: string, dataDir: string, user: ServerUser | undefined): Promise<BaseBackupEntry>
+
+  /** The history of a timeline; of the newest one that was archived when none is named. */
+  timelineHistory(timeline?: number): Promise<TimelineHistory>
+  /**
+   * How far the log reaches without a gap. `bytes` reads every segment again and holds it against its checksum;
+   * `names` looks at names, sizes and the last segment alone.
+   */
+  auditWal(range: WalRange, depth: 'names' | 'bytes'): Promise<WalAudit>
+  /**
+   * Puts verified copies of the segments of a range into a new folder, which works as
+   * `restore_command = 'cp <folder>/%f %p'`, with every timeline history that was archived: so a promotion of what is
+   * restored takes a timeline number that is free. `to` must include the record at the stop position.
+   * Throws `archive_gap`.
+   */
+  stageWal(folder: string, range: WalRange & { readonly to: Lsn }, user: ServerUser | undefined): Promise<StagedWal>
+
+  /**
+   * The transactions that ended behind `from` and at or before `to`, in commit order. Throws `archive_gap` when the
+   * stream has a hole in that range or does not reach `to`. Without `from`, from the last hole on; without `to`, as far as
+   * the stream goes. `history` is the newest one when left out.
+   */
+  readRedo(range?: RedoRange): AsyncIterable<RedoTransaction>
+  /** How the relations looked, as far as the stream went at `at`; at its end when left out. */
+  relationShapes(range?: {
+    readonly history?: TimelineHistory
+    readonly at?: Lsn
+  }): Promise<ReadonlyMap<RelationName, RelationShape>>
+  /** How far the redo stream reaches; undefined while it is empty. */
+  redoThrough(history?: TimelineHistory): Promise<RedoThrough | undefined>
+
+  /** Reads everything again and holds it against its checksums. */
+  verify(): Promise<ArchiveVerification>
+  status(): Promise<ArchiveStatus>
+}
+
+export interface WalRange {
+  readonly history: TimelineHistory
+  readonly from: Lsn
+  /** As far as the log goes when left out. */
+  readonly to?: Lsn
+}
+
+export interface RedoRange {
+  readonly history?: TimelineHistory
+  readonly from?: Lsn
+  readonly to?: Lsn
+}
+
+export interface ArchiveVerification {
+  readonly ok: boolean
+  /** One sentence for each file that is damaged, missing or unknown. */
+  readonly problems: readonly string[]
+  readonly baseBackups: number
+  readonly walSegments: number
+  readonly redoTransactions: number
+  readonly bytes: number
+}
+
+export interface ArchiveStatus {
+  readonly shard: ShardName
+  readonly baseBackups: readonly BaseBackupEntry[]
+  /** Of the newest base backup; null without one. A restore may stop anywhere between. */
+  readonly restorable: { readonly from: Lsn; readonly through: Lsn; readonly timeline: number } | null
+  readonly wal: WalAudit | null
+  readonly redo: RedoThrough | null
+}
