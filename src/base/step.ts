@@ -29,6 +29,9 @@ export type StepName =
   | 'closer own xid'
   | 'closer wait'
   | 'closer publish'
+  | 'outbox sending journalled'
+  | 'outbox event sent'
+  | 'outbox delivery journalled'
   | 'restore fetch'
   | 'restore replay'
   | 'restore settle'
@@ -42,6 +45,7 @@ export type StepName =
 export interface StepPlace {
   readonly transactionId?: string
   readonly shard?: string
+  readonly eventId?: string
 }
 
 export type OnStep = (step: StepName, where: StepPlace) => Promise<void>
