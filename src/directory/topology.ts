@@ -31,13 +31,18 @@ export interface FleetNode {
   readonly port: number
 }
 
+/**
+ * `fenced`: takes no traffic, because it is being promoted, restored or moved. `lost`: its primary is gone and the law
+ * leaves nowhere to promote; each tenant then gets what its policy says.
+ */
+export type ShardState = 'open' | 'fenced' | 'lost'
+
 export interface ShardTopology {
   readonly name: ShardName
   readonly durability: Durability
   readonly epoch: Epoch
   readonly historyId: HistoryId
-  /** A fenced shard takes no traffic: it is being promoted, restored or moved. */
-  readonly state: 'open' | 'fenced'
+  readonly state: ShardState
   readonly primary: FleetNode
   readonly followers: readonly FleetNode[]
 }

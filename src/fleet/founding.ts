@@ -39,7 +39,8 @@ export async function foundShard(
   await withConnection({ ...target, database: 'postgres' }, (admin) => admin.script(`create database ${databaseName}`))
   return withConnection(target, async (admin) => {
     await installSchema(admin)
-    for (const role of roleNames) await admin.query('call holdfast.set_role_password($1, $2)', [role, keys.passwords[role]])
+    for (const role of roleNames)
+      await admin.query('call holdfast.set_role_password($1, $2)', [role, keys.passwords[role]])
     const historyId = newRandomUuid() as HistoryId
     await admin.query('call holdfast.found_shard($1, $2, $3, $4, $5, $6)', [
       config.fleet,
@@ -101,7 +102,10 @@ export async function writePlacements(admin: Connection, config: FleetConfig): P
 
 export function stringSettings(settings: Settings): Record<string, string> {
   return Object.fromEntries(
-    Object.entries(settings).map(([name, value]) => [name, value === true ? 'on' : value === false ? 'off' : String(value)]),
+    Object.entries(settings).map(([name, value]) => [
+      name,
+      value === true ? 'on' : value === false ? 'off' : String(value),
+    ]),
   )
 }
 

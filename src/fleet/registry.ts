@@ -44,7 +44,9 @@ export async function findSupervisor(dataDir: string): Promise<Registry | undefi
 export async function requireSupervisor(dataDir: string): Promise<Registry> {
   const registry = await findSupervisor(dataDir)
   if (registry !== undefined) return registry
-  throw new HoldfastError('fleet_not_running', `no supervisor runs on ${dataDir}`, { hint: 'start it with: holdfast up' })
+  throw new HoldfastError('fleet_not_running', `no supervisor runs on ${dataDir}`, {
+    hint: 'start it with: holdfast up',
+  })
 }
 
 export function configOf(registry: Registry): Promise<FleetConfig> {

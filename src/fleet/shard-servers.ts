@@ -2,7 +2,8 @@ import { assert, present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import type { NodeId, RegionName, ShardName } from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
-import { buildFollower, follow, waitStreaming } from '../postgres/server/follower.ts'
+import { upstreamFile, writeSettings } from '../postgres/server/data-directory.ts'
+import { buildFollower, createSlot, follow, waitStreaming } from '../postgres/server/follower.ts'
 import type { ServerAddress } from '../postgres/server/server-host.ts'
 import type { FleetConfig, ShardConfig } from './config.ts'
 import { stringSettings, withConnection } from './founding.ts'
@@ -64,10 +65,19 @@ export class ShardServers {
     await withConnection(this.adminTarget(primary), (admin) => waitStreaming(admin, node.id, 30_000, this.#clock))
   }
 
-  /** Points a running follower at another primary. In force at once. */
-  async repoint(primary: NodeDocument, node: NodeDocument): Promise<void> {
-    await follow(this.#servers.dataDirOf(node.folder), this.#upstream(primary, node), this.#servers.user)
+  /** Lets a running follower listen to nobody. In force soon after. */
+  async detach(node: NodeDocument): Promise<void> {
+    await writeSettings(this.#servers.dataDirOf(node.folder), {}, this.#servers.user, upstreamFile)
     this.#servers.server(node.id).reload()
+  }
+
+  /** Points a running follower at another source of its log, with a slot there, and waits until it streams. */
+  async attach(source: NodeDocument, node: NodeDocument): Promise<void> {
+    const upstream = this.#upstream(source, node)
+    await createSlot(upstream.primary, upstream.slot)
+    await follow(this.#servers.dataDirOf(node.folder), upstream, this.#servers.user)
+    this.#servers.server(node.id).reload()
+    await withConnection(this.adminTarget(source), (admin) => waitStreaming(admin, node.id, 30_000, this.#clock))
   }
 
   /** Lets the primary's commits wait for the followers that the document names. */
@@ -105,7 +115,8 @@ export class ShardServers {
   }
 
   #upstream(primary: NodeDocument, node: NodeDocument) {
-    const host = node.region === primary.region ? primary.host : this.#links.replicationHost(node.region, primary.folder)
+    const host =
+      node.region === primary.region ? primary.host : this.#links.replicationHost(node.region, primary.folder)
     return {
       primary: this.#servers.target({ host, port: primary.port }, 'holdfast_replication', node.id),
       applicationName: node.id,

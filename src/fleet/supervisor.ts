@@ -144,10 +144,9 @@ export class Supervisor {
     const document: TopologyDocument = {
       version: 1,
       fleet: config.fleet,
-      regions: Object.fromEntries([...config.regions].map(([name, { jurisdiction }]) => [name, jurisdiction])) as Record<
-        RegionName,
-        Jurisdiction
-      >,
+      regions: Object.fromEntries(
+        [...config.regions].map(([name, { jurisdiction }]) => [name, jurisdiction]),
+      ) as Record<RegionName, Jurisdiction>,
       shards: Object.fromEntries(shards) as Record<ShardName, ShardDocument>,
     }
     this.#topology = await TopologyStore.create(this.home.topologyFile, document)
@@ -214,9 +213,13 @@ export class Supervisor {
       admin.query<{ relation: string }>('select holdfast.impermanent_relations() as relation'),
     )
     if (rows.length > 0) {
-      throw new HoldfastError('check_failed', `relations of ${primary.id} would not survive a crash: ${rows.map((row) => row.relation).join(', ')}`, {
-        hint: 'alter table ... set logged',
-      })
+      throw new HoldfastError(
+        'check_failed',
+        `relations of ${primary.id} would not survive a crash: ${rows.map((row) => row.relation).join(', ')}`,
+        {
+          hint: 'alter table ... set logged',
+        },
+      )
     }
   }
 }

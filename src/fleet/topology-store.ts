@@ -8,6 +8,7 @@ import type {
   NodeId,
   RegionName,
   ShardName,
+  ShardState,
   ShardTopology,
   Topology,
 } from '../directory/topology.ts'
@@ -29,7 +30,7 @@ export interface ShardDocument {
   readonly durability: Durability
   readonly epoch: Epoch
   readonly historyId: HistoryId
-  readonly state: 'open' | 'fenced'
+  readonly state: ShardState
   readonly primary: NodeId
   readonly nodes: readonly NodeDocument[]
   /** The number of the next node; numbers are never used again. */
@@ -115,7 +116,10 @@ export function viewFrom(document: TopologyDocument, region: RegionName | undefi
       epoch: shard.epoch,
       historyId: shard.historyId,
       state: shard.state,
-      primary: present(nodes.find(({ role }) => role === 'primary'), `shard ${name} has a primary`),
+      primary: present(
+        nodes.find(({ role }) => role === 'primary'),
+        `shard ${name} has a primary`,
+      ),
       followers: nodes.filter(({ role }) => role === 'follower'),
     }
     return [view.name, view] as const

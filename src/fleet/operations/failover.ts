@@ -1,0 +1,297 @@
+import { present } from '../../base/assert.ts'
+import { HoldfastError } from '../../base/errors.ts'
+import type { Progress } from '../../base/progress.ts'
+import { newRandomUuid } from '../../base/random.ts'
+import type { GovernedPlacement, PlacementQuestion, Refusal } from '../../directory/policy.ts'
+import { describeRefusal, whatIf } from '../../directory/policy.ts'
+import type { Epoch, HistoryId, NodeId, RegionName, ShardName } from '../../directory/topology.ts'
+import { type Candidate, decideTarget, planPromotion, type ShardUnderFailover } from '../../failover/failover.ts'
+import { parseLsn } from '../../postgres/lsn.ts'
+import { promote } from '../../postgres/server/follower.ts'
+import { jurisdictionsOf } from '../config.ts'
+import { withConnection } from '../founding.ts'
+import type { FailoverReport } from '../operations-api.ts'
+import { nodeOf } from '../shard-servers.ts'
+import { folderOf, nodeId, type Supervisor } from '../supervisor.ts'
+import type { NodeDocument, ShardDocument } from '../topology-store.ts'
+import { journalRefusal } from './refusals.ts'
+import { placementsOn } from './placements.ts'
+
+/** Promotes a follower of an embedded shard, in the order of `failover/failover.ts`. */
+
+export interface FailoverParams {
+  readonly shard: ShardName
+  readonly to?: RegionName
+  readonly whatIf?: boolean
+}
+
+const answerWithinMs = 2_000
+const promoteWithinSeconds = 30
+const catchUpWithinMs = 30_000
+
+export async function failOver(
+  supervisor: Supervisor,
+  params: FailoverParams,
+  progress: Progress,
+): Promise<FailoverReport> {
+  const started = supervisor.clock.monotonicMs()
+  const shard = requireShard(supervisor, params.shard)
+  const placements = await placementsOn(supervisor, params.shard)
+  const options = describeOptions(supervisor, shard, placements)
+  const report = (promoted: FailoverReport['promoted']): FailoverReport => ({
+    shard: params.shard,
+    promoted,
+    options,
+    durationMs: Math.round(supervisor.clock.monotonicMs() - started),
+  })
+  if (params.whatIf === true) return report(null)
+  const targets = await legalTargets(supervisor, params, shard, placements)
+  const promoted = await promoteOne(supervisor, params.shard, shard, targets, progress)
+  return report(promoted)
+}
+
+function requireShard(supervisor: Supervisor, name: ShardName): ShardDocument {
+  const shard = supervisor.topology.document.shards[name]
+  if (shard !== undefined) return shard
+  throw new HoldfastError('unknown_shard', `no shard ${JSON.stringify(name)}`, {
+    hint: `known shards are ${Object.keys(supervisor.topology.document.shards).join(', ')}`,
+  })
+}
+
+/** V1, before anything is touched. A refusal is recorded with the policy and its version. */
+async function legalTargets(
+  supervisor: Supervisor,
+  params: FailoverParams,
+  shard: ShardDocument,
+  placements: readonly GovernedPlacement[],
+): Promise<readonly RegionName[]> {
+  const regions = jurisdictionsOf(supervisor.config.regions)
+  const decision = decideTarget(underFailover(shard), placements, regions, params.to)
+  switch (decision.kind) {
+    case 'promote':
+      return decision.regions
+    case 'no_follower':
+      throw new HoldfastError('node_unavailable', `${params.shard} has no follower in ${decision.region}`, {
+        hint: `ask with: holdfast failover ${params.shard} --what-if`,
+      })
+    case 'refused':
+      return refuse(supervisor, params.shard, shard, [decision])
+    case 'none_legal':
+      return refuse(supervisor, params.shard, shard, decision.refused)
+  }
+}
+
+async function refuse(
+  supervisor: Supervisor,
+  name: ShardName,
+  shard: ShardDocument,
+  refused: readonly { region: RegionName; refusals: readonly Refusal[] }[],
+): Promise<never> {
+  const reasons = refused.flatMap(({ region, refusals }) =>
+    refusals.map((one) => describeRefusal(authorityIn(region), one)),
+  )
+  const detail = { shard: name, refused: refused.map(({ region }) => region), reasons }
+  await journalRefusal(supervisor, { operation: 'failover', ...detail })
+  // With its primary gone and nowhere legal to go, the shard serves what the policies say until one is back.
+  if (!supervisor.servers.isRunning(shard.primary)) {
+    await supervisor.topology.replaceShard(name, { ...shard, state: 'lost' })
+  }
+  throw new HoldfastError('residency_denied', reasons.join('; ') || `no region is legal for ${name}`, {
+    hint: `ask for the legal options with: holdfast failover ${name} --what-if`,
+    detail,
+  })
+}
+
+const authorityIn = (region: RegionName): PlacementQuestion => ({ holding: 'authority', region })
+
+async function promoteOne(
+  supervisor: Supervisor,
+  name: ShardName,
+  shard: ShardDocument,
+  targets: readonly RegionName[],
+  progress: Progress,
+): Promise<FailoverReport['promoted']> {
+  const { topology, shardServers, servers } = supervisor
+  const old = nodeOf(shard, shard.primary)
+  const followers = shard.nodes.filter(({ id }) => id !== old.id)
+  progress({ step: 'fence', detail: `${name} takes no more traffic` })
+  await topology.replaceShard(name, { ...shard, state: 'fenced' })
+  await servers.stop(old.id, 'fast')
+  progress({ step: 'stop receiving', detail: followers.map(({ id }) => id).join(', ') })
+  const candidates = await Promise.all(followers.map((node) => stopReceiving(supervisor, name, shard, node)))
+  const under = underFailover(shard)
+  const plan = planPromotion(candidates, under.acknowledgements, targets)
+  if (plan.kind !== 'promote') {
+    throw new HoldfastError('node_unavailable', `${name}: no promotion is safe: ${describeUnsafe(plan)}`, {
+      hint: 'bring a follower back, or restore from the archive',
+    })
+  }
+  const target = nodeOf(shard, plan.promote)
+  if (plan.source !== plan.promote) await catchUp(supervisor, nodeOf(shard, plan.source), target)
+  progress({ step: 'promote', detail: `${target.id} in ${target.region}` })
+  const next = await openHistory(supervisor, shard, target)
+  const others = followers.filter(({ id }) => id !== target.id)
+  const document: ShardDocument = {
+    ...shard,
+    epoch: next.epoch,
+    historyId: next.historyId,
+    state: 'fenced',
+    primary: target.id,
+    nodes: [target, ...others],
+  }
+  await topology.replaceShard(name, document)
+  for (const node of others) {
+    progress({ step: 'follow', detail: node.id })
+    await shardServers.attach(target, node)
+  }
+  const rebuilt = await rebuildRetired(supervisor, name, document, old, progress)
+  await openShard(supervisor, name, rebuilt)
+  return { node: target.id, region: target.region, epoch: next.epoch, historyId: next.historyId }
+}
+
+/** V2: the follower listens to nobody any more; what it has flushed and replayed is final. */
+async function stopReceiving(
+  supervisor: Supervisor,
+  name: ShardName,
+  shard: ShardDocument,
+  node: NodeDocument,
+): Promise<Candidate> {
+  const counted = supervisor.shardServers.synchronousNames(name, shard).includes(`"${node.id}"`)
+  const candidate = { id: node.id, region: node.region, counted }
+  if (!supervisor.servers.isRunning(node.id)) return { ...candidate, received: null }
+  await supervisor.shardServers.detach(node)
+  const { clock } = supervisor
+  const deadline = clock.monotonicMs() + answerWithinMs
+  try {
+    return await withConnection(supervisor.shardServers.adminTarget(node), async (admin) => {
+      for (;;) {
+        const { rows } = await admin.query<{ received: string; replayed: string; receiving: boolean }>(
+          `select coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text as received,
+             pg_last_wal_replay_lsn()::text as replayed, exists (select from pg_stat_wal_receiver) as receiving`,
+          [],
+          answerWithinMs,
+        )
+        const row = present(rows[0], 'one row')
+        const received = parseLsn(row.received)
+        if (!row.receiving && parseLsn(row.replayed) >= received) return { ...candidate, received }
+        if (clock.monotonicMs() > deadline) return { ...candidate, received: null }
+        await clock.sleep(10)
+      }
+    })
+  } catch {
+    // Whoever does not answer is not counted as having stopped; the plan refuses when too few have.
+    return { ...candidate, received: null }
+  }
+}
+
+/** V3: the legal target fetches what a more advanced follower has. */
+async function catchUp(supervisor: Supervisor, source: NodeDocument, target: NodeDocument): Promise<void> {
+  await supervisor.shardServers.attach(source, target)
+  const { clock, shardServers } = supervisor
+  const wanted = await withConnection(shardServers.adminTarget(source), (admin) =>
+    admin.query<{ lsn: string }>('select pg_last_wal_replay_lsn()::text as lsn'),
+  )
+  const deadline = clock.monotonicMs() + catchUpWithinMs
+  await withConnection(shardServers.adminTarget(target), async (admin) => {
+    for (;;) {
+      const { rows } = await admin.query<{ reached: boolean }>(
+        'select pg_last_wal_replay_lsn() >= $1::pg_lsn as reached',
+        [wanted.rows[0]?.lsn],
+      )
+      if (rows[0]?.reached === true) return
+      if (clock.monotonicMs() > deadline) {
+        throw new HoldfastError('node_unavailable', `${target.id} did not catch up with ${source.id}`)
+      }
+      await clock.sleep(10)
+    }
+  })
+  await shardServers.detach(target)
+}
+
+/** V4: the new history, at the next epoch, before anything else can happen on the promoted node. */
+async function openHistory(supervisor: Supervisor, shard: ShardDocument, target: NodeDocument) {
+  const historyId = newRandomUuid() as HistoryId
+  const epoch = (shard.epoch + 1) as Epoch
+  const dataDir = supervisor.servers.dataDirOf(target.folder)
+  await withConnection(supervisor.shardServers.adminTarget(target), async (admin) => {
+    const { rows } = await admin.query<{ lsn: string }>('select pg_last_wal_replay_lsn()::text as lsn')
+    const forkLsn = present(rows[0], 'one row').lsn
+    await promote(admin, { dataDir, user: supervisor.servers.user }, promoteWithinSeconds)
+    await admin.query('call holdfast.open_history($1, $2, $3, $4, $5)', [historyId, epoch, forkLsn, 'promotion', []])
+  })
+  return { historyId, epoch }
+}
+
+/** V5: the old primary's node is gone for good; where the law allows it, a new follower takes its place. */
+async function rebuildRetired(
+  supervisor: Supervisor,
+  name: ShardName,
+  document: ShardDocument,
+  old: NodeDocument,
+  progress: Progress,
+): Promise<ShardDocument> {
+  const id = nodeId(name, document.nextNode)
+  progress({ step: 'rebuild', detail: `${id} in ${old.region}` })
+  const node = await supervisor.shardServers.place(id, old.region, folderOf(name, document.nextNode))
+  await supervisor.shardServers.buildFollower(nodeOf(document, document.primary), node)
+  const next = { ...document, nodes: [...document.nodes, node], nextNode: document.nextNode + 1 }
+  await supervisor.topology.replaceShard(name, next)
+  await supervisor.servers.removeDirectory(old.folder)
+  return next
+}
+
+/** The shard takes traffic once its commits wait for followers again and a barrier has passed. */
+export async function openShard(supervisor: Supervisor, name: ShardName, document: ShardDocument): Promise<void> {
+  const { shardServers, topology } = supervisor
+  const primary = nodeOf(document, document.primary)
+  await shardServers.applySynchronousNames(name, document)
+  await withConnection(shardServers.adminTarget(primary), (admin) =>
+    admin.query('call holdfast.open_shard($1)', [document.epoch]),
+  )
+  await shardServers.barrier(primary, 30_000)
+  await topology.replaceShard(name, { ...document, state: 'open' })
+}
+
+function underFailover(shard: ShardDocument): ShardUnderFailover {
+  const { id, region } = nodeOf(shard, shard.primary)
+  return {
+    durability: shard.durability,
+    acknowledgements: shard.durability === 'quorum' ? 1 : 0,
+    primary: { id, region },
+    followers: shard.nodes.filter((node) => node.id !== id),
+  }
+}
+
+function describeOptions(
+  supervisor: Supervisor,
+  shard: ShardDocument,
+  placements: readonly GovernedPlacement[],
+): FailoverReport['options'] {
+  const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
+  const { legal, refused } = whatIf(placements, followers, jurisdictionsOf(supervisor.config.regions))
+  const elsewhere = [...supervisor.config.regions.keys()].filter(
+    (region) => !followers.some((node) => node.region === region) && region !== nodeOf(shard, shard.primary).region,
+  )
+  const illegal = elsewhere.flatMap((region) => {
+    const decision = decideTarget(
+      { durability: shard.durability, acknowledgements: 0, primary: nodeOf(shard, shard.primary), followers },
+      placements,
+      jurisdictionsOf(supervisor.config.regions),
+      region,
+    )
+    return decision.kind === 'refused' ? [{ region, followers: [] as NodeId[], refusals: decision.refusals }] : []
+  })
+  return {
+    legal,
+    refused: [...refused, ...illegal].map(({ region, followers: here, refusals }) => ({
+      region,
+      followers: here,
+      reasons: refusals.map((refusal) => describeRefusal(authorityIn(region), refusal)),
+    })),
+  }
+}
+
+function describeUnsafe(plan: { kind: 'unsafe'; answered: number; needed: number } | { kind: 'no_target' }): string {
+  if (plan.kind === 'no_target') return 'no follower in a legal region answers'
+  return `${plan.answered} followers answer, and ${plan.needed} must, so that no acknowledged commit is left behind`
+}
