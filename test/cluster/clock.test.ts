@@ -1,0 +1,279 @@
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { present } from '../../src/base/assert.ts'
+import { systemClock } from '../../src/base/clock.ts'
+import { silentMetrics } from '../../src/base/metrics.ts'
+import { randomBelow } from '../../src/base/random.ts'
+import { noStep } from '../../src/base/step.ts'
+import type { RegionName } from '../../src/directory/topology.ts'
+import type { Connection } from '../../src/postgres/connection.ts'
+import { ClockKeeper, clockCadenceDefault } from '../../src/transaction/clock-keeper.ts'
+import type { ClosingBlocker } from '../../src/transaction/closer.ts'
+import { closeOnce } from '../../src/transaction/closer.ts'
+import type { ClosedReading } from '../support/closed-timestamp-oracle.ts'
+import { readClosed, readStamps, stampedTable, wrongReadings } from '../support/closed-timestamp-oracle.ts'
+import { payrollPlan, payrollShard } from '../support/payroll-plan.ts'
+import { TestShards } from '../support/shards.ts'
+
+const primary = 'eu-west/payroll.1'
+const follower = 'eu-west/payroll.2'
+
+let shards: TestShards
+let opened: Connection[] = []
+let running: { stop: AbortController; ended: Promise<void> }[] = []
+
+beforeAll(async () => {
+  shards = await TestShards.open(payrollPlan([{ name: payrollShard, followers: ['eu-west'] }]))
+  const admin = await connect(primary)
+  await admin.script(stampedTable)
+  // What PostgreSQL does by itself also draws transaction ids, which the interleavings below count on.
+  await admin.query('alter system set autovacuum = off')
+  await admin.query('select pg_reload_conf()')
+})
+
+afterEach(async () => {
+  for (const { stop } of running) stop.abort()
+  await Promise.all(running.map(({ ended }) => ended))
+  running = []
+  for (const connection of opened) connection.release()
+  opened = []
+})
+
+afterAll(() => shards.close())
+
+async function connect(node: string): Promise<Connection> {
+  const connection = await shards.connect(node)
+  opened.push(connection)
+  return connection
+}
+
+function keeper(onBlocked?: (blocker: ClosingBlocker) => void): ClockKeeper {
+  return new ClockKeeper({
+    shard: payrollShard,
+    region: 'eu-west' as RegionName,
+    topology: shards.topology,
+    targetOf: shards.targetOf,
+    clock: systemClock,
+    metrics: silentMetrics,
+    onStep: noStep,
+    ...(onBlocked === undefined ? {} : { onBlocked }),
+    cadence: { ...clockCadenceDefault, activeMs: 1, electionMs: 10, heartbeatMs: 50, blockedAfterMs: 20 },
+  })
+}
+
+function run(kept: ClockKeeper): void {
+  const stop = new AbortController()
+  running.push({ stop, ended: kept.run(stop.signal) })
+}
+
+async function until<T>(look: () => Promise<T | undefined>): Promise<T> {
+  for (;;) {
+    const found = await look()
+    if (found !== undefined) return found
+    await systemClock.sleep(2)
+  }
+}
+
+async function value(connection: Connection, sql: string, values: readonly unknown[] = []): Promise<bigint> {
+  const { rows } = await connection.query<{ value: string }>(`select (${sql})::bigint as value`, values)
+  return BigInt(present(rows[0], 'a row').value)
+}
+
+const closedOf = (connection: Connection) => value(connection, 'select closed_timestamp from holdfast.closed')
+
+/** Puts the clock ahead of the wall, where neither a tick nor a draw costs a transaction id of the closer. */
+async function aheadOfWall(admin: Connection): Promise<void> {
+  await admin.query('select holdfast.observe(holdfast.wall_hlc() + (400::bigint << 16))')
+  await admin.query(`select nextval('holdfast.hlc')`)
+}
+
+/** Stamps and commits, or prepares and then commits, over and over. */
+async function stampAway(session: Connection, name: string, rounds: number): Promise<void> {
+  for (let round = 0; round < rounds; round += 1) {
+    await session.query('begin')
+    await session.query('insert into stamped values (holdfast.draw())')
+    if (randomBelow(2) === 0) await systemClock.sleep(randomBelow(6))
+    if (randomBelow(3) === 0) {
+      await session.query(`prepare transaction '${name}-${round}'`)
+      await systemClock.sleep(randomBelow(6))
+      await session.query(`commit prepared '${name}-${round}'`)
+    } else {
+      await session.query('commit')
+    }
+  }
+}
+
+test('C4: HZ-C1: every reading shows all that is at or below its closed timestamp, on the primary and on a follower', async () => {
+  run(keeper())
+  const sessions = await Promise.all(Array.from({ length: 6 }, () => connect(primary)))
+  const readers = [primary, follower].map(async (node) => ({ node, connection: await connect(node) }))
+  const readings: ClosedReading[] = []
+  let busy = true
+  const reading = readers.map(async (reader) => {
+    const { node, connection } = await reader
+    while (busy) readings.push(await readClosed(node, connection))
+  })
+  await Promise.all(sessions.map((session, index) => stampAway(session, `s${index}`, 60)))
+  const admin = await connect(primary)
+  const last = present((await readStamps(admin)).at(-1), 'something was stamped')
+  const onFollower = await connect(follower)
+  await until(async () => ((await closedOf(onFollower)) >= last ? true : undefined))
+  busy = false
+  await Promise.all(reading)
+
+  const stamps = await readStamps(admin)
+  expect(wrongReadings(readings, stamps)).toEqual([])
+  // The oracle had something to say: many closings, with commits between them, on both nodes.
+  for (const node of [primary, follower]) {
+    const counts = new Set(readings.filter((one) => one.node === node).map((one) => one.count))
+    expect(counts.size).toBeGreaterThan(20)
+  }
+})
+
+test('HZ-C1: the oracle sees it when a closer waits for the xmax of its snapshot', async () => {
+  const admin = await connect(primary)
+  const session = await connect(primary)
+  await aheadOfWall(admin)
+  await session.query('begin')
+  await session.query('insert into stamped values (holdfast.draw())')
+
+  const closing = await value(admin, 'holdfast.tick()')
+  const xmax = await value(admin, 'pg_snapshot_xmax(pg_current_snapshot())::text')
+  expect(await value(admin, 'pg_snapshot_xmin(pg_current_snapshot())::text')).toBeGreaterThanOrEqual(xmax)
+  await admin.query('select holdfast.publish_closed($1)', [closing])
+  const reading = await readClosed(primary, admin)
+  await session.query('commit')
+  expect(wrongReadings([reading], await readStamps(admin))).toEqual([reading])
+})
+
+test('HZ-C8: the oracle sees it when a stamp is drawn before its transaction has an xid', async () => {
+  const admin = await connect(primary)
+  const session = await connect(primary)
+  await aheadOfWall(admin)
+  await session.query('begin')
+  const stamp = await value(session, `nextval('holdfast.hlc')`)
+  const { rows } = await session.query('select pg_current_xact_id_if_assigned()::text as xid')
+  expect(rows).toEqual([{ xid: null }])
+
+  await closeHere(admin)
+  const reading = await readClosed(primary, admin)
+  await session.query('insert into stamped values ($1)', [stamp])
+  await session.query('commit')
+  expect(wrongReadings([reading], await readStamps(admin))).toEqual([reading])
+})
+
+test.each(['open', 'prepared'])(
+  'C4: HZ-C7: closing waits for an %s transaction that has stamped, and names it',
+  async (state) => {
+    const admin = await connect(primary)
+    const session = await connect(primary)
+    await aheadOfWall(admin)
+    await session.query('begin')
+    const { rows } = await session.query<{ stamp: string }>(
+      'insert into stamped values (holdfast.draw()) returning stamp',
+    )
+    const stamp = BigInt(present(rows[0], 'a row').stamp)
+    if (state === 'prepared') await session.query(`prepare transaction 'held'`)
+
+    const blockers: ClosingBlocker[] = []
+    const closing = closeHere(admin, (blocker) => blockers.push(blocker))
+    await until(() => Promise.resolve(blockers[0]))
+    const reading = await readClosed(primary, await connect(primary))
+    expect(reading.closed).toBeLessThan(stamp)
+    expect(blockers[0]).toMatchObject(
+      state === 'prepared' ? { gid: 'held', pid: null } : { pid: session.serverProcessId, gid: null },
+    )
+    expect(blockers[0]?.database).toBe('holdfast')
+    await session.query(state === 'prepared' ? `commit prepared 'held'` : 'commit')
+    expect((await closing).closed).toBeGreaterThanOrEqual(stamp)
+  },
+)
+
+test('HZ-C7: a keeper whose closing is held back names who holds it, and keeps the clock at wall time', async () => {
+  const admin = await connect(primary)
+  const session = await connect(primary)
+  await session.query('begin')
+  await session.query('select pg_current_xact_id()')
+  const blockers: ClosingBlocker[] = []
+  run(keeper((blocker) => blockers.push(blocker)))
+  const blocker = await until(() => Promise.resolve(blockers[0]))
+  expect(blocker).toMatchObject({ pid: session.serverProcessId, state: 'idle in transaction' })
+  const wall = await value(admin, 'holdfast.wall_hlc()')
+  await until(async () => ((await value(admin, 'select last_value from holdfast.hlc')) >= wall ? true : undefined))
+  await session.query('rollback')
+  await until(async () => ((await closedOf(admin)) >= wall ? true : undefined))
+})
+
+test('HZ-C2: a closer that does it all in one transaction waits for itself', async () => {
+  const admin = await connect(primary)
+  await admin.query('begin')
+  await admin.query('select holdfast.tick()')
+  const own = await value(admin, 'pg_current_xact_id()::text')
+  expect(await value(admin, 'pg_snapshot_xmin(pg_current_snapshot())::text')).toBeLessThanOrEqual(own)
+  await admin.query('rollback')
+})
+
+test('C4: HZ-C2: what is published never goes back', async () => {
+  const admin = await connect(primary)
+  const { closed } = await closeHere(admin)
+  expect(await value(admin, 'holdfast.publish_closed($1)', [closed - 1n])).toBe(closed)
+})
+
+test('a reader elsewhere that observes its frontier has it closed here', async () => {
+  run(keeper())
+  const admin = await connect(primary)
+  const frontier = (await value(admin, 'holdfast.wall_hlc()')) + (450n << 16n)
+  await admin.query('select holdfast.observe($1)', [frontier])
+  await until(async () => ((await closedOf(admin)) >= frontier ? true : undefined))
+})
+
+test('one keeper is elected, and another takes over when its connection ends', async () => {
+  run(keeper())
+  run(keeper())
+  const admin = await connect(primary)
+  const elected = async () => {
+    const { rows } = await admin.query<{ pid: number }>(`
+      select l.pid from pg_locks l where l.locktype = 'advisory' and l.granted
+      and ((l.classid::bigint << 32) | l.objid::bigint) = hashtextextended('holdfast.clock-keeper', 0)`)
+    expect(rows.length).toBeLessThanOrEqual(1)
+    return rows[0]?.pid
+  }
+  const first = await until(elected)
+  await admin.query('select pg_terminate_backend($1)', [first])
+  await until(async () => {
+    const now = await elected()
+    return now === first ? undefined : now
+  })
+  const drawn = await value(admin, 'holdfast.draw()')
+  await until(async () => ((await closedOf(admin)) >= drawn ? true : undefined))
+})
+
+test('C2: after a crash of the server the clock goes on above everything that was drawn', async () => {
+  const before = await connect(primary)
+  await aheadOfWall(before)
+  const drawn = await value(before, `select max(nextval('holdfast.hlc')) from generate_series(1, 100)`)
+  await before.query('create table public.crash_mark ()')
+  await shards.server(primary).kill()
+  await shards.server(primary).start()
+  expect(await value(await connect(primary), 'holdfast.draw()')).toBeGreaterThan(drawn)
+})
+
+test('HZ-C3: a keeper refuses a shard whose clock a crash would reset', async () => {
+  const admin = await connect(primary)
+  await admin.query('alter sequence holdfast.hlc set unlogged')
+  await expect(keeper().run(new AbortController().signal)).rejects.toMatchObject({
+    code: 'check_failed',
+    detail: { relations: ['holdfast.hlc'] },
+  })
+  await admin.query('alter sequence holdfast.hlc set logged')
+})
+
+function closeHere(connection: Connection, onBlocked: (blocker: ClosingBlocker) => void = () => {}) {
+  return closeOnce(connection, {
+    clock: systemClock,
+    signal: new AbortController().signal,
+    onStep: noStep,
+    where: { shard: payrollShard },
+    onBlocked,
+    blockedAfterMs: 5,
+  })
+}
