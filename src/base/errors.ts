@@ -55,7 +55,12 @@ export const errorTable = define({
   token_foreign: {
     category: 'denied',
     retry: 'never',
-    meaning: 'The session token was issued by another fleet or for another tenant.',
+    meaning: 'The session token was issued by another fleet, or for another tenant or credential.',
+  },
+  token_expired: {
+    category: 'invalid',
+    retry: 'never',
+    meaning: 'The session token is past its lifetime; continue without it, from now.',
   },
   unknown_tenant: { category: 'not_found', retry: 'never', meaning: 'No tenant of that name is in the directory.' },
   unknown_domain: { category: 'not_found', retry: 'never', meaning: 'No domain of that name is configured.' },
