@@ -1,6 +1,7 @@
 import { rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { present } from '../base/assert.ts'
+import { deferred } from '../base/deferred.ts'
 import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
@@ -60,6 +61,8 @@ export class Supervisor {
   readonly #progress: Progress
   #topology: TopologyStore | undefined
   #closing = false
+  #changes: Promise<void> = Promise.resolve()
+  readonly #stopRequested = deferred<void>()
 
   private constructor(parts: {
     config: FleetConfig
@@ -115,6 +118,42 @@ export class Supervisor {
 
   get closing(): boolean {
     return this.#closing
+  }
+
+  /** Runs one change of servers or topology at a time; a failed one does not keep the next from running. */
+  exclusively<T>(change: () => Promise<T>): Promise<T> {
+    const result = this.#changes.then(change)
+    this.#changes = result.then(
+      () => undefined,
+      () => undefined,
+    )
+    return result
+  }
+
+  /** Resolves when somebody asked this supervisor to stop. */
+  stopRequested(): Promise<void> {
+    return this.#stopRequested.promise
+  }
+
+  requestStop(): void {
+    this.#stopRequested.resolve()
+  }
+
+  /** Crashes a node's server. It stays down until it is restarted. */
+  async killNode(id: NodeId): Promise<void> {
+    await this.servers.server(id).kill()
+  }
+
+  /** Starts a node's server again; a primary takes traffic once a barrier has passed (F2). */
+  async restartNode(id: NodeId): Promise<void> {
+    for (const [name, shard] of Object.entries(this.topology.document.shards) as [ShardName, ShardDocument][]) {
+      const node = shard.nodes.find((one) => one.id === id)
+      if (node === undefined) continue
+      if (id !== shard.primary) return this.shardServers.startFollower(shard, node)
+      await this.shardServers.startPrimary(name, shard)
+      return this.shardServers.barrier(node, barrierWithinMs)
+    }
+    throw new HoldfastError('unknown_node', `no node ${id} is in the topology`)
   }
 
   /** Stops the servers in order and gives the data directory back. */

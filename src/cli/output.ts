@@ -1,0 +1,52 @@
+import pc from 'picocolors'
+import { type ErrorCategory, HoldfastError } from '../base/errors.ts'
+import type { Progress } from '../base/progress.ts'
+
+/** Results go to stdout, one JSON document with `--json`; progress and errors go to stderr. */
+
+/** CONTRACT of the command line; the reference repeats it. */
+export const exitCodes = {
+  done: 0,
+  internal: 1,
+  invalid: 2,
+  denied: 3,
+  not_found: 4,
+  conflict: 5,
+  unavailable: 6,
+  ambiguous: 7,
+  check_failed: 8,
+} as const satisfies Record<ErrorCategory | 'done', number>
+
+export function printJson(value: unknown): void {
+  process.stdout.write(`${JSON.stringify(value, jsonValue, 2)}\n`)
+}
+
+/** Timestamps and positions pass 2^53: strings in JSON. */
+export function jsonValue(_key: string, value: unknown): unknown {
+  if (typeof value === 'bigint') return value.toString()
+  if (value instanceof Map) return Object.fromEntries(value)
+  return value
+}
+
+export function printLine(text: string): void {
+  process.stdout.write(`${text}\n`)
+}
+
+export const progressLine: Progress = ({ step, detail }) => {
+  process.stderr.write(`${pc.dim(step)}${detail === undefined ? '' : ` ${detail}`}\n`)
+}
+
+/** Tells an error once, where it ends; the exit code is that of its category. */
+export function printError(error: unknown, json: boolean): number {
+  const known = error instanceof HoldfastError ? error : undefined
+  const message = error instanceof Error ? error.message : String(error)
+  if (json) {
+    const { code = 'internal', category = 'internal', retry = 'unknown', hint, detail } = known ?? {}
+    printJson({ error: { code, category, retry, message, hint, detail } })
+  } else {
+    process.stderr.write(`${pc.red(known?.code ?? 'internal')}: ${message}\n`)
+    if (known?.hint !== undefined) process.stderr.write(`${pc.dim(`hint: ${known.hint}`)}\n`)
+    if (known === undefined && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`)
+  }
+  return exitCodes[known?.category ?? 'internal']
+}

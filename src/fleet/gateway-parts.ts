@@ -1,0 +1,131 @@
+import { join } from 'node:path'
+import type { Clock } from '../base/clock.ts'
+import type { Metrics } from '../base/metrics.ts'
+import type { OnStep } from '../base/step.ts'
+import { DirectoryStore } from '../directory/directory-store.ts'
+import type { FleetNode, RegionName, ShardName } from '../directory/topology.ts'
+import type { ConnectionTarget } from '../postgres/connection.ts'
+import { ConnectionPools } from '../postgres/pools.ts'
+import { ClockKeeper } from '../transaction/clock-keeper.ts'
+import type { TransactionEnvironment } from '../transaction/environment.ts'
+import { primaryTarget, transactionEnvironment } from '../transaction/environment.ts'
+import { DeliveryJournal } from '../transaction/outbox/delivery-journal.ts'
+import { createDispatcher } from '../transaction/outbox/outbox.ts'
+import type { FleetConfig } from './config.ts'
+import type { Call } from './control.ts'
+import { ControlledTopology } from './controlled-topology.ts'
+import type { FleetHome } from './home.ts'
+import type { FleetKeys, RoleName } from './keys.ts'
+import { databaseName } from './servers.ts'
+import type { Services } from './services.ts'
+
+/** What a gateway is made of, composed here and nowhere else. */
+export interface GatewayParts {
+  readonly config: FleetConfig
+  readonly home: FleetHome
+  readonly keys: FleetKeys
+  readonly region: RegionName
+  readonly call: Call
+  readonly topology: ControlledTopology
+  readonly directory: DirectoryStore
+  readonly pools: ConnectionPools
+  readonly environment: TransactionEnvironment
+  readonly clock: Clock
+  readonly metrics: Metrics
+  readonly onStep: OnStep
+}
+
+export interface GatewayOptions {
+  readonly config: FleetConfig
+  readonly home: FleetHome
+  readonly keys: FleetKeys
+  readonly region: RegionName
+  readonly call: Call
+  readonly clock: Clock
+  readonly metrics: Metrics
+  readonly onStep: OnStep
+}
+
+export async function composeGateway(options: GatewayOptions): Promise<GatewayParts> {
+  const { config, call, region, clock, metrics, onStep } = options
+  const topology = await ControlledTopology.open(call, region)
+  const pools = new ConnectionPools()
+  const targetOf = (node: FleetNode) => roleTarget(options.keys, node, 'holdfast_gateway', `gateway-${region}`)
+  try {
+    const directory = await DirectoryStore.open({ domains: config.domains.values(), topology, pools, targetOf })
+    const environment = transactionEnvironment({
+      fleet: config.fleet,
+      region,
+      topology,
+      directory,
+      pools,
+      targetOf,
+      clock,
+      metrics,
+      onStep,
+    })
+    return { ...options, topology, directory, pools, environment }
+  } catch (error) {
+    await pools.close()
+    throw error
+  }
+}
+
+export function roleTarget(keys: FleetKeys, node: FleetNode, role: RoleName, applicationName: string): ConnectionTarget {
+  return {
+    host: node.host,
+    port: node.port,
+    user: role,
+    password: keys.passwords[role],
+    database: databaseName,
+    applicationName,
+  }
+}
+
+/** Begins what a gateway does in the background. Each of them elects one of all gateways, by a lock on the data. */
+export function startServices(parts: GatewayParts, services: Services): void {
+  services.start({ name: 'topology', run: (signal) => parts.topology.run(signal) })
+  for (const shard of parts.config.shards.keys()) {
+    services.start({ name: `clock of ${shard}`, run: (signal) => clockKeeper(parts, shard).run(signal) })
+    const webhook = parts.config.outbox?.webhook
+    if (webhook === undefined) continue
+    services.start({ name: `outbox of ${shard}`, run: (signal) => dispatchOutbox(parts, shard, webhook, signal) })
+  }
+}
+
+function clockKeeper(parts: GatewayParts, shard: ShardName): ClockKeeper {
+  const { region, topology, clock, metrics, onStep } = parts
+  return new ClockKeeper({ shard, region, topology, targetOf: parts.environment.targetOf, clock, metrics, onStep })
+}
+
+async function dispatchOutbox(
+  parts: GatewayParts,
+  shard: ShardName,
+  webhookUrl: string,
+  signal: AbortSignal,
+): Promise<void> {
+  const { clock, metrics, onStep, environment } = parts
+  const journal = await DeliveryJournal.open(journalPath(parts.home, shard))
+  try {
+    await createDispatcher({
+      shard,
+      target: () => {
+        const known = parts.topology.current().shards.get(shard)
+        return known?.state === 'open' ? primaryTarget(environment, shard) : undefined
+      },
+      journal,
+      webhookUrl,
+      barrier: () => environment.barriers.pass(shard),
+      clock,
+      metrics,
+      onStep,
+    }).run(signal)
+  } finally {
+    await journal[Symbol.asyncDispose]()
+  }
+}
+
+/** The journal of a shard's deliveries: in the fleet's home, outside of everything that a restore replaces. */
+export function journalPath(home: FleetHome, shard: ShardName): string {
+  return join(home.journalDir, `deliveries-${shard.replaceAll('/', '~')}.jsonl`)
+}

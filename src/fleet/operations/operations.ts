@@ -1,0 +1,108 @@
+import { z } from 'zod'
+import { HoldfastError } from '../../base/errors.ts'
+import type { Progress } from '../../base/progress.ts'
+import type { NodeId, RegionName, ShardName } from '../../directory/topology.ts'
+import type { Call } from '../control.ts'
+import { withConnection } from '../founding.ts'
+import { nodeOf } from '../shard-servers.ts'
+import type { Supervisor } from '../supervisor.ts'
+import type { NodeDocument, TopologyDocument } from '../topology-store.ts'
+import { failOver } from './failover.ts'
+
+/**
+ * What a supervisor does for others, by name. Each operation takes JSON and gives JSON; parameters are parsed here, once.
+ * Operations that change servers or the topology of a shard run one at a time.
+ */
+type Operation = (supervisor: Supervisor, params: unknown, progress: Progress) => Promise<unknown>
+
+/** Shorter than what a client waits for, so that a quiet fleet does not look like a dead one. */
+const topologyPollMs = 10_000
+
+const region = z.string().transform((name) => name as RegionName)
+const shard = z.string().transform((name) => name as ShardName)
+const node = z.string().transform((name) => name as NodeId)
+const nothing = z.object({}).nullish()
+
+function operation<T>(form: z.ZodType<T>, run: (supervisor: Supervisor, params: T, progress: Progress) => unknown): Operation {
+  return async (supervisor, params, progress) => {
+    const parsed = form.safeParse(params)
+    if (!parsed.success) {
+      throw new HoldfastError('argument_invalid', z.prettifyError(parsed.error), { hint: 'correct the parameters' })
+    }
+    return run(supervisor, parsed.data, progress)
+  }
+}
+
+/** Waits its turn behind every other operation of this kind. */
+function exclusive<T>(form: z.ZodType<T>, run: (supervisor: Supervisor, params: T, progress: Progress) => Promise<unknown>) {
+  return operation(form, (supervisor, params: T, progress) => supervisor.exclusively(() => run(supervisor, params, progress)))
+}
+
+const operations: Readonly<Record<string, Operation>> = {
+  topology: operation(z.object({ after: z.number().nullable() }), (supervisor, { after }) => topologyAfter(supervisor, after)),
+  stop: operation(nothing, (supervisor) => supervisor.requestStop()),
+  failover: exclusive(
+    z.object({ shard, to: region.optional(), whatIf: z.boolean().optional() }),
+    (supervisor, { shard: name, to, whatIf }, progress) =>
+      failOver(
+        supervisor,
+        { shard: name, ...(to === undefined ? {} : { to }), ...(whatIf === undefined ? {} : { whatIf }) },
+        progress,
+      ),
+  ),
+  'links.counts': operation(nothing, (supervisor) => supervisor.links.counts()),
+  'links.reset': operation(nothing, (supervisor) => supervisor.links.resetCounts()),
+  'links.cut': operation(
+    z.object({ from: region, to: region, direction: z.enum(['both', 'to', 'from']) }),
+    (supervisor, { from, to, direction }) => supervisor.links.cut(from, to, direction),
+  ),
+  'links.heal': operation(z.object({ from: region, to: region }), (supervisor, { from, to }) =>
+    supervisor.links.heal(from, to),
+  ),
+  'node.hold': operation(z.object({ node }), (supervisor, { node: id }) =>
+    onNode(supervisor, id, 'select pg_wal_replay_pause()'),
+  ),
+  'node.release': operation(z.object({ node }), (supervisor, { node: id }) =>
+    onNode(supervisor, id, 'select pg_wal_replay_resume()'),
+  ),
+  'node.kill': operation(z.object({ node }), (supervisor, { node: id }) => supervisor.killNode(id)),
+  'node.restart': operation(z.object({ node }), (supervisor, { node: id }) => supervisor.restartNode(id)),
+}
+
+/** The operations of a supervisor as others call them. */
+export function callTo(supervisor: Supervisor): Call {
+  return async (method, params, progress) => {
+    const run = Object.hasOwn(operations, method) ? operations[method] : undefined
+    if (run === undefined) {
+      throw new HoldfastError('argument_invalid', `the supervisor has no operation ${JSON.stringify(method)}`, {
+        hint: 'the supervisor and this command may be of different versions',
+      })
+    }
+    return run(supervisor, params, progress)
+  }
+}
+
+async function topologyAfter(supervisor: Supervisor, after: number | null): Promise<TopologyDocument> {
+  const { topology } = supervisor
+  if (after !== null && topology.document.version <= after) {
+    const giveUp = new AbortController()
+    const changed = topology.changed()
+    await Promise.race([changed, supervisor.clock.sleep(topologyPollMs, giveUp.signal).catch(() => undefined)])
+    giveUp.abort()
+  }
+  return topology.document
+}
+
+async function onNode(supervisor: Supervisor, id: NodeId, sql: string): Promise<void> {
+  await withConnection(supervisor.shardServers.adminTarget(findNode(supervisor, id)), (admin) => admin.query(sql))
+}
+
+/** A node of the topology by its id. Throws `unknown_node`. */
+export function findNode(supervisor: Supervisor, id: NodeId): NodeDocument {
+  const shards = Object.values(supervisor.topology.document.shards)
+  const found = shards.find(({ nodes }) => nodes.some((one) => one.id === id))
+  if (found !== undefined) return nodeOf(found, id)
+  throw new HoldfastError('unknown_node', `no node ${JSON.stringify(id)}`, {
+    hint: `known nodes are ${shards.flatMap(({ nodes }) => nodes.map((one) => one.id)).join(', ')}`,
+  })
+}
