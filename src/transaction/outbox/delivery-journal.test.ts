@@ -1,0 +1,141 @@
+import { appendFile, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import fc from 'fast-check'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import type { DeliveryRecord } from './delivery-journal.ts'
+import { DeliveryJournal, decodeDelivery, encodeDelivery } from './delivery-journal.ts'
+
+let folder: string
+let path: string
+
+beforeEach(async () => {
+  folder = await mkdtemp(join(tmpdir(), 'hf-journal-'))
+  path = join(folder, 'deliveries', 'eu-west~payroll.jsonl')
+})
+
+afterEach(() => rm(folder, { recursive: true }))
+
+function delivery(eventId: string, state: DeliveryRecord['state']): DeliveryRecord {
+  return {
+    eventId,
+    state,
+    transactionId: `transaction of ${eventId}`,
+    commitTimestamp: '115000000000000001',
+    tenant: 'globex-eu',
+    name: 'payroll.approved',
+    at: 1_775_124_005_120,
+    reason: state === 'failed' ? 'answered 500' : null,
+  }
+}
+
+async function journalled(...records: DeliveryRecord[]): Promise<void> {
+  await using journal = await DeliveryJournal.open(path)
+  for (const record of records) await journal.record(record)
+}
+
+describe('a line', () => {
+  const records = fc.record({
+    eventId: fc.string(),
+    transactionId: fc.string(),
+    commitTimestamp: fc.string(),
+    tenant: fc.string(),
+    name: fc.string({ unit: 'binary' }),
+    state: fc.constantFrom('sending' as const, 'delivered' as const, 'failed' as const),
+    at: fc.nat(),
+    reason: fc.option(fc.string({ unit: 'binary' })),
+  })
+
+  test('gives back what was written, on one line', () => {
+    fc.assert(
+      fc.property(records, (record) => {
+        const line = encodeDelivery(record)
+        expect(line).not.toContain('\n')
+        expect(decodeDelivery(line)).toEqual(record)
+      }),
+    )
+  })
+
+  test('every beginning of one is torn, whatever its strings hold', () => {
+    fc.assert(
+      fc.property(records, (record) => {
+        const line = encodeDelivery({ ...record, name: `${record.name}"sum":"0123456789abcdef0123456789abcdef"}` })
+        for (let length = 0; length < line.length; length += 1)
+          expect(decodeDelivery(line.slice(0, length))).toBe('torn')
+      }),
+      { numRuns: 20 },
+    )
+  })
+
+  test('a whole one with another word in it is corrupt', () => {
+    const line = encodeDelivery(delivery('e1', 'failed'))
+    expect(decodeDelivery(line.replace('"failed"', '"delivered"'))).toBe('corrupt')
+    expect(decodeDelivery(line.replace('globex', 'glopex'))).toBe('corrupt')
+    expect(decodeDelivery(line.replace('{', '{"extra":1,'))).toBe('corrupt')
+  })
+})
+
+describe('the journal', () => {
+  test('O3: what was delivered stays delivered when the file is opened again, whatever came after it', async () => {
+    await journalled(delivery('e1', 'sending'), delivery('e1', 'delivered'), delivery('e1', 'sending'))
+    await using journal = await DeliveryJournal.open(path)
+    expect(journal.isDelivered('e1')).toBe(true)
+    expect(journal.deliveries()).toEqual([delivery('e1', 'delivered')])
+  })
+
+  test('O2: sending and failed are not delivered', async () => {
+    await journalled(delivery('e1', 'sending'), delivery('e2', 'sending'), delivery('e2', 'failed'))
+    await using journal = await DeliveryJournal.open(path)
+    expect([journal.isDelivered('e1'), journal.isDelivered('e2')]).toEqual([false, false])
+  })
+
+  test('a torn end costs its own record alone, at whichever byte it was torn', async () => {
+    await journalled(delivery('e1', 'delivered'))
+    const { length } = await readFile(path)
+    await journalled(delivery('e2', 'delivered'))
+    const whole = await readFile(path)
+    for (let size = length; size < whole.length; size += 1) {
+      await writeFile(path, whole)
+      await truncate(path, size)
+      await journalled(delivery('e3', 'delivered'))
+      await using journal = await DeliveryJournal.open(path)
+      expect([journal.isDelivered('e1'), journal.isDelivered('e3')]).toEqual([true, true])
+      // Only the newline may be missing for the record to count, since the next append supplies it.
+      expect(journal.isDelivered('e2')).toBe(size === whole.length - 1)
+    }
+  })
+
+  test('zeros that a file system put in place of what was not flushed are a torn end', async () => {
+    await journalled(delivery('e1', 'delivered'))
+    await appendFile(path, Buffer.alloc(512))
+    await journalled(delivery('e2', 'delivered'))
+    await using journal = await DeliveryJournal.open(path)
+    expect([journal.isDelivered('e1'), journal.isDelivered('e2')]).toEqual([true, true])
+  })
+
+  test('a line that was changed stops everything, since what was delivered is no longer known', async () => {
+    await journalled(delivery('e1', 'delivered'))
+    const text = await readFile(path, 'utf8')
+    await writeFile(path, text.replace('"delivered"', '"failed"'))
+    await expect(DeliveryJournal.open(path)).rejects.toMatchObject({ code: 'check_failed' })
+  })
+
+  test('refresh takes up what another dispatcher has journalled since', async () => {
+    await using mine = await DeliveryJournal.open(path)
+    await mine.record(delivery('e1', 'delivered'))
+    await journalled(delivery('e2', 'delivered'))
+    expect(mine.isDelivered('e2')).toBe(false)
+    await mine.refresh()
+    expect([mine.isDelivered('e1'), mine.isDelivered('e2')]).toEqual([true, true])
+  })
+
+  test('an effect whose cause is gone is listed: certainly delivered, or possibly when no acceptance came back', async () => {
+    await using journal = await DeliveryJournal.open(path)
+    for (const id of ['kept', 'lost']) await journal.record(delivery(id, 'delivered'))
+    await journal.record(delivery('unanswered', 'sending'))
+    expect(journal.compensations(new Set(['kept']))).toMatchObject([
+      { eventId: 'lost', transactionId: 'transaction of lost', delivered: 'certainly' },
+      { eventId: 'unanswered', delivered: 'possibly' },
+    ])
+  })
+})

@@ -1,0 +1,111 @@
+import { present } from '../../base/assert.ts'
+import type { TransactionId } from '../../directory/topology.ts'
+import type { Hlc } from '../../hlc/hlc.ts'
+import { hlcZero, toHlc } from '../../hlc/hlc.ts'
+import type { Connection, Row } from '../../postgres/connection.ts'
+import { accepted } from '../../postgres/connection.ts'
+
+/** One row of the outbox, with the place of its transaction in history. */
+export interface OutboxEvent {
+  readonly eventId: string
+  readonly transactionId: TransactionId
+  readonly ordinal: number
+  readonly commitTimestamp: Hlc
+  readonly tenant: string
+  readonly name: string
+  /** JSON text. */
+  readonly payload: string
+}
+
+/** A place in the order of the outbox: by commit timestamp, ties by transaction id, then by the order of emission. */
+export interface OutboxCursor {
+  readonly commitTimestamp: Hlc
+  readonly transactionId: string
+  readonly ordinal: number
+}
+
+export const outboxStart: OutboxCursor = {
+  commitTimestamp: hlcZero,
+  transactionId: '00000000-0000-0000-0000-000000000000',
+  ordinal: 0,
+}
+
+/** Past every transaction at or below a timestamp. */
+export function cursorPast(commitTimestamp: Hlc): OutboxCursor {
+  return { commitTimestamp, transactionId: 'ffffffff-ffff-ffff-ffff-ffffffffffff', ordinal: 0 }
+}
+
+export function cursorOf(event: OutboxEvent): OutboxCursor {
+  const { commitTimestamp, transactionId, ordinal } = event
+  return { commitTimestamp, transactionId, ordinal }
+}
+
+/** No answer within this: the server or the link is gone. */
+const answerWithinMs = 10_000
+
+/** True when this connection is now the dispatcher's: the server takes writes and nobody else holds the lock. */
+export async function candidacy(connection: Connection): Promise<boolean> {
+  const { rows } = await connection.query<{ elected: boolean }>(
+    `select case when pg_is_in_recovery() then false
+            else pg_try_advisory_lock(hashtextextended('holdfast.outbox', 0)) end as elected`,
+    [],
+    answerWithinMs,
+  )
+  return rows[0]?.elected === true
+}
+
+export interface OutboxPage {
+  readonly open: boolean
+  readonly epoch: number
+  /** Read before the events: no transaction at or below it is missing among them for not being visible yet. */
+  readonly closedTimestamp: Hlc
+  readonly events: readonly OutboxEvent[]
+}
+
+const shardStateSql = `select s.state = 'open' as open, s.epoch, c.closed_timestamp from holdfast.shard s, holdfast.closed c`
+
+const eventsSql = `
+  select o.event_id, o.transaction_id, o.ordinal, l.commit_timestamp, o.tenant, o.name, o.payload::text as payload
+  from holdfast.commit_log l
+  join holdfast.outbox o using (transaction_id)
+  where (l.commit_timestamp, l.transaction_id) >= ($1, $2::uuid)
+    and (l.commit_timestamp, l.transaction_id, o.ordinal) > ($1, $2::uuid, $3)
+  order by l.commit_timestamp, l.transaction_id, o.ordinal
+  limit $4`
+
+/** The next events after a place, in order, in one round trip. */
+export async function readOutbox(connection: Connection, after: OutboxCursor, limit: number): Promise<OutboxPage> {
+  const place = [after.commitTimestamp, after.transactionId, after.ordinal]
+  const [state, events] = await connection.flight(
+    [{ text: shardStateSql }, { text: eventsSql, values: [...place, limit] }],
+    answerWithinMs,
+  )
+  const row = present(accepted(present(state, 'the state of the shard')).rows[0], 'a founded shard has its two rows')
+  return {
+    open: row['open'] === true,
+    epoch: Number(row['epoch']),
+    closedTimestamp: toHlc(BigInt(String(row['closed_timestamp']))),
+    events: accepted(present(events, 'the events')).rows.map(eventFromRow),
+  }
+}
+
+function eventFromRow(row: Row): OutboxEvent {
+  return {
+    eventId: String(row['event_id']),
+    transactionId: String(row['transaction_id']) as TransactionId,
+    ordinal: Number(row['ordinal']),
+    commitTimestamp: toHlc(BigInt(String(row['commit_timestamp']))),
+    tenant: String(row['tenant']),
+    name: String(row['name']),
+    payload: String(row['payload']),
+  }
+}
+
+/** Which of these events are in the history of this server, e.g. of a restored one. */
+export async function eventsInHistory(connection: Connection, eventIds: readonly string[]): Promise<Set<string>> {
+  const { rows } = await connection.query<{ event_id: string }>(
+    'select o.event_id from holdfast.outbox o where o.event_id = any($1::uuid[])',
+    [eventIds],
+  )
+  return new Set(rows.map((row) => row.event_id))
+}
