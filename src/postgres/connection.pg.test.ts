@@ -120,6 +120,9 @@ describe('a flight', () => {
     expect(await rejectionOf(flight)).toMatchObject({ sent: true, message: expect.stringContaining('COPY') })
     await expect.poll(activeBackends, { timeout: 20_000 }).toBe(0)
     expect(await countItems()).toBe(0)
+
+    const alone = await Connection.connect(database.target(), 5_000)
+    await expect(alone.query('copy item from stdin')).rejects.toMatchObject({ sent: true })
   })
 
   test('trap 7: one text is one statement, and the transaction status after a flight is the server’s', async () => {

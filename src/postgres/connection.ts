@@ -1,6 +1,6 @@
 import pg from 'pg'
 import { assert, present } from '../base/assert.ts'
-import type { DriverClient, WireStatement } from './driver.ts'
+import type { DriverClient } from './driver.ts'
 import { clientConfig, serialise } from './driver.ts'
 import { sqlState } from './sqlstate.ts'
 
@@ -203,7 +203,7 @@ export class Connection {
     this.release()
   }
 
-  #send(statements: readonly WireStatement[], deadlineMs?: number): Promise<StatementOutcome[]> {
+  #send(statements: readonly pg.QueryConfig[], deadlineMs?: number): Promise<StatementOutcome[]> {
     if (this.#lost !== undefined || this.#released) {
       return Promise.reject(new ConnectionLost('the connection is closed', false, this.#lost))
     }
@@ -213,7 +213,11 @@ export class Connection {
       const timer = deadlineMs === undefined ? undefined : setTimeout(late, deadlineMs)
       const statementCount = statements.length
       this.#flights.push({ statementCount, outcomes: [], warnings: [], resolve, reject, timer })
+      // One write for all of them: else the server could end in between, and what it answered would be lost with it.
+      const { stream } = this.#client.connection
+      stream.cork()
       for (const statement of statements) this.#client.query(statement, this.#onAnswer)
+      stream.uncork()
     })
   }
 

@@ -10,9 +10,6 @@ export type DriverClient = pg.Client & {
   readonly connection: pg.Connection & { readonly parsedStatements: Readonly<Record<string, string>> }
 }
 
-/** A statement ready for the wire; without `queryMode` it goes as a simple query, which may hold several. */
-export type WireStatement = pg.QueryConfig & { readonly queryMode?: 'extended' }
-
 /** The protocol counts parameters in 16 bits, and the driver writes what overflows without a word. */
 const valuesMax = 65_535
 
@@ -34,7 +31,7 @@ export function clientConfig(target: ConnectionTarget, connectWithinMs: number):
 }
 
 /** Turns a statement into bytes and strings. Throws a `TypeError` for what cannot be sent. */
-export function serialise(statement: Statement): WireStatement {
+export function serialise(statement: Statement): pg.QueryConfig {
   const { text, values = [] } = statement
   // The wire format ends a text at a zero byte: the rest of it would be read as another message.
   if (text.includes('\0')) throw new TypeError('a statement cannot contain a zero byte')
@@ -42,8 +39,8 @@ export function serialise(statement: Statement): WireStatement {
   return {
     text,
     values: values.map((value) => prepareValue(value)),
+    // What has a name is prepared, and a prepared text holds one statement: `select 1; commit` is refused.
     name: createHash('sha256').update(text).digest('base64url').slice(0, 22),
-    queryMode: 'extended',
     ...(statement.rowMode === undefined ? {} : { rowMode: statement.rowMode }),
     ...(statement.types === undefined ? {} : { types: statement.types }),
   }
