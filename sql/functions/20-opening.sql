@@ -81,6 +81,11 @@ begin
   if p_key is null then
     return;
   end if;
+  -- A BEGIN that failed does not stop this call behind it, and in autocommit the claim would stand alone for ever. The
+  -- gateway's BEGIN says DEFERRABLE, which changes nothing for a writing transaction and is missing here without it.
+  if current_setting('transaction_deferrable') <> 'on' then
+    raise exception 'a key is claimed only inside a transaction of the gateway' using errcode = 'HF005';
+  end if;
   insert into holdfast.idempotency (tenant, key, request_hash, transaction_id)
   values (p_tenant, p_key, p_request_hash, p_transaction)
   on conflict do nothing;

@@ -94,7 +94,11 @@ begin
     p_participants);
   if cardinality(p_participants) > 0 then
     insert into holdfast.transaction_record (transaction_id, outcome, commit_timestamp, participants, home_epoch)
-    values (p_transaction, 'COMMITTED', v_stamp, p_participants, v_epoch);
+    values (p_transaction, 'COMMITTED', v_stamp, p_participants, v_epoch)
+    on conflict do nothing;
+    if not found then
+      raise exception 'transaction % was presumed aborted before its decision', p_transaction using errcode = 'HF015';
+    end if;
   end if;
   return v_stamp;
 end
@@ -183,6 +187,9 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
+  -- A coordinator whose decision waits for followers holds the key. Whoever asks comes again later.
+  perform set_config('lock_timeout', '2s', true);
+  perform set_config('synchronous_commit', 'on', true);
   perform holdfast.require_epoch(p_epoch);
   perform holdfast.require_uncollected(p_transaction);
   insert into holdfast.transaction_record (transaction_id, outcome, participants, home_epoch, reason)

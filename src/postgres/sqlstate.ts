@@ -41,6 +41,7 @@ export const sqlState = {
   tenantReadOnly: 'HF012',
   tenantRejected: 'HF013',
   stampNotAfter: 'HF014',
+  presumedAborted: 'HF015',
 } as const
 
 export type SqlState = (typeof sqlState)[keyof typeof sqlState]
