@@ -25,7 +25,12 @@ export interface ManifestFile {
 export const manifestName = 'backup_manifest'
 
 /** What a server or its builder writes beside the backup; PostgreSQL's own verifier leaves it out too. */
-const unlisted = new Set([manifestName, 'postgresql.auto.conf', 'standby.signal', 'recovery.signal'])
+const unlisted: ReadonlySet<string> = new Set([
+  manifestName,
+  'postgresql.auto.conf',
+  'standby.signal',
+  'recovery.signal',
+])
 
 /** Reads a manifest and checks its own checksum. Throws `check_failed`. */
 export function parseManifest(bytes: Buffer): BackupManifest {
