@@ -26,9 +26,6 @@ export type {
   TransactionView,
 } from './fleet/operations-api.ts'
 export type {
-  DomainClient,
-  DomainQuery,
-  QueryResult,
   ReadAnswer,
   Reader,
   ReadLevel,
@@ -42,3 +39,4 @@ export type {
 export type { Hlc } from './hlc/hlc.ts'
 export { formatHlc, parseHlc } from './hlc/hlc.ts'
 export type { AppRequest, AppResponse, AppRoute } from './http/app-route.ts'
+export type { BatchStatement, DomainClient, DomainQuery, Isolation, QueryResult } from './transaction/transaction.ts'

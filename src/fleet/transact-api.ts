@@ -1,27 +1,7 @@
 import type { Hlc } from '../hlc/hlc.ts'
+import type { BatchStatement, DomainClient, Isolation, QueryResult } from '../transaction/transaction.ts'
 
 /** What a transaction or a read takes, and what it gives back. Part of the public library. */
-
-/** What a caller's statement gave, in the form of `pg`: `int8` and `numeric` arrive as strings. */
-export interface QueryResult<R = Record<string, unknown>> {
-  readonly rows: R[]
-  readonly rowCount: number
-  readonly fields: readonly { readonly name: string; readonly dataTypeID: number }[]
-}
-
-/**
- * As much of a `pg` client as query builders use: Kysely and Drizzle run on it. `begin`, `commit` and the like are
- * refused with `statement_refused`: the transaction is Holdfast's.
- */
-export interface DomainClient {
-  query<R = Record<string, unknown>>(query: string | DomainQuery, values?: readonly unknown[]): Promise<QueryResult<R>>
-}
-
-export interface DomainQuery {
-  readonly text: string
-  readonly values?: readonly unknown[]
-  readonly rowMode?: 'array'
-}
 
 /** The business action of a transaction: what the history says of it for ever. */
 export interface TransactRequest {
@@ -42,7 +22,7 @@ export interface TransactRequest {
   /** The commit gets a timestamp after everything the token has seen. */
   readonly session?: string | undefined
   /** Per shard, as PostgreSQL has it. `read committed` when left out. */
-  readonly isolation?: 'read committed' | 'repeatable read' | 'serializable' | undefined
+  readonly isolation?: Isolation | undefined
 }
 
 export interface Transaction {
@@ -56,9 +36,10 @@ export interface Transaction {
   query<R = Record<string, unknown>>(domain: string, text: string, values?: readonly unknown[]): Promise<QueryResult<R>>
   /**
    * Statements that nobody waits for: on a far shard they travel with the prepare, in one flight. A failure of any of
-   * them rejects `transact`, and nothing is written anywhere.
+   * them rejects `transact`, and nothing is written anywhere; so does one that affects another number of rows than its
+   * `{ rows }` says, with `transaction_refused`.
    */
-  batch(domain: string, statements: readonly (readonly [text: string, values?: readonly unknown[]])[]): void
+  batch(domain: string, statements: readonly BatchStatement[]): void
   /** An effect for the outside world. It leaves after the commit, at least once, with its event id as `Idempotency-Key`. */
   emit(name: string, payload: unknown): void
   /** The same as `query`, in the form that query builders take. */
