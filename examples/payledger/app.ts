@@ -1,0 +1,90 @@
+import type { AppRequest, AppResponse, AppRoute } from 'holdfast'
+import { formatHlc, HoldfastError, parseHlc } from 'holdfast'
+import { approveRun, readRun } from './payledger.ts'
+
+/** PayLedger's own routes; `holdfast up` serves them beside its API. */
+export const routes: readonly AppRoute[] = [
+  { method: 'POST', path: '/payledger/{tenant}/runs/{id}/approve', handle: approve },
+  { method: 'GET', path: '/payledger/{tenant}/runs/{id}', handle: showRun },
+  { method: 'GET', path: '/payledger/finance/timeline', handle: showTimeline },
+]
+
+async function approve(request: AppRequest): Promise<AppResponse> {
+  const { fleet, params, session, idempotencyKey } = request
+  const outcome = await approveRun(fleet, {
+    tenant: parameter(params, 'tenant'),
+    run: parameter(params, 'id'),
+    actor: actorOf(request.body),
+    idempotencyKey,
+    session,
+  })
+  return {
+    status: 200,
+    body: {
+      run: outcome.value.run,
+      status: 'approved',
+      totalCents: outcome.value.totalCents,
+      transactionId: outcome.transactionId,
+      commitTimestamp: formatHlc(outcome.commitTimestamp),
+      replayed: outcome.replayed,
+    },
+    session: outcome.session,
+  }
+}
+
+async function showRun({ fleet, params, query, session }: AppRequest): Promise<AppResponse> {
+  const tenant = parameter(params, 'tenant')
+  const id = parameter(params, 'id')
+  const answer = await readRun(fleet, { tenant, run: id, session, waitMs: millisecondsOf(query['waitMs']) })
+  const { session: next, served, run } = answer
+  if (run === null) return { status: 404, body: { title: `tenant ${tenant} has no run ${id}` }, session: next, served }
+  return { status: 200, body: run, session: next, served }
+}
+
+const entriesMax = 1_000
+
+/** Who did what to which run, over all tenants, in one order. Amounts and people stay at home. */
+async function showTimeline({ fleet, query }: AppRequest): Promise<AppResponse> {
+  const { since, until, tenant } = query
+  const range = {
+    tenant,
+    since: since === undefined ? undefined : parseHlc(since),
+    until: until === undefined ? undefined : parseHlc(until),
+  }
+  const entries: unknown[] = []
+  for await (const entry of fleet.timeline(range)) {
+    if (entries.length === entriesMax) return { status: 200, body: { entries, more: true } }
+    entries.push({ ...entry, commitTimestamp: formatHlc(entry.commitTimestamp) })
+  }
+  return { status: 200, body: { entries, more: false } }
+}
+
+function parameter(params: AppRequest['params'], name: string): string {
+  const value = params[name]
+  if (value === undefined) throw new Error(`the path has no part ${name}`)
+  return value
+}
+
+function actorOf(body: unknown): string {
+  if (
+    typeof body === 'object' &&
+    body !== null &&
+    'actor' in body &&
+    typeof body.actor === 'string' &&
+    body.actor !== ''
+  ) {
+    return body.actor
+  }
+  throw new HoldfastError('argument_invalid', 'the body names no actor', {
+    hint: 'send {"actor": "manager@globex.example"}',
+  })
+}
+
+function millisecondsOf(text: string | undefined): number | undefined {
+  if (text === undefined) return undefined
+  const value = Number(text)
+  if (Number.isInteger(value) && value >= 0 && value <= 10_000) return value
+  throw new HoldfastError('argument_invalid', `waitMs is not ${JSON.stringify(text)}`, {
+    hint: 'write whole milliseconds up to 10000',
+  })
+}
