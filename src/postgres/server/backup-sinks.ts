@@ -17,6 +17,8 @@ export const tarName = 'base.tar'
 
 /** Files up to this size are collected and written at once: most of a data directory is small. */
 const smallFileBytes = 1 << 20
+/** What the file system works on at a time; with small files, at most so many megabytes are held. */
+const writesMax = 16
 
 /** Unpacks into an empty data directory. `verifyManifest` afterwards says whether all of it arrived. */
 export function intoDirectory(dataDir: string, user: ServerUser | undefined): BaseBackupSink {
@@ -64,6 +66,7 @@ export async function extractArchive(content: Readable, dataDir: string, user: S
   const unpack = extract()
   content.on('error', (error) => unpack.destroy(error))
   content.pipe(unpack)
+  const writes = new SmallFiles(user)
   try {
     for await (const entry of unpack) {
       const { name, type, size } = entry.header
@@ -72,12 +75,17 @@ export async function extractArchive(content: Readable, dataDir: string, user: S
         await mkdir(path, { recursive: true, mode: 0o700 })
         entry.resume()
       } else if (type === 'file' || type === 'contiguous-file') {
-        await writeEntry(path, size ?? 0, entry)
+        if ((size ?? 0) <= smallFileBytes) {
+          await writes.add(path, await collect(entry))
+          continue
+        }
+        await writeEntry(path, entry)
       } else {
         throw new HoldfastError('server_failed', `the base backup has a ${type} ${name}; tablespaces are not supported`)
       }
       await giveTo(user, path)
     }
+    await writes.finish()
   } catch (error) {
     content.destroy()
     throw fileFailure(error, dataDir)
@@ -91,13 +99,50 @@ function inside(name: string): string {
   return path
 }
 
-async function writeEntry(path: string, size: number, content: AsyncIterable<unknown>): Promise<void> {
-  if (size <= smallFileBytes) {
-    const chunks: Uint8Array[] = []
-    for await (const chunk of content) chunks.push(toBytes(chunk))
-    await writeFile(path, Buffer.concat(chunks), { mode: 0o600 })
-    return
+/** Writes small files beside the reading of the next ones: a data directory has a thousand of them. */
+class SmallFiles {
+  readonly #user: ServerUser | undefined
+  readonly #writing = new Set<Promise<void>>()
+  #failure: { readonly error: unknown } | undefined
+
+  constructor(user: ServerUser | undefined) {
+    this.#user = user
   }
+
+  /** Begins to write a file; waits while too many are under way. Throws the failure of an earlier one. */
+  async add(path: string, bytes: Uint8Array): Promise<void> {
+    while (this.#writing.size >= writesMax) await Promise.race(this.#writing)
+    this.#raise()
+    const writing = this.#write(path, bytes)
+      .catch((error: unknown) => {
+        this.#failure ??= { error }
+      })
+      .finally(() => this.#writing.delete(writing))
+    this.#writing.add(writing)
+  }
+
+  async finish(): Promise<void> {
+    await Promise.all(this.#writing)
+    this.#raise()
+  }
+
+  async #write(path: string, bytes: Uint8Array): Promise<void> {
+    await writeFile(path, bytes, { mode: 0o600 })
+    await giveTo(this.#user, path)
+  }
+
+  #raise(): void {
+    if (this.#failure !== undefined) throw this.#failure.error
+  }
+}
+
+async function collect(content: AsyncIterable<unknown>): Promise<Uint8Array> {
+  const chunks: Uint8Array[] = []
+  for await (const chunk of content) chunks.push(toBytes(chunk))
+  return Buffer.concat(chunks)
+}
+
+async function writeEntry(path: string, content: AsyncIterable<unknown>): Promise<void> {
   const file = await open(path, 'w', 0o600)
   try {
     // `writeFile` of a handle goes on where the last one ended, and writes all of it.
