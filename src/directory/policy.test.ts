@@ -139,6 +139,16 @@ describe('what if the primary were lost', () => {
     expect(whatIf([globex, initech], followers, regions).legal).toEqual([])
   })
 
+  test("the region that is nobody's last resort comes first", () => {
+    const one = placed('a', policy(['eu-west', 'eu-central', 'us-east'], ['EU', 'US']))
+    const other = placed('b', policy(['us-east', 'eu-central', 'eu-west'], ['EU', 'US']))
+    expect(whatIf([one, other], followers, regions).legal.map((option) => option.region)).toEqual([
+      'eu-central',
+      'eu-west',
+      'us-east',
+    ])
+  })
+
   test('a legal region without a follower is named', () => {
     expect(whatIf([globex], followers.slice(0, 2), regions).withoutFollower).toEqual(['eu-west'])
   })

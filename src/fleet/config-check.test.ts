@@ -327,6 +327,18 @@ test('all problems are told at once, in the order of the lines, with one hint ea
   expect(error.detail['problems']).toHaveLength(4)
 })
 
+test('what stands beside an unknown key is still checked', () => {
+  const text = changed('followers: [eu-west, eu-central], survive', 'folowers: [], followers: [us-east], survive')
+  expect(
+    refusal(text)
+      .message.split('\n')
+      .map((line) => line.replace(/ would .*/, '')),
+  ).toEqual([
+    'holdfast.yaml:11:43: shards.eu-west/payroll.folowers: unknown key',
+    'holdfast.yaml:11:69: shards.eu-west/payroll.followers.0: a follower in us-east (US)',
+  ])
+})
+
 test('a value behind an alias is found at its alias', () => {
   const text = changed(
     '{ authority: [us-east], replicas: [US], otherwise: reject } }\n  tax',
