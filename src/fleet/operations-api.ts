@@ -186,7 +186,8 @@ export interface FleetStatus {
 
 export interface ShardStatus {
   readonly shard: string
-  readonly state: 'open' | 'fenced'
+  /** `lost`: the primary is gone and the law leaves nowhere to promote; each tenant gets what its policy says. */
+  readonly state: 'open' | 'fenced' | 'lost'
   readonly durability: 'quorum' | 'local'
   readonly epoch: number
   readonly historyId: string

@@ -1,0 +1,51 @@
+import { resolve } from 'node:path'
+import { loadConfig } from '../fleet/config.ts'
+import { attachFleet, quietRuntime } from '../fleet/fleet.ts'
+import type { Gateway } from '../fleet/gateway.ts'
+import { printError, printJson } from './output.ts'
+
+/** What every command takes. */
+export interface CommonOptions {
+  readonly json?: boolean
+  readonly config: string
+  readonly dataDir?: string
+  readonly region?: string
+}
+
+/** The data directory that a command is about. */
+export async function dataDirOf(options: CommonOptions): Promise<string> {
+  if (options.dataDir !== undefined) return resolve(options.dataDir)
+  return (await loadConfig(options.config)).dataDir
+}
+
+/** Runs a command on the running fleet; prints its document with `--json`, else what `show` makes of it. */
+export async function withFleet<T>(
+  options: CommonOptions,
+  use: (fleet: Gateway) => Promise<T>,
+  show: (result: T) => void,
+): Promise<void> {
+  await report(options, async () => {
+    const fleet = await attachFleet(await dataDirOf(options), options.region, { ...quietRuntime, services: false })
+    try {
+      return await use(fleet)
+    } finally {
+      await fleet.close()
+    }
+  }, show)
+}
+
+/** Runs a command to its end; every error ends here, as its exit code and its message. */
+export async function report<T>(
+  options: Pick<CommonOptions, 'json'>,
+  run: () => Promise<T>,
+  show: (result: T) => void,
+): Promise<void> {
+  const json = options.json === true
+  try {
+    const result = await run()
+    if (json) printJson(result)
+    else show(result)
+  } catch (error) {
+    process.exitCode = printError(error, json)
+  }
+}

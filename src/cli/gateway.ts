@@ -1,0 +1,57 @@
+import { resolve } from 'node:path'
+import { pathToFileURL } from 'node:url'
+import { pino } from 'pino'
+import { HoldfastError } from '../base/errors.ts'
+import { noStep } from '../base/step.ts'
+import { silentProgress } from '../base/progress.ts'
+import { attachFleet } from '../fleet/fleet.ts'
+import type { GatewayReady } from '../fleet/gateway-processes.ts'
+import { PrometheusMetrics } from '../fleet/prometheus.ts'
+import type { AppRoute } from '../http/app-route.ts'
+import { createHttpApp, serveHttp } from '../http/http.ts'
+import { crashAt } from './crash-at.ts'
+import { printError } from './output.ts'
+
+/** One gateway process: attached to the supervisor, serving HTTP, working in the background, until it is told to stop. */
+export async function runGateway(options: { dataDir?: string; region?: string; port?: string }): Promise<void> {
+  const logger = pino({ name: `gateway-${options.region ?? ''}`, level: 'warn' }, pino.destination(2))
+  const metrics = new PrometheusMetrics()
+  const stopped = new Promise<void>((done) => {
+    for (const signal of ['SIGTERM', 'SIGINT'] as const) process.once(signal, () => done())
+    // The supervisor's end of the channel is gone: so is the supervisor.
+    process.once('disconnect', () => done())
+  })
+  try {
+    const fleet = await attachFleet(resolve(options.dataDir ?? '.holdfast'), options.region, {
+      metrics,
+      onStep: crashAt(process.env['HOLDFAST_CRASH_AT']) ?? noStep,
+      progress: silentProgress,
+      services: true,
+      onServiceFailure: (service, error) => logger.error({ service, err: error }, 'a service failed and is begun again'),
+    })
+    const { config } = fleet.parts
+    const app = createHttpApp({ fleet, appRoutes: await loadRoutes(config.app), registry: metrics.registry, logger })
+    const server = await serveHttp({ app, host: config.listen.host, port: Number(options.port ?? config.listen.port) })
+    const ready: GatewayReady = { url: server.url }
+    process.send?.(ready)
+    await stopped
+    await server.close()
+    await fleet.close()
+  } catch (error) {
+    process.exitCode = printError(error, false)
+  } finally {
+    if (process.connected) process.disconnect()
+  }
+}
+
+/** The routes of the configured application. Throws `config_invalid` when it exports none. */
+async function loadRoutes(app: string | null): Promise<readonly AppRoute[]> {
+  if (app === null) return []
+  const loaded: unknown = await import(pathToFileURL(app).href)
+  if (typeof loaded === 'object' && loaded !== null && 'routes' in loaded && Array.isArray(loaded.routes)) {
+    return loaded.routes as AppRoute[]
+  }
+  throw new HoldfastError('config_invalid', `${app} exports no \`routes\``, {
+    hint: 'export const routes: readonly AppRoute[] = [...]',
+  })
+}

@@ -1,0 +1,117 @@
+import { silentProgress } from '../base/progress.ts'
+import type { Progress } from '../base/progress.ts'
+import { transact } from '../transaction/transact.ts'
+import type { Fleet } from './fleet-api.ts'
+import type { FleetRuntime } from './fleet.ts'
+import { fleetStatus } from './fleet-status.ts'
+import type { GatewayParts } from './gateway-parts.ts'
+import { startServices } from './gateway-parts.ts'
+import type {
+  BackupReport,
+  BackupRequest,
+  CutoverReport,
+  CutoverRequest,
+  FailoverReport,
+  FailoverRequest,
+  FleetStatus,
+  InvariantResult,
+  InvariantsRequest,
+  RestoreReport,
+  RestoreRequest,
+  TenantView,
+} from './operations-api.ts'
+import { Services } from './services.ts'
+import { afterCommit, Sessions } from './sessions.ts'
+import { tenantViews } from './tenant-views.ts'
+import type { Transaction, TransactOutcome, TransactRequest } from './transact-api.ts'
+
+/** One process's handle on a fleet: the public `Fleet` over the parts that were composed for it. */
+export class Gateway implements Fleet {
+  readonly parts: GatewayParts
+  readonly #sessions: Sessions
+  readonly #services: Services
+  readonly #closers: (() => Promise<void>)[] = []
+  #closing: Promise<void> | undefined
+
+  constructor(parts: GatewayParts, runtime: Pick<FleetRuntime, 'services' | 'onServiceFailure'>) {
+    this.parts = parts
+    const { config, keys, topology, clock } = parts
+    const { maxClockOffsetMs } = config
+    this.#sessions = new Sessions({ fleet: config.fleet, keys, topology, clock, maxClockOffsetMs })
+    this.#services = new Services(clock, runtime.onServiceFailure)
+    if (runtime.services) startServices(parts, this.#services)
+  }
+
+  /** What is undone after this handle has closed, the last one first. */
+  onClose(closer: () => Promise<void>): void {
+    this.#closers.unshift(closer)
+  }
+
+  async transact<T>(request: TransactRequest, run: (tx: Transaction) => Promise<T>): Promise<TransactOutcome<T>> {
+    const { session, ...action } = request
+    const before = await this.#sessions.open(session, request.tenant)
+    const pending = [...before.shards].flatMap(([shard, { histories }]) =>
+      histories.flatMap((history) => history.pending.map(({ transactionId }) => ({ shard, transactionId }))),
+    )
+    const committed = await transact(this.parts.environment, { ...action, observe: before.timestamp, pending }, run)
+    return {
+      value: committed.value,
+      transactionId: committed.transactionId,
+      commitTimestamp: committed.commitTimestamp,
+      session: this.#sessions.seal(afterCommit(before, committed), request.tenant),
+      shards: committed.shards.map(({ shard }) => shard),
+      replayed: committed.replayed,
+    }
+  }
+
+  backup(request: BackupRequest = {}): Promise<readonly BackupReport[]> {
+    return this.#ask('backup', request, request.onProgress)
+  }
+
+  restore(request: RestoreRequest): Promise<RestoreReport> {
+    return this.#ask('restore', request, request.onProgress)
+  }
+
+  invariants(request: InvariantsRequest = {}): Promise<readonly InvariantResult[]> {
+    return this.#ask('invariants', request)
+  }
+
+  cutover(request: CutoverRequest): Promise<CutoverReport> {
+    return this.#ask('cutover', request, request.onProgress)
+  }
+
+  async failover(request: FailoverRequest): Promise<FailoverReport> {
+    return this.#ask('failover', request, request.onProgress)
+  }
+
+  async tenants(): Promise<readonly TenantView[]> {
+    return tenantViews(await this.parts.directory.refresh())
+  }
+
+  status(): Promise<FleetStatus> {
+    return fleetStatus(this.parts)
+  }
+
+  close(): Promise<void> {
+    this.#closing ??= this.#close()
+    return this.#closing
+  }
+
+  [Symbol.asyncDispose](): Promise<void> {
+    return this.close()
+  }
+
+  /** An operation of the supervisor; what it changed is known here afterwards. */
+  async #ask<T>(method: string, params: object, onProgress: Progress = silentProgress): Promise<T> {
+    const answer = await this.parts.call(method, params, onProgress)
+    await this.parts.topology.refresh()
+    return answer as T
+  }
+
+  async #close(): Promise<void> {
+    await this.#services.stop()
+    await this.parts.environment.background.drain()
+    await this.parts.pools.close()
+    for (const closer of this.#closers) await closer()
+  }
+}
