@@ -28,7 +28,7 @@ const allowed: StatementVerdict = { allowed: true }
 /** A statement may begin with these, and be what `explain` is asked about. */
 const queries = ['select', 'insert', 'update', 'delete', 'merge', 'with', 'values', 'table']
 
-const begins = new Set([
+const begins: ReadonlySet<string> = new Set([
   ...queries,
   'explain',
   'show',
@@ -101,7 +101,7 @@ const refusedFunctions: Readonly<Record<string, string>> = {
 }
 
 /** `set local` of these changes how a statement runs, and ends with the transaction. */
-const harmlessSettings = new Set([
+const harmlessSettings: ReadonlySet<string> = new Set([
   'statement_timeout',
   'lock_timeout',
   'work_mem',

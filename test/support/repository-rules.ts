@@ -35,7 +35,8 @@ const floors: Readonly<Record<string, number>> = {
   evidence: 7,
   fleet: 8,
   http: 9,
-  cli: 9,
+  // The commands start the HTTP servers; nothing imports a command.
+  cli: 10,
 }
 
 /** Types alone: the names that every mechanism above the clock speaks in. It stands one floor below its folder. */
@@ -67,7 +68,7 @@ function findInText({ text }: SourceFile, pattern: RegExp, what: string): string
 function floorOf(path: string): number | undefined {
   if (path === names) return 1
   const [, folder, inside] = path.split('/')
-  return folder === undefined ? undefined : inside === undefined ? 10 : floors[folder]
+  return folder === undefined ? undefined : inside === undefined ? 11 : floors[folder]
 }
 
 const importsGoDown: Rule = {
@@ -84,6 +85,7 @@ const importsGoDown: Rule = {
     }),
   broken: [
     file('src/hlc/hlc.ts', "import { x } from '../session/token.ts'"),
+    file('src/http/http.ts', "import { x } from '../cli/up.ts'"),
     file('src/session/token.ts', "import type { Directory } from '../directory/directory.ts'"),
     file('src/hlc/hlc.ts', "import type {\n  X,\n  Y,\n} from '../postgres/lsn.ts'"),
     file('src/base/errors.ts', "const late = await import('../hlc/hlc.ts')"),
@@ -243,7 +245,7 @@ const noEscapes: Rule = {
   name: 'no any, no double cast, no non-null assertion, no silenced compiler or linter',
   appliesTo: typescript,
   check: (source) => [
-    ...findInCode(source, /(?<![.\w])any\b(?!\s*[(:])/, 'any'),
+    ...findInCode(source, /[:<|&]\s*any\b(?!\s*[(:,])|\bas any\b|\bany\[\]|, any>/, 'any'),
     ...findInCode(source, /\bas unknown as\b/, 'a double cast'),
     ...findInCode(source, /[\w)\]]!(?!=)/, 'a non-null assertion'),
     ...findInText(
@@ -256,6 +258,8 @@ const noEscapes: Rule = {
   broken: [
     file('src/fleet/x.ts', 'const x: any = 1'),
     file('src/fleet/x.ts', 'f<any>()'),
+    file('src/fleet/x.ts', 'let x: Record<string, any>'),
+    file('src/fleet/x.ts', 'function f(list: any[]) {}'),
     file('src/fleet/x.ts', 'const x = y as any'),
     file('src/fleet/x.ts', 'const x = y as unknown as Z'),
     file('src/fleet/x.ts', 'const x = y!.z'),
@@ -269,6 +273,7 @@ const noEscapes: Rule = {
     file('src/fleet/x.ts', "// any of them\nconst text = 'any! as unknown as'"),
     file('src/fleet/x.ts', 'const parts = text.match(/a!b|"any"/)'),
     file('src/fleet/x.ts', 'const x = AbortSignal.any([a, b])'),
+    file('src/fleet/x.ts', 'const any = fc.string()\nfc.property(any, any, (a, b) => a === b)'),
   ],
 }
 
