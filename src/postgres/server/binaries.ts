@@ -38,13 +38,18 @@ export async function defaultCacheRoot(user: ServerUser | undefined): Promise<st
   const candidates = user === undefined ? [join(home, 'holdfast')] : ['/var/cache/holdfast']
   for (const candidate of candidates) {
     try {
-      await mkdir(candidate, { recursive: true })
+      await makeCacheRoot(candidate)
       if (await canEnter(candidate, user)) return candidate
     } catch {
       // Not writable, as in a container with a read-only root: the temporary folder is left.
     }
   }
   return join(tmpdir(), `holdfast-cache-${self.uid}`)
+}
+
+/** Readable by the server's user whatever the umask; a folder that was there keeps its mode. */
+async function makeCacheRoot(path: string): Promise<void> {
+  if ((await mkdir(path, { recursive: true })) !== undefined) await chmod(path, 0o755)
 }
 
 /**
@@ -54,13 +59,13 @@ export async function defaultCacheRoot(user: ServerUser | undefined): Promise<st
 export async function locatePostgres(cacheRoot: string, user?: ServerUser): Promise<PostgresBinaries> {
   const failures: string[] = []
   try {
-    const found = await fromPackage(cacheRoot, user)
-    if (found !== undefined) return found
+    const native = locatePackage()
+    if (native !== undefined) return await fromPackage(native, cacheRoot, user)
     failures.push(`no npm package of PostgreSQL binaries is installed for ${process.platform}-${process.arch}`)
   } catch (error) {
     failures.push(`the npm package's binaries do not run (${firstLine(error)})`)
   }
-  const found = await fromMachine(user)
+  const found = await newestOf(await candidateFolders(), user)
   if (found !== undefined) return found
   throw new HoldfastError(
     'postgres_missing',
@@ -69,12 +74,15 @@ export async function locatePostgres(cacheRoot: string, user?: ServerUser): Prom
   )
 }
 
-async function fromPackage(cacheRoot: string, user: ServerUser | undefined): Promise<PostgresBinaries | undefined> {
-  const native = locatePackage()
-  if (native === undefined) return undefined
+/** Makes the binaries of an unpacked npm package usable. Throws when they do not run here. */
+export async function fromPackage(
+  native: string,
+  cacheRoot: string,
+  user: ServerUser | undefined,
+): Promise<PostgresBinaries> {
   const manifest: unknown = JSON.parse(await readFile(join(native, '..', 'package.json'), 'utf8'))
   const folder = join(cacheRoot, `postgresql-${versionOf(manifest)}-${process.platform}-${process.arch}`)
-  await mkdir(cacheRoot, { recursive: true, mode: 0o755 })
+  await makeCacheRoot(cacheRoot)
   await refuseForeign(cacheRoot)
   try {
     await materialise(native, folder)
@@ -112,7 +120,7 @@ async function refuseForeign(cacheRoot: string): Promise<void> {
 }
 
 /** Builds the version's folder unless it is there. Safe to run in several processes at once. */
-export async function materialise(native: string, folder: string): Promise<void> {
+async function materialise(native: string, folder: string): Promise<void> {
   if (await exists(folder)) return
   const staging = `${folder}.${newRandomUuid()}.new`
   try {
@@ -164,9 +172,13 @@ async function createLinks(native: string, staging: string): Promise<void> {
   }
 }
 
-async function fromMachine(user: ServerUser | undefined): Promise<PostgresBinaries | undefined> {
+/** The newest usable PostgreSQL among some folders. */
+export async function newestOf(
+  folders: readonly string[],
+  user: ServerUser | undefined,
+): Promise<PostgresBinaries | undefined> {
   const found: PostgresBinaries[] = []
-  for (const binDir of await candidateFolders()) {
+  for (const binDir of folders) {
     try {
       found.push({ ...(await probe(binDir, user)), source: 'path' })
     } catch {

@@ -1,6 +1,5 @@
 import { execFile } from 'node:child_process'
-import { chmod, chown, mkdir, mkdtemp, open, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises'
-import { tmpdir } from 'node:os'
+import { chmod, chown, mkdir, open, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { HoldfastError } from '../../base/errors.ts'
@@ -46,18 +45,20 @@ export interface InitialiseOptions {
 export async function initialiseDataDir(options: InitialiseOptions): Promise<void> {
   const { binaries, user, dataDir, superuser, password } = options
   await makeDataDir(dataDir, user)
-  const secretDir = await mkdtemp(join(tmpdir(), 'hf-init-'))
-  const passwordFile = join(secretDir, 'password')
+  // Beside the data directory, because the server's user can enter that place for certain. A command line would
+  // show it to every user of the machine.
+  const passwordFile = `${dataDir}.password`
   try {
-    await writeFile(passwordFile, `${password}\n`, { mode: 0o600 })
-    await giveTo(user, passwordFile, secretDir)
+    await rm(passwordFile, { force: true })
+    await writeFile(passwordFile, `${password}\n`, { mode: 0o600, flag: 'wx' })
+    await giveTo(user, passwordFile)
     const args = ['-D', dataDir, '-U', superuser, `--pwfile=${passwordFile}`, '--auth=scram-sha-256', '--no-sync']
     args.push('--data-checksums', '--encoding=UTF8', `--wal-segsize=${walSegmentMb}`, ...localeOptions(binaries))
     await run(join(binaries.binDir, 'initdb'), args, { ...identity(user), cwd: '/', env: serverEnvironment })
   } catch (error) {
     throw initFailure(error, dataDir)
   } finally {
-    await rm(secretDir, { recursive: true, force: true })
+    await rm(passwordFile, { force: true })
   }
   await includeOurFiles(dataDir)
 }
@@ -201,7 +202,8 @@ export function serverFailure(what: string, log: string, dataDir: string, cause?
 }
 
 function initFailure(error: unknown, dataDir: string): HoldfastError {
-  if (error instanceof HoldfastError) return error
+  const failure = fileFailure(error, dataDir)
+  if (failure instanceof HoldfastError) return failure
   const output = typeof error === 'object' && error !== null && 'stderr' in error ? String(error.stderr) : String(error)
   return serverFailure(`initdb failed for ${dataDir}`, output.trim(), dataDir, error)
 }

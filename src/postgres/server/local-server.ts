@@ -1,6 +1,6 @@
 import type { ChildProcess } from 'node:child_process'
 import { spawn } from 'node:child_process'
-import { mkdir, open, rename, rm, stat } from 'node:fs/promises'
+import { mkdir, open, rename, stat } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { assert } from '../../base/assert.ts'
 import type { Clock } from '../../base/clock.ts'
@@ -17,7 +17,8 @@ import {
   tailOf,
   writeSettings,
 } from './data-directory.ts'
-import { childrenOf, processesIn, readPidFile, servesDirectory, signal } from './processes.ts'
+import { clearPredecessor } from './predecessor.ts'
+import { childrenOf, readPidFile, signal, untilGone } from './processes.ts'
 import type { ServerUser } from './server-user.ts'
 import { identity } from './server-user.ts'
 
@@ -101,11 +102,16 @@ export class LocalServer {
    */
   async start(options: { readonly readyWithinMs?: number } = {}): Promise<void> {
     assert(!this.isRunning(), `the server of ${this.dataDir} is started once`)
-    await this.#clearPredecessor()
+    await clearPredecessor(this.dataDir, this.#clock)
     await this.#prepareSocketDir()
     await this.#writeSettings()
     await this.#spawn()
-    await this.waitReady(options.readyWithinMs ?? startWithinMs)
+    try {
+      await this.waitReady(options.readyWithinMs ?? startWithinMs)
+    } catch (error) {
+      await this.stop('immediate')
+      throw error
+    }
   }
 
   /** Waits until the server accepts connections: of a follower, until it shows a consistent state. */
@@ -148,7 +154,7 @@ export class LocalServer {
     for (const one of [pid, ...children]) signal(one, 'SIGKILL')
     this.#paused = []
     await this.#ended
-    await this.#gone(children)
+    await untilGone(children, killWithinMs, this.#clock)
   }
 
   /** Freezes the server: it keeps its connections and locks, and answers nothing until `resume`. */
@@ -239,41 +245,6 @@ export class LocalServer {
       }
     } finally {
       await log.close()
-    }
-  }
-
-  async #clearPredecessor(): Promise<void> {
-    const file = await readPidFile(this.dataDir)
-    if (file === undefined) return
-    if (!signal(file.pid, 0)) return
-    const serves = await servesDirectory(file.pid, this.dataDir)
-    if (serves === 'yes') return this.#stopPredecessor(file.pid)
-    // The id was given to another process since. PostgreSQL takes any living process of its own user for a
-    // postmaster, so the file has to go; but only when no backend of a killed postmaster works here any more.
-    if (serves === 'no' && process.platform === 'linux' && (await processesIn(this.dataDir)).length === 0) {
-      await rm(join(this.dataDir, 'postmaster.pid'), { force: true })
-    }
-  }
-
-  async #stopPredecessor(pid: number): Promise<void> {
-    const children = await childrenOf(pid)
-    for (const one of [...children, pid]) signal(one, 'SIGCONT')
-    for (const [name, withinMs] of [
-      ['SIGINT', stopWithinMs],
-      ['SIGQUIT', killWithinMs],
-    ] as const) {
-      if (!signal(pid, name) || (await this.#gone([pid], withinMs))) return
-    }
-    throw new HoldfastError('server_failed', `process ${pid} serves ${this.dataDir} and does not stop`)
-  }
-
-  /** Waits until processes that are not our children have ended. */
-  async #gone(pids: readonly number[], withinMs: number = killWithinMs): Promise<boolean> {
-    const deadline = this.#clock.monotonicMs() + withinMs
-    for (;;) {
-      if (!pids.some((pid) => signal(pid, 0))) return true
-      if (this.#clock.monotonicMs() > deadline) return false
-      await this.#clock.sleep(pollMs)
     }
   }
 

@@ -2,10 +2,13 @@ import { execFile } from 'node:child_process'
 import { readdir, readFile, readlink, realpath } from 'node:fs/promises'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
+import type { Clock } from '../../base/clock.ts'
 
 /** What the operating system says about server processes. */
 
 const run = promisify(execFile)
+
+const pollMs = 10
 
 /** The contents of `postmaster.pid` (PostgreSQL, `src/include/utils/pidfile.h`). */
 export interface PidFile {
@@ -53,6 +56,15 @@ export function signal(pid: number, name: NodeJS.Signals | 0): boolean {
   }
 }
 
+/**
+ * Whether a process runs. One that has ended and that nobody asks about stays in the table: in a container whose
+ * first process is not an init, orphans stay there for good.
+ */
+export async function lives(pid: number): Promise<boolean> {
+  if (!signal(pid, 0)) return false
+  return process.platform !== 'linux' || (await statOf(pid)) !== undefined
+}
+
 interface ProcessEntry {
   readonly pid: number
   readonly parent: number
@@ -68,16 +80,22 @@ async function listFromProc(): Promise<ProcessEntry[]> {
   const entries: ProcessEntry[] = []
   for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue
-    try {
-      // The command name stands in parentheses and may itself contain some; state and parent follow the last one.
-      const text = await readFile(`/proc/${name}/stat`, 'utf8')
-      const [state, parent] = text.slice(text.lastIndexOf(')') + 2).split(' ')
-      if (state !== 'Z' && state !== 'X') entries.push({ pid: Number(name), parent: Number(parent) })
-    } catch {
-      // It ended while we looked.
-    }
+    const entry = await statOf(Number(name))
+    if (entry !== undefined) entries.push(entry)
   }
   return entries
+}
+
+async function statOf(pid: number): Promise<ProcessEntry | undefined> {
+  try {
+    // The command name stands in parentheses and may itself contain some; state and parent follow the last one.
+    const text = await readFile(`/proc/${pid}/stat`, 'utf8')
+    const [state, parent] = text.slice(text.lastIndexOf(')') + 2).split(' ')
+    return state === 'Z' || state === 'X' ? undefined : { pid, parent: Number(parent) }
+  } catch {
+    // It ended while we looked.
+    return undefined
+  }
 }
 
 async function listFromPs(): Promise<ProcessEntry[]> {
@@ -110,13 +128,32 @@ export async function servesDirectory(pid: number, dataDir: string): Promise<'ye
   }
 }
 
-/** Any process that still works in the data directory, e.g. a backend whose postmaster was killed. Linux only. */
+/**
+ * The server processes that still work in the data directory, e.g. backends whose postmaster was killed. Empty on
+ * other systems than Linux, which do not tell where a process works.
+ */
 export async function processesIn(dataDir: string): Promise<number[]> {
+  if (process.platform !== 'linux') return []
   const directory = await realpath(dataDir)
   const found: number[] = []
-  for (const name of await readdir('/proc').catch(() => [])) {
+  for (const name of await readdir('/proc')) {
     if (!/^\d+$/.test(name)) continue
-    if ((await readlink(`/proc/${name}/cwd`).catch(() => '')) === directory) found.push(Number(name))
+    const [cwd, program] = await Promise.all(
+      ['cwd', 'exe'].map((link) => readlink(`/proc/${name}/${link}`).catch(() => '')),
+    )
+    // A program that was replaced since it was started is shown as deleted.
+    if (cwd === directory && /\/postgres( \(deleted\))?$/.test(program ?? '')) found.push(Number(name))
   }
   return found
+}
+
+/** Waits until processes, children of ours or not, have ended; false at the deadline. */
+export async function untilGone(pids: readonly number[], withinMs: number, clock: Clock): Promise<boolean> {
+  const deadline = clock.monotonicMs() + withinMs
+  for (;;) {
+    const living = await Promise.all(pids.map(lives))
+    if (!living.includes(true)) return true
+    if (clock.monotonicMs() > deadline) return false
+    await clock.sleep(pollMs)
+  }
 }
