@@ -12,6 +12,7 @@ begin
   values (p_fleet, p_shard, p_durability, 1, p_history, 'open', p_max_clock_offset_ms);
   insert into holdfast.closed (closed_timestamp) values (0);
   insert into holdfast.secret (key) values (p_key);
+  perform holdfast.tick();
 end
 $$;
 

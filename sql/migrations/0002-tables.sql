@@ -32,7 +32,7 @@ create table holdfast.history (
 
 -- The clock of the shard, and the floor that no stamp may fall to. Permanent, one value a draw.
 create sequence holdfast.hlc as bigint minvalue 0 start with 1 cache 1 no cycle;
-create sequence holdfast.floor as bigint minvalue 0 start with 1 cache 1 no cycle;
+create sequence holdfast.floor as bigint minvalue 0 start with 0 cache 1 no cycle;
 
 create table holdfast.closed (
   only_row boolean primary key default true check (only_row),

@@ -45,7 +45,8 @@ async function waitForOpenTransactions(admin: Connection, options: FenceOptions)
   const started = clock.monotonicMs()
   const { rows } = await admin.query<{ vxid: string }>(
     `select virtualtransaction as vxid from pg_locks l join pg_stat_activity a using (pid)
-     where l.locktype = 'virtualxid' and l.granted and a.backend_type = 'client backend' and l.pid <> pg_backend_pid()`,
+     where l.locktype = 'virtualxid' and l.granted and a.backend_type = 'client backend'
+       and a.datname = current_database() and l.pid <> pg_backend_pid()`,
   )
   const open = rows.map(({ vxid }) => vxid)
   let terminated = 0

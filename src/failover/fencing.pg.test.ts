@@ -1,0 +1,110 @@
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { type FreshDatabase, freshDatabase } from '../../test/support/database.ts'
+import { eventually } from '../../test/support/eventually.ts'
+import { systemClock } from '../base/clock.ts'
+import { newRandomUuid, newTimeOrderedUuid } from '../base/random.ts'
+import type { Epoch } from '../directory/topology.ts'
+import { Connection, type ServerError } from '../postgres/connection.ts'
+import { fenceShard } from './fencing.ts'
+
+let database: FreshDatabase
+let admin: Connection
+const opened: Connection[] = []
+
+async function connect(role: string): Promise<Connection> {
+  const connection = await Connection.connect(database.target(role), 5_000)
+  opened.push(connection)
+  return connection
+}
+
+beforeEach(async () => {
+  database = await freshDatabase()
+  admin = await connect('holdfast_admin')
+  const key = Buffer.alloc(32, 7)
+  await admin.query('call holdfast.found_shard($1, $2, $3, $4, $5, $6)', [
+    'test',
+    'eu-west/payroll',
+    'quorum',
+    newRandomUuid(),
+    500,
+    key,
+  ])
+  await admin.script(`
+    insert into holdfast.placement values ('globex-eu', 'payroll', 'eu-west/payroll', 1, 'null', 1);
+    create table runs (tenant text not null, id text not null, primary key (tenant, id));
+    call holdfast.govern('runs', 'payroll', 'regulated')`)
+})
+
+afterEach(async () => {
+  for (const connection of opened.splice(0)) connection.release()
+  await database.drop()
+})
+
+const options = { graceMs: 300, deadlineMs: 5_000, clock: systemClock }
+const epoch = 2 as Epoch
+
+async function open(gateway: Connection, transaction: string, isolation = 'read committed'): Promise<void> {
+  await gateway.query(`begin isolation level ${isolation}`)
+  await gateway.query('select * from holdfast.open($1, $2, 1, null, null)', ['globex-eu', transaction])
+  await gateway.query('set local role holdfast_app')
+  await gateway.query("insert into runs values ('globex-eu', $1)", [transaction])
+  await gateway.query('reset role')
+}
+
+const stamp = (gateway: Connection, transaction: string) =>
+  gateway.query(`select holdfast.stamp($1, 'a', 's', 'x', '{"payroll": 1}', '{}', 0, null, '[]')`, [transaction])
+
+test('an opening and a stamp at the old epoch are refused from the fence on', async () => {
+  const gateway = await connect('holdfast_gateway')
+  const transaction = newTimeOrderedUuid()
+  await open(gateway, transaction)
+  await admin.query('select holdfast.fence($1)', [epoch])
+  await expect(stamp(gateway, transaction)).rejects.toMatchObject({ sqlState: 'HF006' } satisfies Partial<ServerError>)
+  const late = await connect('holdfast_gateway')
+  await late.query('begin')
+  await expect(
+    late.query('select * from holdfast.open($1, $2, 1, null, null)', ['globex-eu', newTimeOrderedUuid()]),
+  ).rejects.toMatchObject({ sqlState: 'HF006' })
+})
+
+test('HZ-F1: a transaction whose snapshot is older than the fence stamps, so the fence waits for its end', async () => {
+  const gateway = await connect('holdfast_gateway')
+  const transaction = newTimeOrderedUuid()
+  await open(gateway, transaction, 'repeatable read')
+  let fenced = false
+  const fencing = fenceShard(admin, epoch, { ...options, graceMs: 60_000 }).then((result) => {
+    fenced = true
+    return result
+  })
+  const watcher = await connect('holdfast_admin')
+  await eventually(async () => (await watcher.query('select epoch from holdfast.shard')).rows[0]?.['epoch'] === 2)
+  // The check alone would not have stopped it: its snapshot still has the old epoch.
+  await stamp(gateway, transaction)
+  expect(fenced).toBe(false)
+  await gateway.query('commit')
+  await fencing
+  expect((await watcher.query('select from holdfast.commit_log')).rowCount).toBe(1)
+})
+
+test('HZ-M1: a transaction that prepares while the fence waits is in the list of prepared ones', async () => {
+  const gateway = await connect('holdfast_gateway')
+  const transaction = newTimeOrderedUuid()
+  await open(gateway, transaction, 'repeatable read')
+  const fencing = fenceShard(admin, epoch, { ...options, graceMs: 60_000 })
+  const watcher = await connect('holdfast_admin')
+  await eventually(async () => (await watcher.query('select epoch from holdfast.shard')).rows[0]?.['epoch'] === 2)
+  const gid = `hf_test_${transaction}`
+  await gateway.query(`prepare transaction '${gid}'`)
+  try {
+    expect(await fencing).toEqual({ terminated: 0, prepared: [gid] })
+  } finally {
+    await gateway.query(`rollback prepared '${gid}'`)
+  }
+})
+
+test('past the grace, what idles is terminated and the fence holds', async () => {
+  const gateway = await connect('holdfast_gateway')
+  await open(gateway, newTimeOrderedUuid())
+  expect(await fenceShard(admin, epoch, options)).toEqual({ terminated: 1, prepared: [] })
+  expect((await admin.query('select from runs')).rowCount).toBe(0)
+})
