@@ -24,14 +24,18 @@ export async function withFleet<T>(
   use: (fleet: Gateway) => Promise<T>,
   show: (result: T) => void,
 ): Promise<void> {
-  await report(options, async () => {
-    const fleet = await attachFleet(await dataDirOf(options), options.region, { ...quietRuntime, services: false })
-    try {
-      return await use(fleet)
-    } finally {
-      await fleet.close()
-    }
-  }, show)
+  await report(
+    options,
+    async () => {
+      const fleet = await attachFleet(await dataDirOf(options), options.region, { ...quietRuntime, services: false })
+      try {
+        return await use(fleet)
+      } finally {
+        await fleet.close()
+      }
+    },
+    show,
+  )
 }
 
 /** Runs a command to its end; every error ends here, as its exit code and its message. */

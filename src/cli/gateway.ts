@@ -27,7 +27,8 @@ export async function runGateway(options: { dataDir?: string; region?: string; p
       onStep: crashAt(process.env['HOLDFAST_CRASH_AT']) ?? noStep,
       progress: silentProgress,
       services: true,
-      onServiceFailure: (service, error) => logger.error({ service, err: error }, 'a service failed and is begun again'),
+      onServiceFailure: (service, error) =>
+        logger.error({ service, err: error }, 'a service failed and is begun again'),
     })
     const { config } = fleet.parts
     const app = createHttpApp({ fleet, appRoutes: await loadRoutes(config.app), registry: metrics.registry, logger })

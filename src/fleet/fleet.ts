@@ -120,7 +120,12 @@ export async function startFleet(
   }
 }
 
-async function openGateway(config: FleetConfig, call: Call, region: RegionName, runtime: FleetRuntime): Promise<Gateway> {
+async function openGateway(
+  config: FleetConfig,
+  call: Call,
+  region: RegionName,
+  runtime: FleetRuntime,
+): Promise<Gateway> {
   const home = fleetHome(config.dataDir)
   const keys = await loadOrMakeKeys(home.keysDir)
   const { metrics, onStep } = runtime

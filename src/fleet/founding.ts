@@ -1,6 +1,7 @@
 import { type DataClass, type DomainEntry, initialPlacements, tenantHome } from '../directory/directory.ts'
 import type { HistoryId, ShardName } from '../directory/topology.ts'
-import { Connection } from '../postgres/connection.ts'
+import type { Connection } from '../postgres/connection.ts'
+import { withConnection } from '../postgres/postgres.ts'
 import { applyMigrations, installSchema, readSqlFiles } from '../postgres/schema.ts'
 import { initialiseDataDir } from '../postgres/server/data-directory.ts'
 import type { Settings } from '../postgres/server/data-directory.ts'
@@ -11,8 +12,6 @@ import { roleNames } from './keys.ts'
 import { databaseName, type FleetServers } from './servers.ts'
 
 /** Makes the first primary of a shard: an empty cluster, the schema, the application's tables, the directory. */
-
-const connectWithinMs = 10_000
 
 export interface FoundedShard {
   readonly historyId: HistoryId
@@ -107,16 +106,4 @@ export function stringSettings(settings: Settings): Record<string, string> {
       value === true ? 'on' : value === false ? 'off' : String(value),
     ]),
   )
-}
-
-export async function withConnection<T>(
-  target: Parameters<typeof Connection.connect>[0],
-  use: (connection: Connection) => Promise<T>,
-): Promise<T> {
-  const connection = await Connection.connect(target, connectWithinMs)
-  try {
-    return await use(connection)
-  } finally {
-    connection.release()
-  }
 }

@@ -71,7 +71,12 @@ export async function composeGateway(options: GatewayOptions): Promise<GatewayPa
   }
 }
 
-export function roleTarget(keys: FleetKeys, node: FleetNode, role: RoleName, applicationName: string): ConnectionTarget {
+export function roleTarget(
+  keys: FleetKeys,
+  node: FleetNode,
+  role: RoleName,
+  applicationName: string,
+): ConnectionTarget {
   return {
     host: node.host,
     port: node.port,

@@ -60,7 +60,11 @@ export class GatewayProcesses {
   #ready(region: RegionName, child: ChildProcess): Promise<string> {
     return new Promise((resolve, reject) => {
       const fail = (why: string) =>
-        reject(new HoldfastError('server_failed', `the gateway of ${region} ${why}`, { hint: 'its own message stands above' }))
+        reject(
+          new HoldfastError('server_failed', `the gateway of ${region} ${why}`, {
+            hint: 'its own message stands above',
+          }),
+        )
       const timer = setTimeout(() => {
         child.kill('SIGKILL')
         fail(`did not serve within ${readyWithinMs} ms`)

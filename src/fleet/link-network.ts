@@ -90,13 +90,18 @@ export class LinkNetwork {
     for (const { link } of this.#links.values()) link.resetCounters()
   }
 
-  /** Stops all bytes between two regions, for clients and replication alike, without closing anything. */
+  /**
+   * Stops bytes between two regions without closing anything: those that go to `to`, those that come from it, or both,
+   * whichever end opened the connection.
+   */
   cut(from: RegionName, to: RegionName, direction: LinkDirection): void {
+    const reversed = direction === 'to' ? 'from' : direction === 'from' ? 'to' : 'both'
     for (const link of this.#between(from, to)) link.cut(direction)
+    for (const link of this.#between(to, from)) link.cut(reversed)
   }
 
   heal(from: RegionName, to: RegionName): void {
-    for (const link of this.#between(from, to)) link.heal()
+    for (const link of [...this.#between(from, to), ...this.#between(to, from)]) link.heal()
   }
 
   async close(): Promise<void> {

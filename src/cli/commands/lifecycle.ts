@@ -17,19 +17,29 @@ export function addLifecycleCommands(program: Command): void {
     .option('--json', 'print one JSON document')
     .argument('[file]', 'where to write it', 'holdfast.yaml')
     .action((file: string, options: { json?: boolean }) =>
-      report(options, () => writeExample(file), ({ written }) => printLine(`wrote ${written}; start it with: holdfast up`)),
+      report(
+        options,
+        () => writeExample(file),
+        ({ written }) => printLine(`wrote ${written}; start it with: holdfast up`),
+      ),
     )
   program
     .command('up')
     .description('start the fleet, its gateways and their HTTP API; Ctrl-C stops it')
     .option('--wan [ms]', 'put the round trips of `links` between regions, or this many milliseconds between all')
-    .action((_options: unknown, command: Command) => up(command.optsWithGlobals<CommonOptions & { wan?: boolean | string }>()))
+    .action((_options: unknown, command: Command) =>
+      up(command.optsWithGlobals<CommonOptions & { wan?: boolean | string }>()),
+    )
   program
     .command('down')
     .description('stop the fleet that runs on the data directory')
     .action((_options: unknown, command: Command) => {
       const options = command.optsWithGlobals<CommonOptions>()
-      return report(options, () => down(options), () => printLine('stopped'))
+      return report(
+        options,
+        () => down(options),
+        () => printLine('stopped'),
+      )
     })
   program
     .command('status')

@@ -49,7 +49,11 @@ function addDirectoryCommands(program: Command): void {
     .action((shard: string, _options: unknown, command: Command) => {
       const options = command.optsWithGlobals<CommonOptions & { to?: string; whatIf?: boolean }>()
       const { to, whatIf } = options
-      return withFleet(options, (fleet) => fleet.failover({ shard, to, whatIf, onProgress: progressLine }), showFailover)
+      return withFleet(
+        options,
+        (fleet) => fleet.failover({ shard, to, whatIf, onProgress: progressLine }),
+        showFailover,
+      )
     })
 }
 
@@ -126,7 +130,8 @@ function showTenants(views: readonly TenantView[]): void {
 }
 
 function showFailover({ shard, promoted, options }: FailoverReport): void {
-  if (promoted !== null) printLine(`${shard}: ${promoted.node} in ${promoted.region} is primary at epoch ${promoted.epoch}`)
+  if (promoted !== null)
+    printLine(`${shard}: ${promoted.node} in ${promoted.region} is primary at epoch ${promoted.epoch}`)
   for (const { region, followers } of options.legal) printLine(`legal    ${region}: ${followers.join(', ')}`)
   for (const { region, reasons } of options.refused) printLine(`refused  ${region}: ${reasons.join('; ')}`)
 }
@@ -153,7 +158,8 @@ function showRestore(restored: RestoreReport): void {
   for (const { name, reason } of restored.excluded) printLine(`without   ${name}: ${reason}`)
   for (const name of restored.review) printLine(`review    ${name}`)
   for (const conflict of restored.conflicts) printLine(`conflict  ${conflict}`)
-  for (const { name, ok, durationMs, detail } of restored.gates) printLine(`${ok ? 'ok  ' : 'FAIL'} ${name} ${durationMs} ms ${detail}`)
+  for (const { name, ok, durationMs, detail } of restored.gates)
+    printLine(`${ok ? 'ok  ' : 'FAIL'} ${name} ${durationMs} ms ${detail}`)
 }
 
 function showInvariants(results: readonly InvariantResult[]): void {

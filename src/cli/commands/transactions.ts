@@ -27,7 +27,9 @@ export function addTransactionCommands(program: Command): void {
     .option('--action <action>', 'what is done', 'sql')
     .option('--subject <subject>', 'what it is done to', '')
     .argument('<statement>')
-    .action((statement: string, _options: unknown, command: Command) => sql(command.optsWithGlobals<SqlOptions>(), statement))
+    .action((statement: string, _options: unknown, command: Command) =>
+      sql(command.optsWithGlobals<SqlOptions>(), statement),
+    )
   program
     .command('txn')
     .description('one transaction with its record and branches')
@@ -109,7 +111,8 @@ function showTransaction(view: TransactionView): void {
 }
 
 function showTimeline(entries: readonly TimelineEntry[]): void {
-  for (const entry of entries) printLine(JSON.stringify(entry, (_key, value: unknown) => (typeof value === 'bigint' ? String(value) : value)))
+  for (const entry of entries)
+    printLine(JSON.stringify(entry, (_key, value: unknown) => (typeof value === 'bigint' ? String(value) : value)))
 }
 
 function showEvidence(evidence: Evidence): void {

@@ -9,7 +9,7 @@ import { type Candidate, decideTarget, planPromotion, type ShardUnderFailover } 
 import { parseLsn } from '../../postgres/lsn.ts'
 import { promote } from '../../postgres/server/follower.ts'
 import { jurisdictionsOf } from '../config.ts'
-import { withConnection } from '../founding.ts'
+import { withConnection } from '../../postgres/postgres.ts'
 import type { FailoverReport } from '../operations-api.ts'
 import { nodeOf } from '../shard-servers.ts'
 import { folderOf, nodeId, type Supervisor } from '../supervisor.ts'

@@ -3,7 +3,7 @@ import { HoldfastError } from '../../base/errors.ts'
 import type { Progress } from '../../base/progress.ts'
 import type { NodeId, RegionName, ShardName } from '../../directory/topology.ts'
 import type { Call } from '../control.ts'
-import { withConnection } from '../founding.ts'
+import { withConnection } from '../../postgres/postgres.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, TopologyDocument } from '../topology-store.ts'
@@ -23,7 +23,10 @@ const shard = z.string().transform((name) => name as ShardName)
 const node = z.string().transform((name) => name as NodeId)
 const nothing = z.object({}).nullish()
 
-function operation<T>(form: z.ZodType<T>, run: (supervisor: Supervisor, params: T, progress: Progress) => unknown): Operation {
+function operation<T>(
+  form: z.ZodType<T>,
+  run: (supervisor: Supervisor, params: T, progress: Progress) => unknown,
+): Operation {
   return async (supervisor, params, progress) => {
     const parsed = form.safeParse(params)
     if (!parsed.success) {
@@ -34,12 +37,19 @@ function operation<T>(form: z.ZodType<T>, run: (supervisor: Supervisor, params: 
 }
 
 /** Waits its turn behind every other operation of this kind. */
-function exclusive<T>(form: z.ZodType<T>, run: (supervisor: Supervisor, params: T, progress: Progress) => Promise<unknown>) {
-  return operation(form, (supervisor, params: T, progress) => supervisor.exclusively(() => run(supervisor, params, progress)))
+function exclusive<T>(
+  form: z.ZodType<T>,
+  run: (supervisor: Supervisor, params: T, progress: Progress) => Promise<unknown>,
+) {
+  return operation(form, (supervisor, params: T, progress) =>
+    supervisor.exclusively(() => run(supervisor, params, progress)),
+  )
 }
 
 const operations: Readonly<Record<string, Operation>> = {
-  topology: operation(z.object({ after: z.number().nullable() }), (supervisor, { after }) => topologyAfter(supervisor, after)),
+  topology: operation(z.object({ after: z.number().nullable() }), (supervisor, { after }) =>
+    topologyAfter(supervisor, after),
+  ),
   stop: operation(nothing, (supervisor) => supervisor.requestStop()),
   failover: exclusive(
     z.object({ shard, to: region.optional(), whatIf: z.boolean().optional() }),

@@ -1,7 +1,7 @@
 import type { Placement, PlacementRow } from '../../directory/directory.ts'
 import { placementFromRow } from '../../directory/directory.ts'
 import type { ShardName } from '../../directory/topology.ts'
-import { withConnection } from '../founding.ts'
+import { withConnection } from '../../postgres/postgres.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import { HoldfastError } from '../../base/errors.ts'

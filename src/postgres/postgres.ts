@@ -1,0 +1,30 @@
+import { Connection, type ConnectionTarget } from './connection.ts'
+
+/**
+ * PostgreSQL, as the rest of Holdfast sees it. Nothing outside this folder imports the driver, names a SQLSTATE by its
+ * digits, or starts a server process.
+ *
+ * - `connection.ts`: one connection, statements in flights, every outcome with its tag and its warnings.
+ * - `pools.ts`: the connections of a process, for transactions and for the work beside them.
+ * - `replication.ts`, `replication-stream.ts`: the replication protocol.
+ * - `schema.ts`: the `holdfast` schema and an application's migrations.
+ * - `server/`: server processes on this machine, base backups, followers.
+ *
+ * PostgreSQL stores, logs, replicates and recovers. What this folder adds is that nothing it answers is lost on the way
+ * up: a refusal, a warning and a silence are three different things, and callers get to see which one it was.
+ */
+
+const connectWithinMs = 10_000
+
+/** Work on a connection of its own, e.g. an administrator's. Throws what `Connection.connect` throws, and what `use` does. */
+export async function withConnection<T>(
+  target: ConnectionTarget,
+  use: (connection: Connection) => Promise<T>,
+): Promise<T> {
+  const connection = await Connection.connect(target, connectWithinMs)
+  try {
+    return await use(connection)
+  } finally {
+    connection.release()
+  }
+}
