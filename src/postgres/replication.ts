@@ -7,6 +7,7 @@ import { clientConfig } from './driver.ts'
 import type { Lsn } from './lsn.ts'
 import { formatLsn, parseLsn } from './lsn.ts'
 import { ReplicationStream } from './replication-stream.ts'
+import { sqlState } from './sqlstate.ts'
 
 /** A connection in PostgreSQL's replication mode (PostgreSQL, "Streaming Replication Protocol"). */
 export class ReplicationConnection {
@@ -27,17 +28,7 @@ export class ReplicationConnection {
     mode: 'physical' | 'logical',
     clock: Clock,
   ): Promise<ReplicationConnection> {
-    const replication = mode === 'physical' ? 'true' : 'database'
-    const config = { ...clientConfig(target, connectWithinMs), pipeline: false, replication }
-    const client = new pg.Client(config)
-    // A broken connection also fails the command that runs on it, which is where it is handled.
-    client.on('error', () => undefined)
-    try {
-      await client.connect()
-    } catch (error) {
-      throw connectFailure(error, target)
-    }
-    return new ReplicationConnection(client, clock)
+    return new ReplicationConnection(await connectForReplication(target, mode), clock)
   }
 
   async identifySystem(): Promise<{ systemId: string; timeline: number; flushLsn: Lsn }> {
@@ -73,6 +64,15 @@ export class ReplicationConnection {
   /** Keeps the log from now on. Throws `ServerError` (`duplicateObject`) when the slot exists. */
   async createPhysicalSlot(slot: string): Promise<void> {
     await this.#row(`CREATE_REPLICATION_SLOT ${identifier(slot)} PHYSICAL (RESERVE_WAL)`)
+  }
+
+  /** Lets go of what a slot keeps. Nothing happens when there is no such slot. */
+  async dropSlot(slot: string): Promise<void> {
+    try {
+      await this.#row(`DROP_REPLICATION_SLOT ${identifier(slot)}`)
+    } catch (error) {
+      if (!(error instanceof ServerError && error.sqlState === sqlState.undefinedObject)) throw error
+    }
   }
 
   /**
@@ -126,6 +126,24 @@ export class ReplicationConnection {
 }
 
 const connectWithinMs = 10_000
+
+/** The driver's connection in replication mode. Rejects with `ConnectionLost` (not sent) or `ServerError`. */
+export async function connectForReplication(
+  target: ConnectionTarget,
+  mode: 'physical' | 'logical',
+): Promise<pg.Client> {
+  const replication = mode === 'physical' ? 'true' : 'database'
+  const config = { ...clientConfig(target, connectWithinMs), pipeline: false, replication }
+  const client = new pg.Client(config)
+  // A broken connection also fails the command that runs on it, which is where it is handled.
+  client.on('error', () => undefined)
+  try {
+    await client.connect()
+  } catch (error) {
+    throw connectFailure(error, target)
+  }
+  return client
+}
 
 function commandFailure(error: unknown, command: string): Error {
   if (error instanceof pg.DatabaseError) return new ServerError(error)

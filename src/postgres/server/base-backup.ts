@@ -3,10 +3,9 @@ import pg from 'pg'
 import { assert, present } from '../../base/assert.ts'
 import { HoldfastError } from '../../base/errors.ts'
 import type { ConnectionTarget } from '../connection.ts'
-import { connectFailure } from '../connection.ts'
-import { clientConfig } from '../driver.ts'
 import type { Lsn } from '../lsn.ts'
 import { parseLsn } from '../lsn.ts'
+import { connectForReplication } from '../replication.ts'
 
 /**
  * Receives a base backup over the replication protocol (PostgreSQL 15 and later, "Streaming Replication
@@ -47,12 +46,10 @@ export interface BaseBackup {
   readonly manifest: Buffer
 }
 
-const connectWithinMs = 10_000
-
 export async function receiveBaseBackup(options: BaseBackupOptions): Promise<BaseBackup> {
   const { target, label, checkpoint, sink, signal } = options
   signal?.throwIfAborted()
-  const client = await connectForReplication(target)
+  const client = await connectForReplication(target, 'physical')
   const stop = () => client.connection.stream.destroy(new Error('the base backup was given up'))
   signal?.addEventListener('abort', stop, { once: true })
   try {
@@ -73,22 +70,6 @@ export async function receiveBaseBackup(options: BaseBackupOptions): Promise<Bas
     signal?.removeEventListener('abort', stop)
     await client.end()
   }
-}
-
-type ReplicationClient = pg.Client & { readonly connection: pg.Connection }
-
-/** A connection that takes replication commands. Rejects with `ConnectionLost` (not sent) or `ServerError`. */
-export async function connectForReplication(target: ConnectionTarget): Promise<ReplicationClient> {
-  const config = { ...clientConfig(target, connectWithinMs), pipeline: false, replication: 'true' }
-  const client = new pg.Client(config) as ReplicationClient
-  // A broken connection also fails the command that runs on it, which is where it is handled.
-  client.on('error', () => undefined)
-  try {
-    await client.connect()
-  } catch (error) {
-    throw connectFailure(error, target)
-  }
-  return client
 }
 
 type Received = Omit<BaseBackup, 'systemId'>

@@ -4,11 +4,13 @@ import type { Clock } from '../../base/clock.ts'
 import { systemClock } from '../../base/clock.ts'
 import { HoldfastError } from '../../base/errors.ts'
 import type { Connection, ConnectionTarget } from '../connection.ts'
+import { ServerError } from '../connection.ts'
+import { ReplicationConnection } from '../replication.ts'
 import { sqlState } from '../sqlstate.ts'
 import { verifyManifest } from './backup-manifest.ts'
 import { intoDirectory } from './backup-sinks.ts'
 import type { BaseBackup } from './base-backup.ts'
-import { connectForReplication, receiveBaseBackup } from './base-backup.ts'
+import { receiveBaseBackup } from './base-backup.ts'
 import { forgetOrigin, giveTo, upstreamFile, writeSettings } from './data-directory.ts'
 import type { ServerUser } from './server-user.ts'
 
@@ -62,16 +64,14 @@ export async function buildFollower(options: BuildFollowerOptions): Promise<Base
 }
 
 /** Makes a physical slot that keeps the log from now on, unless it is there. */
-export async function createSlot(primary: ConnectionTarget, slot: string): Promise<void> {
-  if (!/^[a-z0-9_]{1,63}$/.test(slot)) throw new HoldfastError('argument_invalid', `not a name for a slot: ${slot}`)
-  const client = await connectForReplication(primary)
+export async function createSlot(primary: ConnectionTarget, slot: string, clock: Clock = systemClock): Promise<void> {
+  const connection = await ReplicationConnection.connect(primary, 'physical', clock)
   try {
-    await client.query(`CREATE_REPLICATION_SLOT ${slot} PHYSICAL (RESERVE_WAL)`)
+    await connection.createPhysicalSlot(slot)
   } catch (error) {
-    const exists = error instanceof Error && 'code' in error && error.code === sqlState.duplicateObject
-    if (!exists) throw error
+    if (!(error instanceof ServerError && error.sqlState === sqlState.duplicateObject)) throw error
   } finally {
-    await client.end()
+    connection.close()
   }
 }
 

@@ -62,7 +62,8 @@ export function signal(pid: number, name: NodeJS.Signals | 0): boolean {
  */
 export async function lives(pid: number): Promise<boolean> {
   if (!signal(pid, 0)) return false
-  return process.platform !== 'linux' || (await statOf(pid)) !== undefined
+  if (process.platform === 'linux') return (await statOf(pid)) !== undefined
+  return (await listFromPs()).some((entry) => entry.pid === pid)
 }
 
 interface ProcessEntry {

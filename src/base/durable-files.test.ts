@@ -1,0 +1,40 @@
+import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import { tmpdir } from 'node:os'
+import { join } from 'node:path'
+import { Readable } from 'node:stream'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { storeDurably } from './durable-files.ts'
+
+let root: string
+
+beforeEach(async () => {
+  root = await mkdtemp(join(tmpdir(), 'hff-'))
+})
+
+afterEach(async () => {
+  await rm(root, { recursive: true })
+})
+
+test('HZ-A5: content appears under its final name as a whole', async () => {
+  await storeDurably(join(root, 'bytes'), Buffer.from('whole'))
+  await storeDurably(join(root, 'stream'), Readable.from([Buffer.from('a '), Buffer.from('stream')]))
+  expect(await readFile(join(root, 'bytes'), 'utf8')).toBe('whole')
+  expect(await readFile(join(root, 'stream'), 'utf8')).toBe('a stream')
+  expect(await readdir(root)).toHaveLength(2)
+})
+
+test('HZ-A5: content that breaks off leaves no file, and what stood there before stays', async () => {
+  await storeDurably(join(root, 'kept'), Buffer.from('before'))
+  let namesOnTheWay: string[] = []
+  const broken = Readable.from(
+    (async function* () {
+      yield Buffer.from('half')
+      namesOnTheWay = await readdir(root)
+      throw new Error('the source broke off')
+    })(),
+  )
+  await expect(storeDurably(join(root, 'kept'), broken)).rejects.toThrow('broke off')
+  expect(namesOnTheWay.sort()).toEqual(['kept', 'kept.unfinished'])
+  expect(await readdir(root)).toEqual(['kept'])
+  expect(await readFile(join(root, 'kept'), 'utf8')).toBe('before')
+})
