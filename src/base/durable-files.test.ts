@@ -23,6 +23,18 @@ test('HZ-A5: content appears under its final name as a whole', async () => {
   expect(await readdir(root)).toHaveLength(2)
 })
 
+test('HZ-A5: a disk that is full while content is written is named as such, and no file is left', async () => {
+  const full = Object.assign(new Error('no space left on device'), { code: 'ENOSPC' })
+  const content = Readable.from(
+    (async function* () {
+      yield Buffer.from('half')
+      throw full
+    })(),
+  )
+  await expect(storeDurably(join(root, 'name'), content)).rejects.toMatchObject({ code: 'disk_full', cause: full })
+  expect(await readdir(root)).toEqual([])
+})
+
 test('HZ-A5: content that breaks off leaves no file, and what stood there before stays', async () => {
   await storeDurably(join(root, 'kept'), Buffer.from('before'))
   let namesOnTheWay: string[] = []

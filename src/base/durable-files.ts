@@ -1,6 +1,7 @@
 import { open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { Readable } from 'node:stream'
+import { fileFailure } from './file-failure.ts'
 
 /**
  * Files that are whole or absent after a crash.
@@ -11,6 +12,7 @@ import type { Readable } from 'node:stream'
  */
 const unfinishedSuffix = '.unfinished'
 
+/** Throws `disk_full` or `directory_not_writable`, or what the content threw. */
 export async function storeDurably(path: string, content: Uint8Array | Readable): Promise<void> {
   const unfinished = `${path}${unfinishedSuffix}`
   try {
@@ -25,7 +27,7 @@ export async function storeDurably(path: string, content: Uint8Array | Readable)
     await rename(unfinished, path)
   } catch (error) {
     await rm(unfinished, { force: true })
-    throw error
+    throw fileFailure(error, path)
   }
   await syncFolder(dirname(path))
 }

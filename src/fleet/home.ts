@@ -2,7 +2,7 @@ import { createHash } from 'node:crypto'
 import { chmod, lstat, mkdir, open, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { HoldfastError } from '../base/errors.ts'
-import { fileFailure } from '../postgres/server/data-directory.ts'
+import { fileFailure } from '../base/file-failure.ts'
 import type { ServerUser } from '../postgres/server/server-user.ts'
 import { canEnter } from '../postgres/server/server-user.ts'
 

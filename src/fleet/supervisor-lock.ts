@@ -2,7 +2,7 @@ import { link, readFile, rename, rm, writeFile } from 'node:fs/promises'
 import { formatWallMs, systemClock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import { newRandomUuid } from '../base/random.ts'
-import { fileFailure } from '../postgres/server/data-directory.ts'
+import { fileFailure } from '../base/file-failure.ts'
 import { signal } from '../postgres/server/processes.ts'
 
 /**

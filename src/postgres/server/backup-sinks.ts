@@ -6,9 +6,10 @@ import { extract } from 'tar-stream'
 import { assert } from '../../base/assert.ts'
 import { storeDurably, syncFolder } from '../../base/durable-files.ts'
 import { HoldfastError } from '../../base/errors.ts'
+import { fileFailure } from '../../base/file-failure.ts'
 import { manifestName, parseManifest, verifyManifest } from './backup-manifest.ts'
 import type { BaseBackupSink } from './base-backup.ts'
-import { fileFailure, giveTo, makeDataDir } from './data-directory.ts'
+import { giveTo, makeDataDir } from './data-directory.ts'
 import type { ServerUser } from './server-user.ts'
 
 /** Where a base backup goes: unpacked into a data directory, or as it came into an archive. */

@@ -2,7 +2,8 @@ import { mkdtemp, readFile, rm, stat, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
-import { fileFailure, forgetOrigin, formatSettings, serverFailure, tailOf, writeSettings } from './data-directory.ts'
+import { fileFailure } from '../../base/file-failure.ts'
+import { forgetOrigin, formatSettings, serverFailure, tailOf, writeSettings } from './data-directory.ts'
 
 let root: string
 

@@ -3,6 +3,7 @@ import { chmod, chown, mkdir, open, readFile, rename, rm, stat, statfs, writeFil
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
 import { HoldfastError } from '../../base/errors.ts'
+import { fileFailure } from '../../base/file-failure.ts'
 import type { PostgresBinaries } from './binaries.ts'
 import type { ServerUser } from './server-user.ts'
 import { canEnter, identity } from './server-user.ts'
@@ -206,23 +207,6 @@ function initFailure(error: unknown, dataDir: string): HoldfastError {
   if (failure instanceof HoldfastError) return failure
   const output = typeof error === 'object' && error !== null && 'stderr' in error ? String(error.stderr) : String(error)
   return serverFailure(`initdb failed for ${dataDir}`, output.trim(), dataDir, error)
-}
-
-/** A file operation's failure in words of the registry. */
-export function fileFailure(error: unknown, path: string): unknown {
-  if (!(error instanceof Error) || !('code' in error)) return error
-  switch (error.code) {
-    case 'ENOSPC':
-    case 'EDQUOT':
-      return new HoldfastError('disk_full', `the file system of ${path} is full`, { cause: error })
-    case 'EACCES':
-    case 'EPERM':
-    case 'EROFS':
-    case 'ENOTDIR':
-      return new HoldfastError('directory_not_writable', `${path} cannot be written by this user`, { cause: error })
-    default:
-      return error
-  }
 }
 
 /** Whether `initdb` or a base backup has completed here. */

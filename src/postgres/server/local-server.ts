@@ -6,17 +6,10 @@ import { assert } from '../../base/assert.ts'
 import type { Clock } from '../../base/clock.ts'
 import { systemClock } from '../../base/clock.ts'
 import { HoldfastError } from '../../base/errors.ts'
+import { fileFailure } from '../../base/file-failure.ts'
 import type { PostgresBinaries } from './binaries.ts'
 import type { Settings } from './data-directory.ts'
-import {
-  fileFailure,
-  giveTo,
-  machineSettings,
-  serverEnvironment,
-  serverFailure,
-  tailOf,
-  writeSettings,
-} from './data-directory.ts'
+import { giveTo, machineSettings, serverEnvironment, serverFailure, tailOf, writeSettings } from './data-directory.ts'
 import { clearPredecessor } from './predecessor.ts'
 import { childrenOf, readPidFile, signal, untilGone } from './processes.ts'
 import type { ServerUser } from './server-user.ts'
