@@ -1,0 +1,153 @@
+import type { Context } from 'hono'
+import { Hono } from 'hono'
+import { bodyLimit } from 'hono/body-limit'
+import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import type { Logger } from 'pino'
+import type { Registry } from 'prom-client'
+import type { Clock } from '../base/clock.ts'
+import { HoldfastError, isHoldfastError } from '../base/errors.ts'
+import type { Fleet } from '../fleet/fleet-api.ts'
+import type { Served } from '../fleet/transact-api.ts'
+import type { AppRequest, AppResponse, AppRoute } from './app-route.ts'
+import { toJson } from './json.ts'
+import { openApiOf } from './openapi.ts'
+import { problemContentType, problemOf, retryAfterSeconds } from './problem.ts'
+import { apiRoutes } from './routes.ts'
+
+/**
+ * A fleet over HTTP: the API under `/v1`, the routes of the application, and what machines ask (`/healthz`, `/readyz`,
+ * `/metrics`, `/openapi.json`).
+ *
+ * It adds nothing to what the library promises and keeps no state: the session travels as a header both ways, an
+ * idempotency key comes as a header, errors become problem documents. Whoever serves the next request may be another
+ * gateway.
+ *
+ *   W1  Every answer that is not a success is a problem document with `code`, `category` and `retry`.
+ *   W2  No outcome that is unknown is told with a status that proxies repeat by themselves.
+ *   W3  The log has routes, statuses, codes and times: no address, no body, no message that could hold a tenant's field.
+ *   W4  A request with a body says that it is JSON, so that no page of another origin can send one unasked.
+ */
+export interface HttpOptions {
+  readonly fleet: Fleet
+  readonly appRoutes: readonly AppRoute[]
+  readonly registry: Pick<Registry, 'metrics' | 'contentType'>
+  readonly log: Pick<Logger, 'info' | 'error'>
+  readonly clock: Clock
+}
+
+/** Larger batches belong into several transactions. */
+export const bodyBytesMax = 1024 * 1024
+
+export function createHttpApp(options: HttpOptions): Hono {
+  const { fleet, registry } = options
+  const app = new Hono()
+  app.use(bodyLimit({ maxSize: bodyBytesMax, onError: (c) => problemAnswer(c, tooLarge(), 413) }))
+  for (const route of [...apiRoutes, ...options.appRoutes]) mount(app, route, options)
+  const openApi = toJson(openApiOf(apiRoutes))
+  app.get('/openapi.json', (c) => c.body(openApi, 200, { 'content-type': 'application/json' }))
+  app.get('/healthz', (c) => c.json({ ok: true }))
+  app.get('/readyz', async (c) => {
+    const { ready } = await fleet.status()
+    return c.json({ ready }, ready ? 200 : 503)
+  })
+  app.get('/metrics', async (c) => c.body(await registry.metrics(), 200, { 'content-type': registry.contentType }))
+  app.notFound((c) =>
+    problemAnswer(
+      c,
+      new HoldfastError('unknown_route', `no route ${c.req.method} ${c.req.path}`, {
+        hint: '/openapi.json lists them',
+      }),
+    ),
+  )
+  app.onError((error, c) => {
+    logFailure(options.log, error)
+    return problemAnswer(c, error)
+  })
+  return app
+}
+
+function mount(app: Hono, route: AppRoute, { fleet, log, clock }: HttpOptions): void {
+  const pattern = route.path.replaceAll(/\{(\w+)\}/g, ':$1')
+  app.on(route.method, pattern, async (c) => {
+    const started = clock.monotonicMs()
+    let response: Response
+    let code: string | undefined
+    try {
+      response = success(c, await route.handle(await requestOf(c, fleet)))
+    } catch (error) {
+      logFailure(log, error)
+      code = problemOf(error).code
+      response = problemAnswer(c, error)
+    }
+    const tookMs = Math.round(clock.monotonicMs() - started)
+    log.info({ method: route.method, route: route.path, status: response.status, code, tookMs }, 'request')
+    return response
+  })
+}
+
+async function requestOf(c: Context, fleet: Fleet): Promise<AppRequest> {
+  return {
+    fleet,
+    params: c.req.param(),
+    query: c.req.query(),
+    body: await bodyOf(c),
+    session: c.req.header('holdfast-session'),
+    idempotencyKey: idempotencyKeyOf(c.req.header('idempotency-key')),
+  }
+}
+
+/** W4. */
+async function bodyOf(c: Context): Promise<unknown> {
+  const text = await c.req.text()
+  if (text === '') return undefined
+  const type = c.req.header('content-type')?.split(';')[0]?.trim().toLowerCase()
+  if (type !== 'application/json') {
+    throw new HoldfastError('argument_invalid', `the body is ${type ?? 'of no type'}, not application/json`, {
+      hint: 'send the header Content-Type: application/json',
+    })
+  }
+  try {
+    return JSON.parse(text)
+  } catch (cause) {
+    throw new HoldfastError('argument_invalid', 'the body is not JSON', { cause })
+  }
+}
+
+const idempotencyKeyLengthMax = 255
+
+function idempotencyKeyOf(header: string | undefined): string | undefined {
+  if (header === undefined || (header !== '' && header.length <= idempotencyKeyLengthMax)) return header
+  throw new HoldfastError('argument_invalid', `an Idempotency-Key has 1 to ${idempotencyKeyLengthMax} characters`)
+}
+
+function success(c: Context, { status, body, session, served }: AppResponse): Response {
+  if (session !== undefined) c.header('Holdfast-Session', session)
+  if (served !== undefined && served.length > 0) describeServed(c, served)
+  return c.body(toJson(body), status as ContentfulStatusCode, { 'content-type': 'application/json' })
+}
+
+function describeServed(c: Context, served: readonly Served[]): void {
+  c.header('Holdfast-Served-By', served.map(({ node }) => node).join(', '))
+  c.header('Holdfast-Applied-Through', served.map(({ appliedThrough }) => appliedThrough).join(', '))
+  c.header('Holdfast-Waited-Ms', served.map(({ waitedMs }) => String(Math.round(waitedMs))).join(', '))
+}
+
+function problemAnswer(c: Context, error: unknown, status?: number): Response {
+  const problem = problemOf(error, status)
+  const wait = retryAfterSeconds(problem)
+  if (wait !== undefined) c.header('Retry-After', String(wait))
+  return c.body(toJson(problem), problem.status as ContentfulStatusCode, { 'content-type': problemContentType })
+}
+
+function tooLarge(): HoldfastError {
+  return new HoldfastError('argument_invalid', `the body is larger than ${bodyBytesMax} bytes`, {
+    hint: 'send it in several transactions',
+  })
+}
+
+/** W3: of a defect the place, not the message, which may quote what a statement was given. */
+function logFailure(log: HttpOptions['log'], error: unknown): void {
+  if (isHoldfastError(error) && error.category !== 'internal') return
+  const stack = error instanceof Error ? error.stack?.split('\n').filter((line) => /^\s+at /.test(line)) : undefined
+  log.error({ error: error instanceof Error ? error.name : typeof error, stack }, 'a request failed on a defect')
+}

@@ -1,0 +1,18 @@
+import { expect, test } from 'vitest'
+import { toJson } from './json.ts'
+
+test('a bigint travels as a decimal string, at any depth', () => {
+  expect(toJson({ cents: 9_007_199_254_740_993n, list: [{ at: 1n }] })).toBe(
+    '{"cents":"9007199254740993","list":[{"at":"1"}]}',
+  )
+})
+
+test('bytes travel as PostgreSQL writes them', () => {
+  expect(toJson({ a: Buffer.from([1, 255]), b: new Uint8Array([16]) })).toBe('{"a":"\\\\x01ff","b":"\\\\x10"}')
+})
+
+test('a date travels as ISO 8601 in UTC, and what JSON has itself stays as it is', () => {
+  expect(toJson({ at: new Date(0), n: 1.5, s: 'x', t: true, z: null })).toBe(
+    '{"at":"1970-01-01T00:00:00.000Z","n":1.5,"s":"x","t":true,"z":null}',
+  )
+})

@@ -1,0 +1,186 @@
+import type { z } from 'zod'
+import { HoldfastError } from '../base/errors.ts'
+import type { TimelineEntry } from '../evidence/timeline.ts'
+import type { Fleet } from '../fleet/fleet-api.ts'
+import type { QueryResult } from '../transaction/transaction.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import { formatHlc, parseHlc } from '../hlc/hlc.ts'
+import type { AppRequest, AppResponse, AppRoute } from './app-route.ts'
+import {
+  evidenceAnswer,
+  inForm,
+  readAnswer,
+  readForm,
+  timelineAnswer,
+  timelineQuery,
+  transactionAnswer,
+  transactionForm,
+  transactionView,
+} from './forms.ts'
+
+/** A route of the API: what it does, and what OpenAPI says of it. */
+export interface ApiRoute extends AppRoute {
+  readonly summary: string
+  readonly body?: z.ZodType
+  readonly query?: z.ZodType
+  readonly answer?: z.ZodType
+  /** Whether the headers of a session travel with it. */
+  readonly session: boolean
+}
+
+export const apiRoutes: readonly ApiRoute[] = [
+  {
+    method: 'POST',
+    path: '/v1/transactions',
+    summary: 'Runs a batch of statements as one business action, atomically over all shards.',
+    body: transactionForm,
+    answer: transactionAnswer,
+    session: true,
+    handle: runTransaction,
+  },
+  {
+    method: 'GET',
+    path: '/v1/transactions/{id}',
+    summary: 'What became of a transaction.',
+    answer: transactionView,
+    session: false,
+    handle: async ({ fleet, params }) => {
+      const view = await fleet.transaction(transactionIdOf(params))
+      const branches = view.branches.map((branch) => ({ ...branch, prepareTimestamp: textOf(branch.prepareTimestamp) }))
+      return answer({ ...view, commitTimestamp: textOf(view.commitTimestamp), branches })
+    },
+  },
+  {
+    method: 'GET',
+    path: '/v1/transactions/{id}/evidence',
+    summary: 'The chain of proofs of a transaction.',
+    answer: evidenceAnswer,
+    session: false,
+    handle: async ({ fleet, params }) => {
+      const evidence = await fleet.prove(transactionIdOf(params))
+      return answer({ ...evidence, commitTimestamp: textOf(evidence.commitTimestamp) })
+    },
+  },
+  {
+    method: 'POST',
+    path: '/v1/reads',
+    summary: 'Reads where the frontier of the session is proven, or says that it cannot.',
+    body: readForm,
+    answer: readAnswer,
+    session: true,
+    handle: runReads,
+  },
+  {
+    method: 'GET',
+    path: '/v1/timeline',
+    summary: 'The committed history of all shards, in the order of commit timestamps.',
+    query: timelineQuery,
+    answer: timelineAnswer,
+    session: false,
+    handle: showTimeline,
+  },
+  {
+    method: 'GET',
+    path: '/v1/fleet',
+    summary: 'Shards and nodes as this gateway sees them.',
+    session: false,
+    handle: async ({ fleet }) => {
+      const status = await fleet.status()
+      const shards = status.shards.map((shard) => ({ ...shard, closedTimestamp: textOf(shard.closedTimestamp) }))
+      return answer({ ...status, shards })
+    },
+  },
+  {
+    method: 'GET',
+    path: '/v1/tenants',
+    summary: 'Tenants, where their domains are placed, and under which policy.',
+    session: false,
+    handle: async ({ fleet }) => answer({ tenants: await fleet.tenants() }),
+  },
+]
+
+async function runTransaction(request: AppRequest): Promise<AppResponse> {
+  const { statements, events, ...action } = inForm(transactionForm, request.body, 'body')
+  const { session, idempotencyKey } = request
+  const outcome = await request.fleet.transact(
+    { ...action, session, idempotencyKey, request: { statements, events } },
+    async (tx) => {
+      const results: (ReturnType<typeof resultOf> | null)[] = []
+      for (const { domain, text, values, batch, rows } of statements) {
+        if (batch) {
+          tx.batch(domain, [rows === undefined ? [text, values] : [text, values, { rows }]])
+          results.push(null)
+          continue
+        }
+        const result = await tx.query(domain, text, values)
+        if (rows !== undefined && rows !== result.rowCount) {
+          throw new HoldfastError(
+            'transaction_refused',
+            `statement ${results.length + 1} affected ${result.rowCount} rows, not ${rows}`,
+          )
+        }
+        results.push(resultOf(result))
+      }
+      for (const { name, payload } of events) tx.emit(name, payload)
+      return results
+    },
+  )
+  const { value: results, transactionId, commitTimestamp, shards, replayed } = outcome
+  const body = { transactionId, commitTimestamp: formatHlc(commitTimestamp), shards, replayed, results }
+  return { status: 200, body, session: outcome.session }
+}
+
+async function runReads({ fleet, body, session }: AppRequest): Promise<AppResponse> {
+  const { tenant, level, waitMs, snapshot, queries } = inForm(readForm, body, 'body')
+  const run = async (read: Parameters<Parameters<Fleet['read']>[1]>[0]) => {
+    const results: ReturnType<typeof resultOf>[] = []
+    for (const { domain, text, values } of queries) results.push(resultOf(await read.query(domain, text, values)))
+    return results
+  }
+  const domains = [...new Set(queries.map(({ domain }) => domain))]
+  const given = snapshot
+    ? await fleet.snapshot({ tenant, session, domains }, run)
+    : await fleet.read({ tenant, session, level, waitMs }, run)
+  return {
+    status: 200,
+    body: { results: given.value, served: given.served },
+    session: given.session,
+    served: given.served,
+  }
+}
+
+async function showTimeline({ fleet, query }: AppRequest): Promise<AppResponse> {
+  const { tenant, since, until, limit } = inForm(timelineQuery, query, 'query')
+  const range = {
+    tenant,
+    since: since === undefined ? undefined : parseHlc(since),
+    until: until === undefined ? undefined : parseHlc(until),
+  }
+  const entries: (Omit<TimelineEntry, 'commitTimestamp'> & { commitTimestamp: string })[] = []
+  for await (const entry of fleet.timeline(range)) {
+    const commitTimestamp = formatHlc(entry.commitTimestamp)
+    if (entries.length === limit) return answer({ entries, next: commitTimestamp })
+    entries.push({ ...entry, commitTimestamp })
+  }
+  return answer({ entries, next: null })
+}
+
+function answer(body: unknown): AppResponse {
+  return { status: 200, body }
+}
+
+function resultOf({ rows, rowCount }: QueryResult) {
+  return { rows, rowCount }
+}
+
+function textOf(timestamp: Hlc | null): string | null {
+  return timestamp === null ? null : formatHlc(timestamp)
+}
+
+function transactionIdOf(params: AppRequest['params']): string {
+  const id = params['id'] ?? ''
+  if (/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(id)) return id
+  throw new HoldfastError('argument_invalid', `not a transaction id: ${JSON.stringify(id)}`, {
+    hint: 'it is a UUID in lower case, as the commit returned it',
+  })
+}

@@ -1,0 +1,46 @@
+import { Hono } from 'hono'
+import { expect, test } from 'vitest'
+import { deferred } from '../base/deferred.ts'
+import { serveHttp } from './serve.ts'
+
+function app() {
+  const hono = new Hono()
+  hono.get('/', (c) => c.text('here'))
+  return hono
+}
+
+test('serves at the address it gives, until it is closed', async () => {
+  const server = await serveHttp({ app: app(), host: '127.0.0.1', port: 0 })
+  expect(await (await fetch(server.address)).text()).toBe('here')
+  await server.close()
+  await expect(fetch(server.address)).rejects.toThrow()
+})
+
+test('an address in use is refused with its name, and the one that holds it goes on', async () => {
+  const first = await serveHttp({ app: app(), host: '127.0.0.1', port: 0 })
+  const port = Number(new URL(first.address).port)
+  await expect(serveHttp({ app: app(), host: '127.0.0.1', port })).rejects.toMatchObject({
+    code: 'port_taken',
+    message: `127.0.0.1:${port} is in use`,
+  })
+  expect((await fetch(first.address)).status).toBe(200)
+  await first.close()
+})
+
+test('closing waits for the request that is under way', async () => {
+  const hono = new Hono()
+  const arrived = deferred<void>()
+  const go = deferred<void>()
+  hono.get('/', async (c) => {
+    arrived.resolve()
+    await go.promise
+    return c.text('done')
+  })
+  const server = await serveHttp({ app: hono, host: '127.0.0.1', port: 0 })
+  const answer = fetch(server.address).then((response) => response.text())
+  await arrived.promise
+  const closed = server.close()
+  go.resolve()
+  expect(await answer).toBe('done')
+  await closed
+})
