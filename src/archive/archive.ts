@@ -5,6 +5,7 @@ import type { BackupSource, BaseBackupEntry } from './base-backups.ts'
 import type { RedoThrough, RedoTransaction, RelationName, RelationShape } from './redo-transaction.ts'
 import type { TimelineHistory } from './timeline.ts'
 import type { WalAudit } from './wal-audit.ts'
+import type { WalRange } from './wal-reader.ts'
 import type { StagedWal } from './wal-staging.ts'
 
 /**
@@ -80,13 +81,6 @@ export interface ShardArchive {
   /** Reads everything again and holds it against its checksums. */
   verify(): Promise<ArchiveVerification>
   status(): Promise<ArchiveStatus>
-}
-
-export interface WalRange {
-  readonly history: TimelineHistory
-  readonly from: Lsn
-  /** As far as the log goes when left out. */
-  readonly to?: Lsn
 }
 
 export interface RedoRange {

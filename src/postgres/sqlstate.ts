@@ -19,6 +19,8 @@ export const sqlState = {
   insufficientPrivilege: '42501',
   undefinedObject: '42704',
   duplicateObject: '42710',
+  objectNotInPrerequisiteState: '55000',
+  notInPrerequisiteState: '55000',
   objectInUse: '55006',
   lockNotAvailable: '55P03',
   queryCanceled: '57014',
@@ -26,6 +28,7 @@ export const sqlState = {
   crashShutdown: '57P02',
   cannotConnectNow: '57P03',
   diskFull: '53100',
+  undefinedFile: '58P01',
 
   clockOffsetExceeded: 'HF001',
   clockRegressed: 'HF002',
