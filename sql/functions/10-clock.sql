@@ -112,17 +112,21 @@ begin
 end
 $$;
 
--- Draws a timestamp for the transaction that calls it: C1, the xid first; C3, above the floor.
+-- Draws a timestamp for the transaction that calls it: C1, the xid first; C3, above the floor. The floor is read between the
+-- two. A transaction that the closer does not wait for got its xid after the floor was raised, so it reads the raised one;
+-- and a floor that is raised while we draw refuses nobody who is waited for.
 create or replace function holdfast.draw() returns bigint
 language plpgsql
 set search_path = pg_catalog, pg_temp
 as $$
 declare
+  v_floor bigint;
   v_drawn bigint;
 begin
   perform pg_current_xact_id();
+  select f.last_value into v_floor from holdfast.floor f;
   v_drawn := nextval('holdfast.hlc');
-  if v_drawn <= (select f.last_value from holdfast.floor f) then
+  if v_drawn <= v_floor then
     raise exception 'stamp % is at or below the closed floor', v_drawn using errcode = 'HF002';
   end if;
   return v_drawn;
