@@ -1,8 +1,10 @@
-import { mkdtemp, readdir, readFile, rm } from 'node:fs/promises'
+import type { FileHandle } from 'node:fs/promises'
+import { mkdtemp, open, readdir, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { Readable } from 'node:stream'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { setImmediate } from 'node:timers/promises'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { storeDurably } from './durable-files.ts'
 
 let root: string
@@ -21,6 +23,22 @@ test('HZ-A5: content appears under its final name as a whole', async () => {
   expect(await readFile(join(root, 'bytes'), 'utf8')).toBe('whole')
   expect(await readFile(join(root, 'stream'), 'utf8')).toBe('a stream')
   expect(await readdir(root)).toHaveLength(2)
+})
+
+test('HZ-A5: the file is flushed before it takes its name, and the folder after, before the caller is told', async () => {
+  const path = join(root, 'name')
+  const folder = await open(root)
+  const handle = Object.getPrototypeOf(folder) as FileHandle
+  const flushed: string[] = []
+  const spy = vi.spyOn(handle, 'sync').mockImplementation(async () => {
+    const names = await readdir(root)
+    await setImmediate()
+    flushed.push(names.join())
+  })
+  await storeDurably(path, Buffer.from('content'))
+  spy.mockRestore()
+  await folder.close()
+  expect(flushed).toEqual(['name.unfinished', 'name'])
 })
 
 test('HZ-A5: a disk that is full while content is written is named as such, and no file is left', async () => {

@@ -171,6 +171,34 @@ describe('a base backup', () => {
     await expect(stat(join(folder, manifestName))).rejects.toThrow('ENOENT')
   })
 
+  test('waits at the server while its sink is behind', async () => {
+    const admin = await yard.connect(primary)
+    let release: () => void = () => undefined
+    const held = new Promise<void>((resolve) => {
+      release = resolve
+    })
+    const receiving = receiveBaseBackup({
+      target: yard.target(primary),
+      sink: {
+        archive: async (content) => {
+          await held
+          content.resume()
+        },
+        manifest: async () => undefined,
+      },
+      label: 'held',
+      checkpoint: 'fast',
+    })
+    const waits = async () => {
+      const sql = `select wait_event from pg_stat_activity where backend_type = 'walsender' and state = 'active'`
+      return (await admin.query(sql)).rows[0]?.['wait_event']
+    }
+    await expect.poll(waits, { timeout: 20_000 }).toBe('ClientWrite')
+    release()
+    expect((await receiving).manifest.length).toBeGreaterThan(1000)
+    admin.release()
+  })
+
   test('a sink that fails fails the backup with its own error', async () => {
     const failing = receiveBaseBackup({
       target: yard.target(primary),
