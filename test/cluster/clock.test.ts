@@ -11,6 +11,7 @@ import type { ClosingBlocker } from '../../src/transaction/closer.ts'
 import { closeOnce } from '../../src/transaction/closer.ts'
 import type { ClosedReading } from '../support/closed-timestamp-oracle.ts'
 import { readClosed, readStamps, stampedTable, wrongReadings } from '../support/closed-timestamp-oracle.ts'
+import { eventually } from '../support/eventually.ts'
 import { payrollPlan, payrollShard } from '../support/payroll-plan.ts'
 import { TestShards } from '../support/shards.ts'
 
@@ -34,6 +35,9 @@ afterEach(async () => {
   for (const { stop } of running) stop.abort()
   await Promise.all(running.map(({ ended }) => ended))
   running = []
+  const admin = await connect(primary)
+  const { rows } = await admin.query<{ gid: string }>('select gid from pg_prepared_xacts')
+  for (const { gid } of rows) await admin.query(`rollback prepared '${gid}'`)
   for (const connection of opened) connection.release()
   opened = []
 })
@@ -63,14 +67,6 @@ function keeper(onBlocked?: (blocker: ClosingBlocker) => void): ClockKeeper {
 function run(kept: ClockKeeper): void {
   const stop = new AbortController()
   running.push({ stop, ended: kept.run(stop.signal) })
-}
-
-async function until<T>(look: () => Promise<T | undefined>): Promise<T> {
-  for (;;) {
-    const found = await look()
-    if (found !== undefined) return found
-    await systemClock.sleep(2)
-  }
 }
 
 async function value(connection: Connection, sql: string, values: readonly unknown[] = []): Promise<bigint> {
@@ -116,7 +112,7 @@ test('C4: HZ-C1: every reading shows all that is at or below its closed timestam
   const admin = await connect(primary)
   const last = present((await readStamps(admin)).at(-1), 'something was stamped')
   const onFollower = await connect(follower)
-  await until(async () => ((await closedOf(onFollower)) >= last ? true : undefined))
+  await eventually(async () => (await closedOf(onFollower)) >= last)
   busy = false
   await Promise.all(reading)
 
@@ -176,7 +172,7 @@ test.each(['open', 'prepared'])(
 
     const blockers: ClosingBlocker[] = []
     const closing = closeHere(admin, (blocker) => blockers.push(blocker))
-    await until(() => Promise.resolve(blockers[0]))
+    await eventually(() => blockers.length > 0)
     const reading = await readClosed(primary, await connect(primary))
     expect(reading.closed).toBeLessThan(stamp)
     expect(blockers[0]).toMatchObject(
@@ -195,12 +191,12 @@ test('HZ-C7: a keeper whose closing is held back names who holds it, and keeps t
   await session.query('select pg_current_xact_id()')
   const blockers: ClosingBlocker[] = []
   run(keeper((blocker) => blockers.push(blocker)))
-  const blocker = await until(() => Promise.resolve(blockers[0]))
-  expect(blocker).toMatchObject({ pid: session.serverProcessId, state: 'idle in transaction' })
+  await eventually(() => blockers.length > 0)
+  expect(blockers[0]).toMatchObject({ pid: session.serverProcessId, state: 'idle in transaction' })
   const wall = await value(admin, 'holdfast.wall_hlc()')
-  await until(async () => ((await value(admin, 'select last_value from holdfast.hlc')) >= wall ? true : undefined))
+  await eventually(async () => (await value(admin, 'select last_value from holdfast.hlc')) >= wall)
   await session.query('rollback')
-  await until(async () => ((await closedOf(admin)) >= wall ? true : undefined))
+  await eventually(async () => (await closedOf(admin)) >= wall)
 })
 
 test('HZ-C2: a closer that does it all in one transaction waits for itself', async () => {
@@ -223,7 +219,7 @@ test('a reader elsewhere that observes its frontier has it closed here', async (
   const admin = await connect(primary)
   const frontier = (await value(admin, 'holdfast.wall_hlc()')) + (450n << 16n)
   await admin.query('select holdfast.observe($1)', [frontier])
-  await until(async () => ((await closedOf(admin)) >= frontier ? true : undefined))
+  await eventually(async () => (await closedOf(admin)) >= frontier)
 })
 
 test('one keeper is elected, and another takes over when its connection ends', async () => {
@@ -237,14 +233,12 @@ test('one keeper is elected, and another takes over when its connection ends', a
     expect(rows.length).toBeLessThanOrEqual(1)
     return rows[0]?.pid
   }
-  const first = await until(elected)
+  await eventually(async () => (await elected()) !== undefined)
+  const first = await elected()
   await admin.query('select pg_terminate_backend($1)', [first])
-  await until(async () => {
-    const now = await elected()
-    return now === first ? undefined : now
-  })
+  await eventually(async () => ![undefined, first].includes(await elected()))
   const drawn = await value(admin, 'holdfast.draw()')
-  await until(async () => ((await closedOf(admin)) >= drawn ? true : undefined))
+  await eventually(async () => (await closedOf(admin)) >= drawn)
 })
 
 test('C2: after a crash of the server the clock goes on above everything that was drawn', async () => {
