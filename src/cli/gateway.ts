@@ -1,14 +1,13 @@
 import { resolve } from 'node:path'
-import { pathToFileURL } from 'node:url'
 import { pino } from 'pino'
-import { HoldfastError } from '../base/errors.ts'
 import { noStep } from '../base/step.ts'
 import { silentProgress } from '../base/progress.ts'
 import { attachFleet } from '../fleet/fleet.ts'
 import type { GatewayReady } from '../fleet/gateway-processes.ts'
 import { PrometheusMetrics } from '../fleet/prometheus.ts'
-import type { AppRoute } from '../http/app-route.ts'
-import { createHttpApp, serveHttp } from '../http/http.ts'
+import { createHttpApp } from '../http/http.ts'
+import { loadAppRoutes } from '../http/load-app.ts'
+import { serveHttp } from '../http/serve.ts'
 import { crashAt } from './crash-at.ts'
 import { printError } from './output.ts'
 
@@ -31,7 +30,8 @@ export async function runGateway(options: { dataDir?: string; region?: string; p
         logger.error({ service, err: error }, 'a service failed and is begun again'),
     })
     const { config } = fleet.parts
-    const app = createHttpApp({ fleet, appRoutes: await loadRoutes(config.app), registry: metrics.registry, logger })
+    const appRoutes = config.app === null ? [] : await loadAppRoutes(config.app)
+    const app = createHttpApp({ fleet, appRoutes, registry: metrics.registry, logger })
     const server = await serveHttp({ app, host: config.listen.host, port: Number(options.port ?? config.listen.port) })
     const ready: GatewayReady = { url: server.url }
     process.send?.(ready)
@@ -43,16 +43,4 @@ export async function runGateway(options: { dataDir?: string; region?: string; p
   } finally {
     if (process.connected) process.disconnect()
   }
-}
-
-/** The routes of the configured application. Throws `config_invalid` when it exports none. */
-async function loadRoutes(app: string | null): Promise<readonly AppRoute[]> {
-  if (app === null) return []
-  const loaded: unknown = await import(pathToFileURL(app).href)
-  if (typeof loaded === 'object' && loaded !== null && 'routes' in loaded && Array.isArray(loaded.routes)) {
-    return loaded.routes as AppRoute[]
-  }
-  throw new HoldfastError('config_invalid', `${app} exports no \`routes\``, {
-    hint: 'export const routes: readonly AppRoute[] = [...]',
-  })
 }

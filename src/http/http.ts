@@ -5,6 +5,7 @@ import type { ContentfulStatusCode } from 'hono/utils/http-status'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { Clock } from '../base/clock.ts'
+import { systemClock } from '../base/clock.ts'
 import { HoldfastError, isHoldfastError } from '../base/errors.ts'
 import type { Fleet } from '../fleet/fleet-api.ts'
 import type { Served } from '../fleet/transact-api.ts'
@@ -31,8 +32,8 @@ export interface HttpOptions {
   readonly fleet: Fleet
   readonly appRoutes: readonly AppRoute[]
   readonly registry: Pick<Registry, 'metrics' | 'contentType'>
-  readonly log: Pick<Logger, 'info' | 'error'>
-  readonly clock: Clock
+  readonly logger: Pick<Logger, 'info' | 'error'>
+  readonly clock?: Clock
 }
 
 /** Larger batches belong into several transactions. */
@@ -60,13 +61,13 @@ export function createHttpApp(options: HttpOptions): Hono {
     ),
   )
   app.onError((error, c) => {
-    logFailure(options.log, error)
+    logFailure(options.logger, error)
     return problemAnswer(c, error)
   })
   return app
 }
 
-function mount(app: Hono, route: AppRoute, { fleet, log, clock }: HttpOptions): void {
+function mount(app: Hono, route: AppRoute, { fleet, logger, clock = systemClock }: HttpOptions): void {
   const pattern = route.path.replaceAll(/\{(\w+)\}/g, ':$1')
   app.on(route.method, pattern, async (c) => {
     const started = clock.monotonicMs()
@@ -75,12 +76,12 @@ function mount(app: Hono, route: AppRoute, { fleet, log, clock }: HttpOptions): 
     try {
       response = success(c, await route.handle(await requestOf(c, fleet)))
     } catch (error) {
-      logFailure(log, error)
+      logFailure(logger, error)
       code = problemOf(error).code
       response = problemAnswer(c, error)
     }
     const tookMs = Math.round(clock.monotonicMs() - started)
-    log.info({ method: route.method, route: route.path, status: response.status, code, tookMs }, 'request')
+    logger.info({ method: route.method, route: route.path, status: response.status, code, tookMs }, 'request')
     return response
   })
 }
@@ -146,8 +147,8 @@ function tooLarge(): HoldfastError {
 }
 
 /** W3: of a defect the place, not the message, which may quote what a statement was given. */
-function logFailure(log: HttpOptions['log'], error: unknown): void {
+function logFailure(logger: HttpOptions['logger'], error: unknown): void {
   if (isHoldfastError(error) && error.category !== 'internal') return
   const stack = error instanceof Error ? error.stack?.split('\n').filter((line) => /^\s+at /.test(line)) : undefined
-  log.error({ error: error instanceof Error ? error.name : typeof error, stack }, 'a request failed on a defect')
+  logger.error({ error: error instanceof Error ? error.name : typeof error, stack }, 'a request failed on a defect')
 }

@@ -9,21 +9,21 @@ function app() {
   return hono
 }
 
-test('serves at the address it gives, until it is closed', async () => {
+test('serves at the URL it gives, until it is closed', async () => {
   const server = await serveHttp({ app: app(), host: '127.0.0.1', port: 0 })
-  expect(await (await fetch(server.address)).text()).toBe('here')
+  expect(await (await fetch(server.url)).text()).toBe('here')
   await server.close()
-  await expect(fetch(server.address)).rejects.toThrow()
+  await expect(fetch(server.url)).rejects.toThrow()
 })
 
 test('an address in use is refused with its name, and the one that holds it goes on', async () => {
   const first = await serveHttp({ app: app(), host: '127.0.0.1', port: 0 })
-  const port = Number(new URL(first.address).port)
+  const port = Number(new URL(first.url).port)
   await expect(serveHttp({ app: app(), host: '127.0.0.1', port })).rejects.toMatchObject({
     code: 'port_taken',
     message: `127.0.0.1:${port} is in use`,
   })
-  expect((await fetch(first.address)).status).toBe(200)
+  expect((await fetch(first.url)).status).toBe(200)
   await first.close()
 })
 
@@ -37,7 +37,7 @@ test('closing waits for the request that is under way', async () => {
     return c.text('done')
   })
   const server = await serveHttp({ app: hono, host: '127.0.0.1', port: 0 })
-  const answer = fetch(server.address).then((response) => response.text())
+  const answer = fetch(server.url).then((response) => response.text())
   await arrived.promise
   const closed = server.close()
   go.resolve()

@@ -6,7 +6,7 @@ import { HoldfastError } from '../base/errors.ts'
 
 export interface HttpServer {
   /** Where it listens, e.g. `http://127.0.0.1:7400`. */
-  readonly address: string
+  readonly url: string
   /** Takes no more requests and waits for those under way; after `graceMs` they are broken off. */
   close(): Promise<void>
 }
@@ -25,7 +25,7 @@ export async function serveHttp(options: {
   const bound = server.address()
   assert(bound !== null && typeof bound === 'object', 'a server on a port has an address')
   const name = bound.family === 'IPv6' ? `[${bound.address}]` : bound.address
-  return { address: `http://${name}:${bound.port}`, close: () => close(server) }
+  return { url: `http://${name}:${bound.port}`, close: () => close(server) }
 }
 
 function listen(server: Server, host: string, port: number): Promise<void> {
