@@ -2,7 +2,7 @@ import { resolve } from 'node:path'
 import { loadConfig } from '../fleet/config.ts'
 import { attachFleet, quietRuntime } from '../fleet/fleet.ts'
 import type { Gateway } from '../fleet/gateway.ts'
-import { printError, printJson } from './output.ts'
+import { exitCodes, printError, printJson } from './output.ts'
 
 /** What every command takes. */
 export interface CommonOptions {
@@ -23,6 +23,7 @@ export async function withFleet<T>(
   options: CommonOptions,
   use: (fleet: Gateway) => Promise<T>,
   show: (result: T) => void,
+  failed: (result: T) => boolean = never,
 ): Promise<void> {
   await report(
     options,
@@ -35,21 +36,31 @@ export async function withFleet<T>(
       }
     },
     show,
+    failed,
   )
 }
 
-/** Runs a command to its end; every error ends here, as its exit code and its message. */
+/**
+ * Runs a command to its end; every error ends here, as its exit code and its message. A result that `failed` says is a
+ * failed check is printed all the same, and has that exit code.
+ */
 export async function report<T>(
   options: Pick<CommonOptions, 'json'>,
   run: () => Promise<T>,
   show: (result: T) => void,
+  failed: (result: T) => boolean = never,
 ): Promise<void> {
   const json = options.json === true
   try {
     const result = await run()
     if (json) printJson(result)
     else show(result)
+    if (failed(result)) process.exitCode = exitCodes.check_failed
   } catch (error) {
     process.exitCode = printError(error, json)
   }
+}
+
+function never(): boolean {
+  return false
 }

@@ -1,5 +1,6 @@
 #!/usr/bin/env node
 import { Command, CommanderError } from 'commander'
+import { addDoctorCommand } from './commands/doctor.ts'
 import { addLifecycleCommands } from './commands/lifecycle.ts'
 import { addOperationCommands } from './commands/operations.ts'
 import { addTransactionCommands } from './commands/transactions.ts'
@@ -16,6 +17,7 @@ export function buildProgram(): Command {
     .option('--json', 'print one JSON document on stdout')
     .exitOverride()
   addLifecycleCommands(program)
+  addDoctorCommand(program)
   addTransactionCommands(program)
   addOperationCommands(program)
   program

@@ -95,7 +95,12 @@ function addRecoveryCommands(program: Command): void {
     .action((names: string[], _options: unknown, command: Command) => {
       const options = command.optsWithGlobals<CommonOptions & { env?: string }>()
       const request = { environment: options.env, names: names.length === 0 ? undefined : names }
-      return withFleet(options, (fleet) => fleet.invariants(request), showInvariants)
+      return withFleet(
+        options,
+        (fleet) => fleet.invariants(request),
+        showInvariants,
+        (results) => results.some(({ violations }) => violations > 0),
+      )
     })
   program
     .command('cutover')
@@ -169,7 +174,6 @@ function showInvariants(results: readonly InvariantResult[]): void {
       results.map(({ name, severity, violations }) => [name, severity, String(violations)]),
     ),
   )
-  if (results.some(({ violations }) => violations > 0)) process.exitCode = 8
 }
 
 function showCutover(cutover: CutoverReport): void {

@@ -1,0 +1,127 @@
+import { statfs } from 'node:fs/promises'
+import type { Command } from 'commander'
+import { HoldfastError } from '../../base/errors.ts'
+import type { FleetConfig } from '../../fleet/config.ts'
+import { loadConfig } from '../../fleet/config.ts'
+import { findSupervisor } from '../../fleet/registry.ts'
+import { defaultCacheRoot, locatePostgres } from '../../postgres/server/binaries.ts'
+import { canEnter, serverUser } from '../../postgres/server/server-user.ts'
+import type { CommonOptions } from '../attach.ts'
+import { attachFleet, quietRuntime } from '../../fleet/fleet.ts'
+import { report } from '../attach.ts'
+import { printLine } from '../output.ts'
+
+/** One thing that was looked at. `warning` is legal and worth knowing; `problem` is neither. */
+export interface Finding {
+  readonly what: string
+  readonly status: 'ok' | 'warning' | 'problem'
+  readonly detail: string
+}
+
+const freeBytesMin = 1 << 30
+
+/** `doctor`: what this machine and this configuration would run into. */
+export function addDoctorCommand(program: Command): void {
+  program
+    .command('doctor')
+    .description('look for what the fleet would run into on this machine')
+    .action((_options: unknown, command: Command) => {
+      const options = command.optsWithGlobals<CommonOptions>()
+      return report(
+        options,
+        () => examine(options),
+        show,
+        (findings) => findings.some(({ status }) => status === 'problem'),
+      )
+    })
+}
+
+async function examine(options: CommonOptions): Promise<Finding[]> {
+  const config = await loadConfig(options.config)
+  return [...(await examineMachine(config)), ...examineConfig(config), ...(await examineFleet(config))]
+}
+
+async function examineMachine(config: FleetConfig): Promise<Finding[]> {
+  const user = await serverUser()
+  const findings: Finding[] = []
+  try {
+    const { version, source, major } = await locatePostgres(await defaultCacheRoot(user), user)
+    findings.push({ what: 'postgres', status: 'ok', detail: `PostgreSQL ${version} from ${source}` })
+    if (major < 17) {
+      const detail = `PostgreSQL ${major} does not keep logical slots over a failover: the redo stream has a hole after one`
+      findings.push({ what: 'redo stream', status: 'warning', detail })
+    }
+  } catch (error) {
+    if (!(error instanceof HoldfastError)) throw error
+    findings.push({ what: 'postgres', status: 'problem', detail: error.message })
+  }
+  if (user !== undefined) {
+    const enterable = await canEnter(config.dataDir, user)
+    const detail = enterable
+      ? `servers run as ${user.name}`
+      : `${user.name} cannot enter ${config.dataDir}: servers keep their files below /var/lib/holdfast`
+    findings.push({ what: 'server user', status: enterable ? 'ok' : 'warning', detail })
+  }
+  findings.push(await freeSpace(config.dataDir))
+  return findings
+}
+
+async function freeSpace(dataDir: string): Promise<Finding> {
+  const at = await statfs(dataDir).catch(() => statfs('.'))
+  const free = at.bavail * at.bsize
+  const status = free < freeBytesMin ? 'problem' : 'ok'
+  return { what: 'disk', status, detail: `${Math.floor(free / 1e6)} MB free` }
+}
+
+function examineConfig(config: FleetConfig): Finding[] {
+  const findings: Finding[] = []
+  for (const shard of config.shards.values()) {
+    const away = shard.followers.filter((region) => region !== shard.region)
+    if (shard.survive === 'region' && away.length === 1) {
+      const detail = `${shard.name} waits for its only follower outside ${shard.region}: losing that one stops writes`
+      findings.push({ what: 'durability', status: 'warning', detail })
+    }
+    if (shard.durability === 'local') {
+      const detail = `${shard.name} waits for nobody: a lost server loses commits, and it takes no part in global transactions`
+      findings.push({ what: 'durability', status: 'warning', detail })
+    }
+    if (shard.archive === null) {
+      findings.push({
+        what: 'archive',
+        status: 'warning',
+        detail: `${shard.name} has no archive: it cannot be restored`,
+      })
+    }
+  }
+  return findings
+}
+
+async function examineFleet(config: FleetConfig): Promise<Finding[]> {
+  if ((await findSupervisor(config.dataDir)) === undefined) {
+    return [{ what: 'fleet', status: 'ok', detail: 'not running' }]
+  }
+  const fleet = await attachFleet(config.dataDir, undefined, { ...quietRuntime, services: false })
+  try {
+    const { ready, shards } = await fleet.status()
+    const unreachable = shards.flatMap(({ nodes }) =>
+      nodes.filter(({ reachable }) => !reachable).map(({ node }) => node),
+    )
+    return [
+      { what: 'fleet', status: ready ? 'ok' : 'problem', detail: ready ? 'running and ready' : 'running, not ready' },
+      ...unreachable.map((node) => ({ what: 'node', status: 'problem' as const, detail: `${node} does not answer` })),
+      ...shards
+        .filter(({ inDoubt }) => inDoubt > 0)
+        .map(({ shard, inDoubt }) => ({
+          what: 'in doubt',
+          status: 'warning' as const,
+          detail: `${inDoubt} branches at ${shard}`,
+        })),
+    ]
+  } finally {
+    await fleet.close()
+  }
+}
+
+function show(findings: readonly Finding[]): void {
+  for (const { status, what, detail } of findings) printLine(`${status.padEnd(8)} ${what.padEnd(12)} ${detail}`)
+}
