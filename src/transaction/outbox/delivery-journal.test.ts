@@ -76,14 +76,14 @@ describe('a line', () => {
 })
 
 describe('the journal', () => {
-  test('O3: what was delivered stays delivered when the file is opened again, whatever came after it', async () => {
+  test('E3: what was delivered stays delivered when the file is opened again, whatever came after it', async () => {
     await journalled(delivery('e1', 'sending'), delivery('e1', 'delivered'), delivery('e1', 'sending'))
     await using journal = await DeliveryJournal.open(path)
     expect(journal.isDelivered('e1')).toBe(true)
     expect(journal.deliveries()).toEqual([delivery('e1', 'delivered')])
   })
 
-  test('O2: sending and failed are not delivered', async () => {
+  test('E2: sending and failed are not delivered', async () => {
     await journalled(delivery('e1', 'sending'), delivery('e2', 'sending'), delivery('e2', 'failed'))
     await using journal = await DeliveryJournal.open(path)
     expect([journal.isDelivered('e1'), journal.isDelivered('e2')]).toEqual([false, false])

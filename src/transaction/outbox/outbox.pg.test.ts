@@ -177,7 +177,7 @@ describe('delivering', () => {
     expect(receiver.keys()).toEqual([event.eventId])
   })
 
-  test('O3: a dispatcher that takes over knows what the one before it has delivered', async () => {
+  test('E3: a dispatcher that takes over knows what the one before it has delivered', async () => {
     const [first, second] = [emitted(10n), emitted(11n)]
     await using ofSecond = await DeliveryJournal.open(join(folder, 'journal.jsonl'))
     await commit(first)
@@ -201,7 +201,7 @@ describe('delivering', () => {
 })
 
 describe('what is safe to act on', () => {
-  test('O1: nothing leaves while no barrier passes', async () => {
+  test('E1: nothing leaves while no barrier passes', async () => {
     const event = emitted(10n)
     await commit(event)
     let asked = 0
@@ -218,7 +218,7 @@ describe('what is safe to act on', () => {
     })
   })
 
-  test('O1: a barrier of another server than the one that was read does not count', async () => {
+  test('E1: a barrier of another server than the one that was read does not count', async () => {
     const event = emitted(10n)
     await commit(event)
     let asked = 0
@@ -242,7 +242,7 @@ describe('what is safe to act on', () => {
     expect(receiver.keys()).toEqual([])
   })
 
-  test('O4: a transaction that becomes visible behind later ones is sent too', async () => {
+  test('E4: a transaction that becomes visible behind later ones is sent too', async () => {
     const [early, late] = [emitted(10n), emitted(20n)]
     await commit(late)
     await close(5n)
@@ -258,7 +258,7 @@ describe('what is safe to act on', () => {
     expect(receiver.keys()).toHaveLength(3)
   })
 
-  test('O5: a fenced shard sends nothing until it is open again, at its new epoch', async () => {
+  test('E5: a fenced shard sends nothing until it is open again, at its new epoch', async () => {
     const event = emitted(10n)
     await admin.query('select holdfast.fence(2)')
     await commit(event)
@@ -277,7 +277,7 @@ describe('what is safe to act on', () => {
 })
 
 describe('a bad day', () => {
-  test('O2: a crash before the request left loses nothing', async () => {
+  test('E2: a crash before the request left loses nothing', async () => {
     const event = emitted(10n)
     await commit(event)
     await dyingAt('outbox sending journalled')
@@ -286,7 +286,7 @@ describe('a bad day', () => {
     expect(receiver.keys()).toEqual([event.eventId])
   })
 
-  test('O2: a crash between answer and journal sends again, with the same key', async () => {
+  test('E2: a crash between answer and journal sends again, with the same key', async () => {
     const event = emitted(10n)
     await commit(event)
     await dyingAt('outbox event sent')
@@ -294,7 +294,7 @@ describe('a bad day', () => {
     expect(receiver.keys()).toEqual([event.eventId, event.eventId])
   })
 
-  test('O2: a crash after the journal sends nothing again', async () => {
+  test('E2: a crash after the journal sends nothing again', async () => {
     const [first, second] = [emitted(10n), emitted(11n)]
     await commit(first)
     await dyingAt('outbox delivery journalled')
@@ -303,7 +303,7 @@ describe('a bad day', () => {
     expect(receiver.keys()).toEqual([first.eventId, second.eventId])
   })
 
-  test('O3: after a cutover what was delivered is not sent again, what was not is, and what lost its cause is listed', async () => {
+  test('E3: after a cutover what was delivered is not sent again, what was not is, and what lost its cause is listed', async () => {
     const [kept, lost] = [emitted(10n), emitted(20n)]
     for (const event of [kept, lost]) await commit(event)
     await dispatching({}, () => delivered(kept, lost))

@@ -26,14 +26,14 @@ import { postEvent } from './webhook.ts'
  * Owns: the order of *journal, send, journal*, when to try again, and who dispatches. Does not own: writing the rows
  * (`holdfast.stamp` does), which effects to compensate after a cutover (`DeliveryJournal.compensations` lists them).
  *
- *   O1  Nothing is sent for a transaction that could still be lost: a barrier at the server that showed the rows
+ *   E1  Nothing is sent for a transaction that could still be lost: a barrier at the server that showed the rows
  *       passes before the first of them leaves.
- *   O2  `sending` is on the disk before the request leaves, `delivered` only after an answer in the 200s. A crash
+ *   E2  `sending` is on the disk before the request leaves, `delivered` only after an answer in the 200s. A crash
  *       between the two sends again, with the same id.
- *   O3  An event that the journal calls delivered is never sent again, by whichever dispatcher, under whichever history.
- *   O4  Every event of a committed transaction is sent in the end: an event may only be passed over for good below the
+ *   E3  An event that the journal calls delivered is never sent again, by whichever dispatcher, under whichever history.
+ *   E4  Every event of a committed transaction is sent in the end: an event may only be passed over for good below the
  *       closed timestamp, where no transaction can become visible any more.
- *   O5  A shard that is fenced, or at another epoch than when the dispatcher was elected, sends nothing.
+ *   E5  A shard that is fenced, or at another epoch than when the dispatcher was elected, sends nothing.
  *
  * HAZARD: a receiver that ignores `Idempotency-Key` sees an event twice after a crash between answer and journal.
  * Exactly-once delivery does not exist; the key is what makes the effect happen once.
@@ -139,13 +139,13 @@ class Tenure {
     }
   }
 
-  /** Takes up what is new. False when this shard may send nothing (O5). */
+  /** Takes up what is new. False when this shard may send nothing (E5). */
   async #read(): Promise<boolean> {
     let after = this.#cursor
     let closed: Hlc | undefined
     for (;;) {
       const page = await readOutbox(this.#connection, after, pageSize)
-      // O4: of the first page. What closed since may have become visible behind the place that was read then.
+      // E4: of the first page. What closed since may have become visible behind the place that was read then.
       closed ??= page.closedTimestamp
       this.#epoch ??= page.epoch
       if (!page.open || page.epoch !== this.#epoch) return false
@@ -188,7 +188,7 @@ class Tenure {
     return Math.max(0, due.length - batchMax)
   }
 
-  /** O2. Undefined when delivered; else when to try again. */
+  /** E2. Undefined when delivered; else when to try again. */
   async #send(event: OutboxEvent, attempt: Attempt | undefined): Promise<Attempt | undefined> {
     const { clock, journal, metrics, onStep, shard, webhookUrl } = this.#options
     const where = { shard, eventId: event.eventId }
