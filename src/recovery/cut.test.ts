@@ -1,0 +1,159 @@
+import { describe, expect, test } from 'vitest'
+import {
+  branch,
+  decision,
+  history,
+  home,
+  insert,
+  payroll,
+  transactionId,
+  treasury,
+} from '../../test/support/redo-values.ts'
+import type { BaseBackupEntry } from '../archive/base-backups.ts'
+import { present } from '../base/assert.ts'
+import type { Epoch, HistoryId, RegionName } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import type { Lsn } from '../postgres/lsn.ts'
+import { absentBehind, chooseBackup, chooseStop, decideBranch, planCut } from './cut.ts'
+import type { Bound } from './position.ts'
+
+const at = (timestamp: bigint): Bound => ({ kind: 'timestamp', timestamp: timestamp as Hlc })
+const lsn = (value: number) => BigInt(value) as Lsn
+const whole = { from: lsn(0), contiguousThrough: lsn(10_000), lastRecord: lsn(9_990), gaps: [], checksumFailures: [] }
+const row = insert('public.runs', { id: '1' })
+
+function cutOf(bound: Bound, commits: Parameters<typeof history>[1], excluded: readonly string[] = []) {
+  const cut = planCut([history(payroll, commits)], { bound, excluded: new Set(excluded) })
+  return { cut, shard: present(cut.shards.get(payroll), 'the shard is cut') }
+}
+
+describe('the cut', () => {
+  test('HZ-A3: the stop is the start of the first commit in log order that must not be there, exclusive', () => {
+    const { shard } = cutOf(at(15n), [
+      home(1, 10n, [row]),
+      home(2, 20n, [row]),
+      home(3, 15n, [row]),
+      home(4, 30n, [row]),
+    ])
+    expect(shard.limit).toBe(110n)
+    expect(chooseStop(at(15n), shard, lsn(140), whole)).toEqual({ kind: 'before', lsn: 110n })
+  })
+
+  test('HZ-A4: stamps and commits have different orders: what is wanted behind the stop is absent, the rest is left out', () => {
+    const { shard } = cutOf(at(15n), [
+      home(1, 10n, [row]),
+      home(2, 20n, [row]),
+      home(3, 15n, [row]),
+      home(4, 30n, [row]),
+    ])
+    const absent = absentBehind({ kind: 'before', lsn: lsn(110) }, shard)
+    expect(absent.map(({ transaction }) => transaction.commitLsn)).toEqual([120n])
+    expect(shard.leftOut.map(({ commitLsn }) => commitLsn)).toEqual([110n, 130n])
+  })
+
+  test('R2: a decision goes with its transaction, although it stands in the log before the branch', () => {
+    const { shard } = cutOf(at(15n), [home(1, 10n, [row]), decision(2, 20n, 10n), branch(2, 20n, [row])])
+    expect(shard.limit).toBe(110n)
+    expect(shard.leftOut).toHaveLength(2)
+  })
+
+  test('R2: a commit of the platform that serves several transactions keeps the rows of those that stay', () => {
+    const [kept, gone] = [decision(1, 10n, 5n), decision(2, 20n, 5n)]
+    const both = { ...kept, changes: [...kept.changes, ...gone.changes] }
+    const { shard } = cutOf(at(15n), [both])
+    expect(shard.limit).toBe(100n)
+    expect(absentBehind({ kind: 'before', lsn: lsn(100) }, shard)).toMatchObject([{ changes: kept.changes }])
+  })
+
+  test('an excluded transaction is left out, its branches and decisions with it', () => {
+    const commits = [home(1, 10n, [row]), decision(2, 20n, 10n), branch(2, 20n, [row]), home(3, 30n, [row])]
+    const { shard } = cutOf(at(100n), commits, [transactionId(2)])
+    expect(shard.leftOut.map(({ commitLsn }) => commitLsn)).toEqual([110n, 120n])
+    expect(shard.wanted.map(({ transaction }) => transaction.commitLsn)).toEqual([100n, 130n])
+  })
+})
+
+describe('the decision over a restored branch', () => {
+  const histories = [
+    history(payroll, [home(1, 10n, [row], [treasury]), home(2, 20n, [row], [treasury])]),
+    history(treasury, []),
+  ]
+  const cut = planCut(histories, { bound: at(15n), excluded: new Set() })
+
+  test('HZ-X10: a record that lies behind the stop of its home, but before the target, commits the branch', () => {
+    expect(decideBranch(transactionId(1), cut, new Map())).toBe('commit')
+  })
+
+  test('R3: a restored record commits it, and without any record before the target it is rolled back', () => {
+    expect(decideBranch(transactionId(8), cut, new Map([[transactionId(8), 'COMMITTED']]))).toBe('commit')
+    expect(decideBranch(transactionId(8), cut, new Map([[transactionId(8), 'ABORTED']]))).toBe('rollback')
+    expect(decideBranch(transactionId(2), cut, new Map())).toBe('rollback')
+  })
+
+  test('R3: a decision that a participant learnt is a record too', () => {
+    const learnt = planCut([history(treasury, [decision(5, 12n, 10n)])], { bound: at(15n), excluded: new Set() })
+    expect(decideBranch(transactionId(5), learnt, new Map())).toBe('commit')
+  })
+})
+
+describe('the physical stop', () => {
+  const { shard } = cutOf(at(100n), [home(1, 10n, [row])])
+
+  test('without a commit to leave out it is the end of the redo stream: nobody has looked at what comes behind', () => {
+    expect(chooseStop(at(100n), shard, lsn(110), whole)).toEqual({ kind: 'before', lsn: 110n })
+  })
+
+  test('HZ-A2: it is a record that is archived, and what lies behind comes from the redo stream', () => {
+    const short = { ...whole, contiguousThrough: lsn(104), lastRecord: lsn(96) }
+    const stop = chooseStop(at(100n), shard, lsn(110), short)
+    expect(stop).toEqual({ kind: 'after', lsn: 96n, through: 104n })
+    expect(absentBehind(stop, shard)).toHaveLength(1)
+  })
+
+  test('HZ-A2: a gap or a damaged segment before it refuses the restore', () => {
+    const gaps = [{ timeline: 1, from: lsn(64), to: lsn(80) }]
+    expect(() => chooseStop(at(100n), shard, lsn(110), { ...whole, gaps })).toThrow('a gap from 0/40')
+    const checksumFailures = [
+      { timeline: 1, segment: '000000010000000000000001', reason: 'a checksum that does not match' },
+    ]
+    expect(() => chooseStop(at(100n), shard, lsn(110), { ...whole, checksumFailures })).toThrow('does not match')
+  })
+
+  test('a restore to the end takes the last record that is archived', () => {
+    expect(chooseStop({ kind: 'end' }, shard, lsn(110), whole)).toEqual({ kind: 'after', lsn: 9990n, through: 10000n })
+  })
+})
+
+describe('the base backup', () => {
+  const backup = (id: string, stopLsn: number, timeline = 1): BaseBackupEntry => ({
+    id,
+    shard: payroll,
+    region: 'eu-west' as RegionName,
+    startLsn: lsn(stopLsn - 8),
+    stopLsn: lsn(stopLsn),
+    timeline,
+    systemId: '1',
+    historyId: '' as HistoryId,
+    epoch: 1 as Epoch,
+    takenAtMs: 0,
+    postgresVersion: '18.0',
+    bytes: 0,
+    sha256: {},
+  })
+  const promoted = { timeline: 2, parents: [{ timeline: 1, switchLsn: lsn(300) }] }
+
+  test('is the newest that is consistent before the stop', () => {
+    const backups = [backup('a', 100), backup('b', 200), backup('c', 250)]
+    expect(chooseBackup(payroll, backups, promoted, lsn(240)).id).toBe('b')
+    expect(chooseBackup(payroll, backups, promoted, null).id).toBe('c')
+  })
+
+  test('is of this history: not of a timeline that was left before, nor of one that is no ancestor', () => {
+    const backups = [backup('a', 100), backup('lost', 400), backup('other', 500, 3), backup('new', 350, 2)]
+    expect(chooseBackup(payroll, backups, promoted, null).id).toBe('new')
+  })
+
+  test('is missed by name', () => {
+    expect(() => chooseBackup(payroll, [backup('a', 100)], promoted, lsn(99))).toThrow('no base backup before 0/63')
+  })
+})

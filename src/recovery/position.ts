@@ -1,0 +1,83 @@
+import type { RedoTransaction } from '../archive/redo-transaction.ts'
+import type { ShardName, TransactionId } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import { compareCommits } from '../hlc/hlc.ts'
+import type { Lsn } from '../postgres/lsn.ts'
+
+/**
+ * The place of a commit in the one order of all shards: commit timestamp, ties by transaction id. A commit without a
+ * stamp has its place right behind everything at the highest stamp before it in its shard's log; several of those
+ * follow each other in log order. (Between two shards the order of such commits is fixed, and means nothing.)
+ *
+ * A commit that depends on another has a greater position: it drew its stamp while it held its locks, so above every
+ * stamp that was in the log of the shard before. Cutting at a position is therefore causally closed.
+ */
+export type Position = StampedPosition | UnstampedPosition
+
+interface StampedPosition {
+  readonly kind: 'stamped'
+  readonly timestamp: Hlc
+  readonly transactionId: TransactionId
+}
+
+interface UnstampedPosition {
+  readonly kind: 'unstamped'
+  /** The highest stamp before it. */
+  readonly timestamp: Hlc
+  readonly shard: ShardName
+  readonly lsn: Lsn
+}
+
+export function positionOf(transaction: Pick<RedoTransaction, 'identity' | 'shard' | 'commitLsn'>): Position {
+  const { identity, shard, commitLsn } = transaction
+  return identity.kind === 'home' || identity.kind === 'branch'
+    ? { kind: 'stamped', timestamp: identity.commitTimestamp, transactionId: identity.transactionId }
+    : { kind: 'unstamped', timestamp: identity.after, shard, lsn: commitLsn }
+}
+
+export function comparePositions(a: Position, b: Position): number {
+  if (a.timestamp !== b.timestamp) return a.timestamp < b.timestamp ? -1 : 1
+  if (a.kind === 'stamped') {
+    if (b.kind === 'unstamped') return -1
+    return compareCommits(
+      { commitTimestamp: a.timestamp, transactionId: a.transactionId },
+      { commitTimestamp: b.timestamp, transactionId: b.transactionId },
+    )
+  }
+  if (b.kind === 'stamped') return 1
+  if (a.shard !== b.shard) return a.shard < b.shard ? -1 : 1
+  if (a.lsn === b.lsn) return 0
+  return a.lsn < b.lsn ? -1 : 1
+}
+
+/** How far history goes: all positions, or those below one, the named one counted or not. */
+export type Bound =
+  | { readonly kind: 'end' }
+  | { readonly kind: 'position'; readonly position: Position; readonly inclusive: boolean }
+  /** Everything stamped at or below. An unstamped commit behind the last of them is not in it. */
+  | { readonly kind: 'timestamp'; readonly timestamp: Hlc }
+
+export function isWithin(bound: Bound, position: Position): boolean {
+  switch (bound.kind) {
+    case 'end':
+      return true
+    case 'timestamp':
+      return position.kind === 'stamped' ? position.timestamp <= bound.timestamp : position.timestamp < bound.timestamp
+    case 'position': {
+      const order = comparePositions(position, bound.position)
+      return order < 0 || (bound.inclusive && order === 0)
+    }
+  }
+}
+
+/** The timestamp up to which the archives must be closed for the bound to be exact. */
+export function timestampNeeded(bound: Bound): Hlc | undefined {
+  switch (bound.kind) {
+    case 'end':
+      return undefined
+    case 'timestamp':
+      return bound.timestamp
+    case 'position':
+      return bound.position.timestamp
+  }
+}

@@ -1,0 +1,169 @@
+import { formatWallMs } from '../base/clock.ts'
+import { HoldfastError } from '../base/errors.ts'
+import type { RedoThrough, RedoTransaction } from '../archive/redo-transaction.ts'
+import { nameOf } from '../archive/redo-transaction.ts'
+import type { ShardName, TransactionId } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import { formatHlc, hlcFromWallMs, parseHlc, toHlc } from '../hlc/hlc.ts'
+import type { Lsn } from '../postgres/lsn.ts'
+import { formatLsn, parseLsn } from '../postgres/lsn.ts'
+import type { Bound } from './position.ts'
+import { positionOf, timestampNeeded } from './position.ts'
+
+/** What a person names a transaction by: its id, or `shard@LSN` for a commit without one. */
+export type TransactionName = string
+
+/** The point of history that a restore aims at. */
+export type RecoveryTarget =
+  | { readonly kind: 'before'; readonly transaction: TransactionName }
+  /** Everything at or below the timestamp; with an id, at or below the pair. */
+  | { readonly kind: 'at'; readonly timestamp: Hlc; readonly transactionId: TransactionId | null }
+  /** Everything stamped in or before this millisecond. */
+  | { readonly kind: 'time'; readonly wallMs: number }
+  /** Everything that the archives hold: a shard was lost. */
+  | { readonly kind: 'end' }
+
+/** The commits of one shard, as far as its archive goes. */
+export interface ShardHistory {
+  readonly shard: ShardName
+  /** In commit order. */
+  readonly transactions: readonly RedoTransaction[]
+  readonly redo: RedoThrough
+}
+
+const uuidForm = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
+const utcForm = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,3})?)?Z)?$/
+
+/**
+ * The target of a command line or a request. `at` takes an HLC timestamp, an HLC timestamp and a transaction id with a
+ * comma between, a UTC time, or `end`. Throws `argument_invalid`.
+ */
+export function parseTarget(text: {
+  readonly before?: string | undefined
+  readonly at?: string | undefined
+}): RecoveryTarget {
+  const { before, at } = text
+  if ((before === undefined) === (at === undefined)) {
+    throw new HoldfastError('argument_invalid', 'a restore takes either before or at, and not both')
+  }
+  if (before !== undefined) return { kind: 'before', transaction: parseTransactionName(before) }
+  const value = at ?? ''
+  if (value === 'end') return { kind: 'end' }
+  if (utcForm.test(value)) {
+    const wallMs = Date.parse(value)
+    if (!Number.isNaN(wallMs)) return { kind: 'time', wallMs }
+  }
+  const [timestamp = '', id] = value.split(',', 2)
+  if (id !== undefined && !uuidForm.test(id)) {
+    throw new HoldfastError('argument_invalid', `not a transaction id: ${JSON.stringify(id)}`, {
+      hint: 'write a timestamp and a transaction id with a comma between',
+    })
+  }
+  return { kind: 'at', timestamp: parseHlc(timestamp), transactionId: (id ?? null) as TransactionId | null }
+}
+
+/** A transaction id, or `shard@LSN`, in the form that `nameOf` gives. Throws `argument_invalid`. */
+export function parseTransactionName(text: string): TransactionName {
+  const lowered = text.toLowerCase()
+  if (uuidForm.test(lowered)) return lowered
+  const separator = text.lastIndexOf('@')
+  const lsn = text.slice(separator + 1)
+  if (separator > 0 && /^[0-9A-Fa-f]{1,8}\/[0-9A-Fa-f]{1,8}$/.test(lsn)) {
+    return `${text.slice(0, separator)}@${formatLsn(parseLsn(lsn))}`
+  }
+  throw new HoldfastError('argument_invalid', `not the name of a transaction: ${JSON.stringify(text)}`, {
+    hint: 'write a transaction id, or shard@LSN for a commit without one',
+  })
+}
+
+export function formatTarget(target: RecoveryTarget): string {
+  switch (target.kind) {
+    case 'before':
+      return `before ${target.transaction}`
+    case 'at':
+      return `at ${formatHlc(target.timestamp)}${target.transactionId === null ? '' : `,${target.transactionId}`}`
+    case 'time':
+      return `at ${formatWallMs(target.wallMs)}`
+    case 'end':
+      return 'the end'
+  }
+}
+
+/** The bound in the order of all commits. Throws `unknown_transaction` when no archive has the one that is named. */
+export function resolveTarget(target: RecoveryTarget, histories: readonly ShardHistory[]): Bound {
+  switch (target.kind) {
+    case 'end':
+      return { kind: 'end' }
+    case 'time':
+      return { kind: 'timestamp', timestamp: toHlc(hlcFromWallMs(target.wallMs + 1) - 1n) }
+    case 'at': {
+      const { timestamp, transactionId } = target
+      if (transactionId === null) return { kind: 'timestamp', timestamp }
+      return { kind: 'position', position: { kind: 'stamped', timestamp, transactionId }, inclusive: true }
+    }
+    case 'before': {
+      const [found] = findTransaction(target.transaction, histories)
+      return { kind: 'position', position: positionOf(found), inclusive: false }
+    }
+  }
+}
+
+/** Every commit of that name: one, or for a global transaction one on each shard. Throws `unknown_transaction`. */
+export function findTransaction(
+  name: TransactionName,
+  histories: readonly ShardHistory[],
+): readonly [RedoTransaction, ...RedoTransaction[]] {
+  const [first, ...others] = histories.flatMap(({ transactions }) =>
+    transactions.filter((transaction) => transaction.identity.kind !== 'platform' && nameOf(transaction) === name),
+  )
+  if (first !== undefined) return [first, ...others]
+  throw new HoldfastError('unknown_transaction', `no archive has transaction ${name}`, {
+    hint: 'it may be newer than what is archived, or older than the archives go',
+    detail: { transaction: name },
+  })
+}
+
+/** Up to where all archives hold every commit. */
+export function closedInAllArchives(histories: readonly ShardHistory[]): { shard: ShardName; timestamp: Hlc } {
+  let least: { shard: ShardName; timestamp: Hlc } | undefined
+  for (const { shard, redo } of histories) {
+    if (least === undefined || redo.closedTimestamp < least.timestamp)
+      least = { shard, timestamp: redo.closedTimestamp }
+  }
+  if (least !== undefined) return least
+  throw new HoldfastError('restore_unreachable', 'there is no archive to restore from')
+}
+
+/**
+ * A restore is exact only up to what all archives are known to hold, and only on the near side of a hole in a redo
+ * stream. Throws `restore_unreachable`, which says the bound.
+ */
+export function requireReachable(bound: Bound, histories: readonly ShardHistory[]): void {
+  const needed = timestampNeeded(bound)
+  if (needed === undefined) return
+  const { shard, timestamp } = closedInAllArchives(histories)
+  if (needed > timestamp) {
+    throw new HoldfastError(
+      'restore_unreachable',
+      `the target ${formatHlc(needed)} lies above ${formatHlc(timestamp)}, up to where the archive of ${shard} is closed`,
+      {
+        hint: 'try again when the archives have caught up',
+        detail: { shard, reachable: formatHlc(timestamp), target: formatHlc(needed) },
+      },
+    )
+  }
+  for (const history of histories) requireBehindHole(needed, history)
+}
+
+/** Before a hole the stream is silent, so a bound there says nothing about the commits that are missing. */
+function requireBehindHole(needed: Hlc, { shard, redo, transactions }: ShardHistory): void {
+  const beginning: Lsn = redo.from
+  if (beginning === 0n) return
+  const first = transactions[0]
+  if (first === undefined || needed >= positionOf(first).timestamp) return
+  throw new HoldfastError(
+    'restore_unreachable',
+    `the redo stream of ${shard} begins at ${formatLsn(beginning)}, behind the target ${formatHlc(needed)}`,
+    { detail: { shard, from: formatLsn(beginning), target: formatHlc(needed) } },
+  )
+}
