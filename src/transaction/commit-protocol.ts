@@ -133,8 +133,17 @@ function whilePreparing(state: Preparing, event: CommitEvent): Transition {
       return abort(event.failure, [...state.prepared.filter((shard) => shard !== event.shard), event.shard], true)
     case 'given up':
       return abort(event.failure, state.prepared, true)
-    default:
+    case 'observed':
+    case 'observe refused':
+    case 'acknowledged':
+    case 'refused':
+    case 'unanswered':
+    case 'told committed':
+    case 'told aborted':
+    case 'told nothing':
       return stay(state)
+    default:
+      return unreachable(event)
   }
 }
 

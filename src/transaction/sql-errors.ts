@@ -97,6 +97,6 @@ export function journalReason(error: unknown): { readonly code: string; readonly
   if (typeof state !== 'string' || state.startsWith('HF')) return { code: error.code, reason: error.message }
   return {
     code: error.code,
-    reason: [`SQLSTATE ${state}`, ...(constraint === undefined ? [] : [constraint])].join(', '),
+    reason: typeof constraint === 'string' ? `SQLSTATE ${state}, ${constraint}` : `SQLSTATE ${state}`,
   }
 }

@@ -1,7 +1,46 @@
+import { HoldfastError } from '../base/errors.ts'
+import { newTimeOrderedUuid, randomBelow } from '../base/random.ts'
 import type { Epoch, HistoryId, ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
+import type { Statement } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
+import type { AttemptEnd } from './attempt.ts'
+import { Attempt } from './attempt.ts'
 import type { TransactionEnvironment } from './environment.ts'
+import { replay } from './idempotency.ts'
+import { journalAttempt } from './journal.ts'
+import { nextAttempt } from './retry.ts'
+
+/**
+ * A transaction of Holdfast: one business action, on the shards that own what it touches, decided in one place.
+ *
+ * The simple way is to open a PostgreSQL transaction wherever the tenant's data seems to be, commit, and for several
+ * shards to prepare everywhere and keep the decision in the coordinator. It writes in the wrong place when the placement
+ * has moved; it calls a commit that only this server has a commit; it repeats an action whose answer was lost; and it
+ * leaves branches prepared for ever when the coordinator dies. So here:
+ *
+ *   T1  Authority first: every part carries the epoch and the placement versions it was routed by, and the shard itself
+ *       refuses the stamp or the branch where they are not its own any more. Nothing was written then.
+ *   T2  Statements of the caller run as the application's role, under the binding of their opening, and behind them
+ *       nothing travels that could decide on the word of one that failed.
+ *   T3  The stamp is drawn last, after every lock and every deferred constraint (HZ-C5), above every prepare timestamp
+ *       and above the caller's frontier (HZ-C10).
+ *   T4  One commit decides: home's own, with the record beside the home rows. Home prepares nothing.
+ *   T5  Committed means: the stamp accepted, the tag COMMIT, no warning; or the same learnt at home behind a barrier.
+ *   T6  Failed means: nothing was written, and nothing will be. What is neither is `outcome_ambiguous`, with the id.
+ *   T7  A key of a tenant decides once. Every later use tells the first outcome, behind a barrier.
+ *   T8  The caller's function is run again only when nothing was written: once for a stale placement, topology or lost
+ *       server, a few times for serialisation failures; each time under an id of its own.
+ *
+ * Owns: the attempt (`attempt.ts`), the parts (`shard-transaction.ts`), the vote (`participant.ts`), the decision
+ * (`commit-protocol.ts`, `coordinator.ts`), the question of what became of it (`outcome.ts`), settling (`settlement.ts`,
+ * `in-doubt.ts`, `resolver.ts`), barriers (`barrier.ts`). Does not own: the clock's keeper, the outbox's dispatcher,
+ * reads, and what a session token is: it gives the facts that one is made of. Talks to: PostgreSQL primaries, the
+ * directory and the topology. SQL: `sql/functions/20-opening.sql` and `30-commit.sql`.
+ *
+ * HAZARD: a wait for followers that is cancelled answers success with a warning, and one that is cut answers nothing and
+ * commits later. Nothing here sends a cancel; a deadline gives up the connection and asks.
+ */
 
 /** The business action, and how it is to run. */
 export interface TransactRequest {
@@ -17,7 +56,7 @@ export interface TransactRequest {
   readonly observe?: Hlc | undefined
   /** Branches that the caller's token knows as decided and not yet seen settled: settled before their shard is used. */
   readonly pending?: readonly PendingOnShard[] | undefined
-  /** Chosen by a caller that wants to ask for the outcome later; made here otherwise. */
+  /** Chosen by a caller that wants to ask for the outcome later; made here otherwise. Such a request is tried once. */
   readonly transactionId?: TransactionId | undefined
 }
 
@@ -67,6 +106,8 @@ export interface DomainQuery {
   readonly text: string
   readonly values?: readonly unknown[]
   readonly rowMode?: 'array'
+  /** Type parsers, as `pg` takes them. */
+  readonly types?: Statement['types']
 }
 
 /** As much of a `pg` client as query builders use. */
@@ -85,8 +126,72 @@ export interface Tx {
   client(domain: string): DomainClient
 }
 
-export declare function transact<T>(
+/**
+ * Runs one business action, atomically over all shards that it touches. Throws a `HoldfastError` (its table says what may
+ * be repeated), or what the function threw, as it is. Whatever it throws but `outcome_ambiguous`, nothing was written.
+ */
+export async function transact<T>(
   environment: TransactionEnvironment,
   request: TransactRequest,
   body: (tx: Tx) => Promise<T>,
-): Promise<Committed<T>>
+): Promise<Committed<T>> {
+  checkRequest(request)
+  let refreshes = 0
+  for (let attempts = 1; ; attempts += 1) {
+    const transactionId = request.transactionId ?? (newTimeOrderedUuid() as TransactionId)
+    const end = await runAttempt(environment, request, transactionId, body)
+    if (end.kind === 'committed') return end.committed
+    if (end.kind === 'used before') return replay<T>(environment, end.home, request, end.first)
+    if (end.kind === 'ambiguous') throw end.error
+    const { metrics, limits, clock } = environment
+    const next = nextAttempt(end.mayRepeat?.code, attempts, refreshes, limits.serializationRetriesMax)
+    // A caller that chose the id asks for that one later: another may not take its place.
+    if (next.kind === 'give up' || request.transactionId !== undefined) {
+      journalAttempt(environment, request, transactionId, end.error)
+      throw end.error
+    }
+    metrics.count('transaction_retried_total', { code: end.mayRepeat?.code ?? '' })
+    if (next.kind === 'pause') {
+      await clock.sleep(randomBelow(next.pauseMsMax + 1))
+    } else {
+      refreshes += 1
+      await Promise.allSettled([environment.directory.refresh(), environment.topology.refresh()])
+    }
+  }
+}
+
+/** Routing may refuse before there is an attempt. */
+async function runAttempt<T>(
+  environment: TransactionEnvironment,
+  request: TransactRequest,
+  transactionId: TransactionId,
+  body: (tx: Tx) => Promise<T>,
+): Promise<AttemptEnd<T>> {
+  let attempt: Attempt
+  try {
+    attempt = new Attempt(environment, request, transactionId)
+  } catch (error) {
+    if (!(error instanceof HoldfastError)) throw error
+    return { kind: 'failed', error, mayRepeat: error }
+  }
+  return attempt.run(body)
+}
+
+const nameLengthMax = 512
+const isolations: readonly string[] = ['read committed', 'repeatable read', 'serializable']
+const idForm = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$/
+
+function checkRequest(request: TransactRequest): void {
+  const { tenant, action, subject, actor, idempotencyKey, isolation, transactionId } = request
+  const names = { tenant, action, subject, actor, ...(idempotencyKey === undefined ? {} : { idempotencyKey }) }
+  for (const [name, value] of Object.entries(names)) {
+    const isName = typeof value === 'string' && value !== '' && value.length <= nameLengthMax && !value.includes('\0')
+    if (!isName) throw new HoldfastError('argument_invalid', `${name} is a text of 1 to ${nameLengthMax} characters`)
+  }
+  if (isolation !== undefined && !isolations.includes(isolation)) {
+    throw new HoldfastError('argument_invalid', `isolation is one of ${isolations.join(', ')}`)
+  }
+  if (transactionId !== undefined && !idForm.test(transactionId)) {
+    throw new HoldfastError('argument_invalid', 'a transaction id is a version 7 UUID in lower case')
+  }
+}

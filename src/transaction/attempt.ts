@@ -1,0 +1,280 @@
+import { present } from '../base/assert.ts'
+import { HoldfastError } from '../base/errors.ts'
+import { newTimeOrderedUuid } from '../base/random.ts'
+import type { ShardName, TransactionId } from '../directory/topology.ts'
+import { hlcZero } from '../hlc/hlc.ts'
+import type { Statement } from '../postgres/connection.ts'
+import { requireAllowed, requireSendable, toStatement } from './caller-statement.ts'
+import { commitTransaction } from './coordinator.ts'
+import type { TransactionEnvironment } from './environment.ts'
+import { hashRequest, keepValue } from './idempotency.ts'
+import { pushBranch } from './in-doubt.ts'
+import { homePlacement, openShard, requireDurable, requireInService } from './routing.ts'
+import { ShardTransaction } from './shard-transaction.ts'
+import type { FirstUse, OutboxEvent } from './transaction-store.ts'
+import type { BatchStatement, Committed, QueryResult, TouchedShard, TransactRequest, Tx } from './transaction.ts'
+
+/** How one attempt ended. */
+export type AttemptEnd<T> =
+  | { readonly kind: 'committed'; readonly committed: Committed<T> }
+  | { readonly kind: 'used before'; readonly first: FirstUse; readonly home: ShardName }
+  /** Nothing was written. `error` is what the caller gets when it is not tried again. */
+  | { readonly kind: 'failed'; readonly error: unknown; readonly mayRepeat: HoldfastError | undefined }
+  | { readonly kind: 'ambiguous'; readonly error: HoldfastError }
+
+/** Ends the caller's function early; what it makes of it is of no interest any more. */
+class CutShort extends Error {}
+
+/**
+ * One run of the caller's function, and what it touched: home, and a participant for every other shard.
+ *
+ *   A1  Home is opened before any participant is touched: with the clock that participants are told, and with the
+ *       idempotency key claimed. So nobody who waits for another's key holds a connection that the other may need.
+ *   A2  Every shard's part is rolled back or decided; a statement that the function left behind is waited for first.
+ */
+export class Attempt {
+  readonly transactionId: TransactionId
+  readonly home: ShardTransaction
+  readonly #environment: TransactionEnvironment
+  readonly #request: TransactRequest
+  readonly #participants = new Map<ShardName, ShardTransaction>()
+  readonly #events: OutboxEvent[] = []
+  readonly #underway = new Set<Promise<unknown>>()
+  readonly #settling = new Map<ShardName, Promise<unknown>>()
+  #ended = false
+
+  /** Throws what routing refuses: `unknown_tenant`, `shard_fenced`, `tenant_rejected`. */
+  constructor(environment: TransactionEnvironment, request: TransactRequest, transactionId: TransactionId) {
+    this.#environment = environment
+    this.#request = request
+    this.transactionId = transactionId
+    const key = request.idempotencyKey ?? null
+    const placement = homePlacement(environment, request.tenant)
+    this.home = new ShardTransaction(environment, {
+      shard: openShard(environment, placement.shard),
+      tenant: request.tenant,
+      transactionId,
+      isolation: request.isolation ?? 'read committed',
+      home: {
+        frontier: request.observe ?? hlcZero,
+        key,
+        requestHash: key === null ? null : hashRequest(request),
+      },
+    })
+    // Even where no domain at home is touched: the record belongs where the tenant's home is now.
+    this.home.placements.set(placement.domain, placement.version)
+  }
+
+  async run<T>(body: (tx: Tx) => Promise<T>): Promise<AttemptEnd<T>> {
+    const { onStep } = this.#environment
+    await onStep('local begin', { transactionId: this.transactionId, shard: this.home.shard.name })
+    let result: { readonly value: T } | { readonly error: unknown }
+    try {
+      result = { value: await body(this.#tx()) }
+    } catch (error) {
+      result = { error }
+    }
+    this.#ended = true
+    while (this.#underway.size > 0) await Promise.allSettled(this.#underway)
+    if ('value' in result && this.#participants.size > 0) {
+      try {
+        await this.#reach(...this.#participants.values())
+      } catch (error) {
+        result = { error }
+      }
+    }
+    const first = this.home.opened?.firstUse
+    if (first !== undefined) return this.#abandon({ kind: 'used before', first, home: this.home.shard.name })
+    const doom = [this.home, ...this.#participants.values()]
+      .map((part) => part.doom)
+      .find((found) => found !== undefined)
+    if ('error' in result) {
+      const own = result.error instanceof HoldfastError ? result.error : undefined
+      return this.#abandon({ kind: 'failed', error: result.error, mayRepeat: doom ?? own })
+    }
+    if (doom !== undefined) return this.#abandon({ kind: 'failed', error: doom, mayRepeat: doom })
+    return this.#commit(result.value)
+  }
+
+  async #commit<T>(result: T): Promise<AttemptEnd<T>> {
+    let kept: { readonly value: T; readonly json: string | null }
+    try {
+      kept = this.#request.idempotencyKey === undefined ? { value: result, json: null } : keepValue(result)
+    } catch (error) {
+      return this.#abandon({ kind: 'failed', error, mayRepeat: undefined })
+    }
+    const { tenant, action, subject, actor } = this.#request
+    const end = await commitTransaction(this.#environment, {
+      transactionId: this.transactionId,
+      business: { tenant, action, subject, actor },
+      home: this.home,
+      participants: [...this.#participants.values()],
+      frontier: this.#request.observe ?? hlcZero,
+      value: kept.json,
+      events: JSON.stringify(this.#events),
+    })
+    const first = this.home.opened?.firstUse
+    if (end.kind === 'ambiguous') return { kind: 'ambiguous', error: end.failure }
+    if (end.kind === 'aborted') {
+      if (first !== undefined) return { kind: 'used before', first, home: this.home.shard.name }
+      return { kind: 'failed', error: end.failure, mayRepeat: end.failure }
+    }
+    const isGlobal = this.#participants.size > 0
+    await this.#environment.onStep(isGlobal ? 'global reply' : 'local reply', this.#where())
+    const participants = [...this.#participants.values()].map((part) => ({
+      ...touched(part, 'participant'),
+      position: present(end.prepared.get(part.shard.name), 'a participant that voted yes told its position'),
+      pending: { transactionId: this.transactionId, timestamp: end.timestamp },
+    }))
+    return {
+      kind: 'committed',
+      committed: {
+        value: kept.value,
+        transactionId: this.transactionId,
+        commitTimestamp: end.timestamp,
+        shards: [{ ...touched(this.home, 'home'), position: end.position }, ...participants],
+        replayed: false,
+      },
+    }
+  }
+
+  #abandon<E>(end: E): E {
+    for (const part of [this.home, ...this.#participants.values()]) {
+      this.#environment.background.run(() => part.rollBack())
+    }
+    return end
+  }
+
+  #tx(): Tx {
+    return {
+      transactionId: this.transactionId,
+      query: (domain, text, values) => this.#query(domain, toStatement(text, values)),
+      batch: (domain, statements) => this.#batch(domain, statements),
+      emit: (name, payload) => this.#emit(name, payload),
+      client: (domain) => ({ query: (query, values) => this.#query(domain, toStatement(query, values)) }),
+    }
+  }
+
+  #query<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
+    const answer = this.#send<R>(domain, statement)
+    this.#underway.add(answer)
+    answer.then(
+      () => this.#underway.delete(answer),
+      () => this.#underway.delete(answer),
+    )
+    return answer
+  }
+
+  async #send<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
+    this.#requireOpen()
+    requireAllowed(statement.text)
+    const part = this.#route(domain)
+    await this.#reach(part)
+    const { rows, rowCount, fields, tag } = await part.query(statement)
+    this.#requireFirstUse()
+    await this.#environment.onStep('local user write', { ...this.#where(), shard: part.shard.name })
+    return { rows: rows as R[], rowCount, fields, command: tag }
+  }
+
+  #batch(domain: string, statements: readonly BatchStatement[]): void {
+    this.#requireOpen()
+    const part = this.#route(domain)
+    for (const [text, values, expect] of statements) {
+      requireAllowed(text)
+      const statement = toStatement(text, values === undefined ? undefined : [...values])
+      // What cannot be sent is found now, before anything else is.
+      requireSendable(statement)
+      part.batch.push({ statement, rows: expect?.rows })
+    }
+  }
+
+  #emit(name: string, payload: unknown): void {
+    this.#requireOpen()
+    if (name === '' || JSON.stringify(payload) === undefined) {
+      throw new HoldfastError('argument_invalid', 'an event has a name and a payload that survives JSON')
+    }
+    this.#events.push({ id: newTimeOrderedUuid(), name, payload })
+  }
+
+  /** The part that a domain's statements belong to; made when it is the first of its shard. */
+  #route(domain: string): ShardTransaction {
+    const directory = this.#environment.directory.current()
+    const { tenant } = this.#request
+    const placement = directory.resolve(tenant, domain)
+    // Every shard has its own copy of reference data, which nobody may write here.
+    if (directory.domain(domain).class === 'reference') return this.home
+    requireInService(placement)
+    const part = placement.shard === this.home.shard.name ? this.home : this.#participant(placement.shard)
+    part.placements.set(domain, placement.version)
+    return part
+  }
+
+  #participant(name: ShardName): ShardTransaction {
+    const known = this.#participants.get(name)
+    if (known !== undefined) return known
+    const shard = openShard(this.#environment, name)
+    requireDurable(this.home.shard)
+    requireDurable(shard)
+    const part = new ShardTransaction(this.#environment, {
+      shard,
+      tenant: this.#request.tenant,
+      transactionId: this.transactionId,
+      isolation: this.#request.isolation ?? 'read committed',
+      home: null,
+    })
+    this.#participants.set(name, part)
+    const { region, metrics } = this.#environment
+    if (shard.primary.region !== region) {
+      metrics.count('cross_region_fanout_total', { from: region, to: shard.primary.region })
+    }
+    return part
+  }
+
+  /** Makes these parts ready for statements: home is opened first (A1), and what the caller must see there is settled. */
+  async #reach(...parts: readonly ShardTransaction[]): Promise<void> {
+    if (parts.some((part) => part !== this.home)) {
+      await this.home.open()
+      this.#requireFirstUse()
+    }
+    await Promise.all(parts.map(({ shard }) => this.#settlePending(shard.name)))
+  }
+
+  /** Branches of the caller's own past: what it was told is committed must be there when it looks. */
+  #settlePending(shard: ShardName): Promise<unknown> {
+    const known = this.#settling.get(shard)
+    if (known !== undefined) return known
+    const pending = (this.#request.pending ?? []).filter((branch) => branch.shard === shard)
+    const settling = Promise.all(pending.map(({ transactionId }) => this.#settleOne(shard, transactionId)))
+    this.#settling.set(shard, settling)
+    return settling
+  }
+
+  async #settleOne(shard: ShardName, transactionId: TransactionId): Promise<void> {
+    const resolution = await pushBranch(this.#environment, shard, transactionId)
+    if (resolution.kind === 'settled') return
+    const detail = { shard, transactionId }
+    if (resolution.kind === 'absent') {
+      throw new HoldfastError('write_lost', `the branch of ${transactionId} is not on ${shard}`, { detail })
+    }
+    throw new HoldfastError('node_unavailable', `${transactionId} is not settled on ${shard}: ${resolution.why}`, {
+      detail,
+    })
+  }
+
+  #requireOpen(): void {
+    if (this.#ended) throw new HoldfastError('argument_invalid', `transaction ${this.transactionId} has ended`)
+  }
+
+  #requireFirstUse(): void {
+    if (this.home.opened?.firstUse !== undefined) throw new CutShort('the idempotency key was used before')
+  }
+
+  #where() {
+    return { transactionId: this.transactionId, shard: this.home.shard.name }
+  }
+}
+
+function touched(part: ShardTransaction, role: TouchedShard['role']) {
+  const { name, historyId, epoch } = part.shard
+  return { shard: name, role, historyId, epoch, placementVersion: Math.max(0, ...part.placements.values()) }
+}

@@ -1,0 +1,92 @@
+import { createHash } from 'node:crypto'
+import { HoldfastError } from '../base/errors.ts'
+import type { ShardName } from '../directory/topology.ts'
+import { ConnectionLost, ServerError } from '../postgres/connection.ts'
+import type { TransactionEnvironment } from './environment.ts'
+import { primaryTarget } from './environment.ts'
+import { touchedShards } from './outcome.ts'
+import { toHoldfastError } from './sql-errors.ts'
+import type { FirstUse } from './transaction-store.ts'
+import * as decisions from './decision-store.ts'
+import type { Committed, TransactRequest } from './transaction.ts'
+
+/**
+ * The second use of a key answers what the first one did. The unique index at home decides which is the first, and a
+ * second use waits for it there; what it then reads counts only behind a barrier.
+ */
+
+/** What a key stands for. Two requests are the same when this is; how their bodies name keys in order is no matter. */
+export function hashRequest(request: TransactRequest): Uint8Array {
+  const { tenant, action, subject, actor } = request
+  const parts = [tenant, action, subject, actor, request.request ?? null]
+  return createHash('sha256').update(canonicalJson(parts)).digest()
+}
+
+/** JSON with the keys of every object in order, so that equal values have equal texts. */
+function canonicalJson(value: unknown): string {
+  return JSON.stringify(value, (_, inner: unknown) =>
+    inner !== null && typeof inner === 'object' && !Array.isArray(inner)
+      ? Object.fromEntries(Object.entries(inner).toSorted(([a], [b]) => (a < b ? -1 : 1)))
+      : inner,
+  )
+}
+
+/**
+ * The value as a later use of the key would get it, and its text. The first use gets that too, so that a value which
+ * JSON changes is noticed at once and not at the first replay.
+ */
+export function keepValue<T>(value: T): { readonly value: T; readonly json: string } {
+  let json: string | undefined
+  try {
+    json = JSON.stringify(value)
+  } catch (error) {
+    throw new HoldfastError(
+      'argument_invalid',
+      'the value of a transaction with an idempotency key must survive JSON',
+      {
+        hint: 'turn bigint into text, and return plain data',
+        cause: error,
+      },
+    )
+  }
+  const kept = json ?? 'null'
+  return { value: JSON.parse(kept) as T, json: kept }
+}
+
+/** The first use's outcome. Throws `idempotency_conflict`, or `node_unavailable` when no barrier passes. */
+export async function replay<T>(
+  environment: TransactionEnvironment,
+  home: ShardName,
+  request: TransactRequest,
+  first: FirstUse,
+): Promise<Committed<T>> {
+  const { transactionId } = first
+  if (!first.sameRequest) {
+    throw new HoldfastError('idempotency_conflict', `key ${request.idempotencyKey} was used for another request`, {
+      hint: 'use a key for one request only',
+      detail: { key: request.idempotencyKey, firstTransactionId: transactionId },
+    })
+  }
+  try {
+    const [outcome] = await environment.pools.flight(
+      primaryTarget(environment, home),
+      [decisions.selectCommit(transactionId)],
+      environment.limits.serviceWithinMs,
+    )
+    const commit = outcome === undefined ? undefined : decisions.readCommit(outcome)
+    if (commit === undefined) throw new Error(`the key of ${transactionId} stands without its commit`)
+    const position = await environment.barriers.pass(home)
+    return {
+      value: first.value as T,
+      transactionId,
+      commitTimestamp: commit.commitTimestamp,
+      shards: touchedShards(environment, transactionId, home, commit, position),
+      replayed: true,
+    }
+  } catch (error) {
+    if (error instanceof ConnectionLost || error instanceof ServerError) {
+      throw toHoldfastError(error, { shard: home, transactionId })
+    }
+    throw error
+  }
+}

@@ -1,0 +1,129 @@
+import { unreachable } from '../base/assert.ts'
+import { HoldfastError } from '../base/errors.ts'
+import type { ShardName, ShardTopology, TransactionId } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import type { Statement, StatementOutcome } from '../postgres/connection.ts'
+import { ConnectionLost } from '../postgres/connection.ts'
+import type { Lsn } from '../postgres/lsn.ts'
+import { judgePrepare } from './acknowledgement.ts'
+import { unsendable } from './caller-statement.ts'
+import type { CommitEvent } from './commit-protocol.ts'
+import type { TransactionEnvironment } from './environment.ts'
+import { formatGid } from './gid.ts'
+import type { ShardTransaction } from './shard-transaction.ts'
+import { unexpectedRows } from './shard-transaction.ts'
+import { toHoldfastError } from './sql-errors.ts'
+import type { BusinessAction } from './transaction-store.ts'
+import * as store from './transaction-store.ts'
+
+/** What the branch says of the transaction that it belongs to. */
+export interface BranchPlan {
+  readonly transactionId: TransactionId
+  readonly business: BusinessAction
+  readonly home: ShardTopology
+  readonly participants: readonly ShardName[]
+  readonly homeClock: Hlc
+}
+
+export interface Vote {
+  readonly event: CommitEvent
+  /** After the prepare, of a yes. */
+  readonly position?: Lsn
+}
+
+/**
+ * Takes one participant's vote, in one flight: the batch, the branch row and PREPARE TRANSACTION, with the opening in
+ * front when nothing was sent before. Never rejects.
+ */
+export async function prepareParticipant(
+  environment: TransactionEnvironment,
+  participant: ShardTransaction,
+  plan: BranchPlan,
+): Promise<Vote> {
+  const { onStep, metrics, clock, limits, region } = environment
+  const { shard } = participant
+  const where = { transactionId: plan.transactionId, shard: shard.name }
+  const started = clock.monotonicMs()
+  try {
+    await onStep('global branch opened', where)
+    const { outcomes, openingFailure } = await participant.last(
+      [
+        ...participant.batch.map(({ statement }) => statement),
+        ...prepareStatements(environment.fleet, shard, participant, plan),
+      ],
+      limits.commitWithinMs,
+      () => onStep('global prepare sent', where),
+    )
+    const vote = toVote(outcomes, openingFailure, participant, where)
+    if (vote.event.kind === 'vote yes') {
+      const labels = { from: region, to: shard.primary.region }
+      metrics.observe('global_txn_prepare_ms', clock.monotonicMs() - started, labels)
+      await onStep('global prepare acknowledged', where)
+    }
+    return vote
+  } catch (error) {
+    const failure = error instanceof TypeError ? unsendable(error) : toHoldfastError(error, where)
+    const mayStand = error instanceof ConnectionLost && error.sent
+    return { event: { kind: mayStand ? 'vote lost' : 'vote no', shard: shard.name, failure } }
+  } finally {
+    participant.release()
+  }
+}
+
+function prepareStatements(
+  fleet: string,
+  shard: ShardTopology,
+  participant: ShardTransaction,
+  { transactionId, business, home, participants, homeClock }: BranchPlan,
+): Statement[] {
+  const gid = formatGid(fleet, { home: home.name, transactionId, participant: shard.name })
+  return [
+    store.checkConstraints,
+    store.becomeGateway,
+    store.prepareBranch({
+      transactionId,
+      gid,
+      home: home.name,
+      homeEpoch: home.epoch,
+      participants,
+      business,
+      placements: participant.placements,
+      homeClock,
+    }),
+    store.prepareTransaction(gid),
+    store.flushedPosition,
+  ]
+}
+
+function toVote(
+  outcomes: readonly StatementOutcome[],
+  openingFailure: HoldfastError | undefined,
+  participant: ShardTransaction,
+  where: { readonly transactionId: TransactionId; readonly shard: ShardName },
+): Vote {
+  const { shard } = where
+  const answer = judgePrepare(outcomes)
+  switch (answer.kind) {
+    case 'yes': {
+      const failure = unexpectedRows(participant.batch, outcomes, shard)
+      if (failure !== undefined) return { event: { kind: 'vote lost', shard, failure } }
+      return { event: { kind: 'vote yes', shard, timestamp: answer.timestamp }, position: answer.position }
+    }
+    case 'may stand': {
+      const failure = aborted(`the prepare on ${shard} is not acknowledged: ${answer.why}`, where)
+      return { event: { kind: 'vote lost', shard, failure } }
+    }
+    case 'no': {
+      const failed = outcomes.find((outcome) => !outcome.ok)
+      const refused = failed === undefined ? aborted(`the prepare on ${shard} answered ROLLBACK`, where) : undefined
+      const failure = openingFailure ?? refused ?? toHoldfastError(failed?.error, where)
+      return { event: { kind: 'vote no', shard, failure } }
+    }
+    default:
+      return unreachable(answer)
+  }
+}
+
+function aborted(message: string, where: { readonly transactionId: TransactionId; readonly shard: ShardName }) {
+  return new HoldfastError('transaction_aborted', message, { detail: { ...where } })
+}

@@ -1,0 +1,126 @@
+import type { FleetNode, ShardName } from '../directory/topology.ts'
+import { Connection, ConnectionLost, ServerError } from '../postgres/connection.ts'
+import type { TransactionEnvironment } from './environment.ts'
+import type { InDoubtBranch, Resolution } from './in-doubt.ts'
+import { listInDoubt, resolveBranch } from './in-doubt.ts'
+
+/**
+ * Settles what coordinators left behind: one resolver a shard, for the branches that are prepared there.
+ *
+ * Every gateway runs one for every shard; a session advisory lock on the shard's primary elects who works. The lock
+ * only saves work: any number of resolvers, coordinators and readers may settle one branch at once, since the record at
+ * home decides and settling is repeatable (S1 to S3).
+ *
+ * A branch survives its participant's failover as it was prepared: the new primary lists it, and the resolver that is
+ * elected there goes on (HZ-X7). A home that does not answer leaves its branches in doubt, for as long as it takes.
+ */
+export interface ResolverOptions {
+  readonly environment: TransactionEnvironment
+  readonly limits?: ResolverLimits
+  /** Called for a branch that only a person can settle, at every scan. */
+  readonly onStuck?: (branch: InDoubtBranch, why: string) => void
+}
+
+export interface ResolverLimits {
+  readonly scanEveryMs: number
+  /** A branch younger than this is left to its coordinator, even when it is decided. */
+  readonly settleAfterMs: number
+  /** A branch without a record for this long is presumed aborted. */
+  readonly abortAfterMs: number
+  readonly electionEveryMs: number
+  readonly resolvedAtOnceMax: number
+}
+
+export const resolverLimitsDefault: ResolverLimits = {
+  scanEveryMs: 250,
+  settleAfterMs: 250,
+  abortAfterMs: 2_000,
+  electionEveryMs: 1_000,
+  resolvedAtOnceMax: 4,
+}
+
+const connectWithinMs = 5_000
+/** Null on a follower: a lock there elects nobody. */
+const electionSql = `select case when not pg_is_in_recovery()
+  then pg_try_advisory_lock(hashtextextended('holdfast.resolver', 0)) end as elected`
+
+export class Resolver {
+  readonly #environment: TransactionEnvironment
+  readonly #limits: ResolverLimits
+  readonly #onStuck: (branch: InDoubtBranch, why: string) => void
+
+  constructor({ environment, limits = resolverLimitsDefault, onStuck = () => {} }: ResolverOptions) {
+    this.#environment = environment
+    this.#limits = limits
+    this.#onStuck = onStuck
+  }
+
+  /** Runs for all shards until the signal is aborted; lost servers are waited for. */
+  async run(signal: AbortSignal): Promise<void> {
+    const shards = [...this.#environment.topology.current().shards.keys()]
+    await Promise.all(shards.map((shard) => this.#runFor(shard, signal)))
+  }
+
+  /** One pass over one shard, whoever is elected: what an operator's `resolve` asks for. Throws when it is silent. */
+  async resolveOnce(shard: ShardName): Promise<{ branch: InDoubtBranch; resolution: Resolution }[]> {
+    return this.#scan(shard)
+  }
+
+  async #runFor(shard: ShardName, signal: AbortSignal): Promise<void> {
+    const { clock, topology } = this.#environment
+    while (!signal.aborted) {
+      try {
+        await this.#serve(shard, signal)
+      } catch (error) {
+        if (signal.aborted) return
+        if (!(error instanceof ConnectionLost || error instanceof ServerError)) throw error
+        await topology.refresh().catch(() => undefined)
+      }
+      await clock.sleep(this.#limits.electionEveryMs, signal).catch(() => undefined)
+    }
+  }
+
+  /** One candidacy: returns when another is elected, or when the primary is another node by now. */
+  async #serve(shard: ShardName, signal: AbortSignal): Promise<void> {
+    const { targetOf, clock, limits } = this.#environment
+    const primary = this.#primary(shard)
+    if (primary === undefined) return
+    const connection = await Connection.connect(targetOf(primary), connectWithinMs)
+    try {
+      const { rows } = await connection.query<{ elected: boolean | null }>(electionSql, [], limits.serviceWithinMs)
+      if (rows[0]?.elected !== true) return
+      while (!signal.aborted && this.#primary(shard)?.id === primary.id) {
+        await this.#scan(shard)
+        await clock.sleep(this.#limits.scanEveryMs, signal)
+        // The lock lives as long as the connection does.
+        await connection.query('select 1', [], limits.serviceWithinMs)
+      }
+    } finally {
+      connection.release()
+    }
+  }
+
+  async #scan(shard: ShardName): Promise<{ branch: InDoubtBranch; resolution: Resolution }[]> {
+    const { metrics, onStep } = this.#environment
+    await onStep('resolver scan', { shard })
+    const all = await listInDoubt(this.#environment, shard)
+    const branches = all.filter(({ ageMs }) => ageMs >= this.#limits.settleAfterMs)
+    metrics.gauge('resolver_queue_depth', branches.length, { shard })
+    metrics.gauge('in_doubt_oldest_age_ms', Math.max(0, ...all.map(({ ageMs }) => ageMs)), { shard })
+    const resolved: { branch: InDoubtBranch; resolution: Resolution }[] = []
+    const queue = branches.values()
+    const work = async () => {
+      for (const branch of queue) {
+        const resolution = await resolveBranch(this.#environment, branch, this.#limits.abortAfterMs)
+        if (resolution.kind === 'needs person') this.#onStuck(branch, resolution.why)
+        resolved.push({ branch, resolution })
+      }
+    }
+    await Promise.all(Array.from({ length: this.#limits.resolvedAtOnceMax }, work))
+    return resolved
+  }
+
+  #primary(shard: ShardName): FleetNode | undefined {
+    return this.#environment.topology.current().shards.get(shard)?.primary
+  }
+}

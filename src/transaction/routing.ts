@@ -1,0 +1,43 @@
+import { present } from '../base/assert.ts'
+import { HoldfastError } from '../base/errors.ts'
+import type { Placement } from '../directory/directory.ts'
+import { tenantHome } from '../directory/directory.ts'
+import type { ShardName, ShardTopology } from '../directory/topology.ts'
+import type { TransactionEnvironment } from './environment.ts'
+import { shardOf } from './environment.ts'
+
+/** What routing refuses before anything is sent. The shard checks all of it again beside the data. */
+
+/** Any domain at home will do: they lie on one shard, and move together (P2). */
+export function homePlacement({ directory }: TransactionEnvironment, tenant: string): Placement {
+  const current = directory.current()
+  const home = current.home(tenant)
+  const domain = current.domains().find((entry) => entry.placement === tenantHome)
+  return current.resolve(tenant, present(domain, `tenant ${tenant} has home ${home} by a domain at home`).name)
+}
+
+export function openShard(environment: TransactionEnvironment, name: ShardName): ShardTopology {
+  const shard = shardOf(environment, name)
+  if (shard.state === 'open') return shard
+  throw new HoldfastError('shard_fenced', `shard ${name} is fenced at epoch ${shard.epoch}`, {
+    hint: 'it is being promoted, restored or moved; try again',
+    detail: { shard: name, epoch: shard.epoch },
+  })
+}
+
+/** Only an outright rejection is known here; whether a statement writes, its shard decides (HF012). */
+export function requireInService({ tenant, domain, service, policyVersion }: Placement): void {
+  if (service !== 'reject') return
+  throw new HoldfastError('tenant_rejected', `domain ${domain} of tenant ${tenant} is out of service`, {
+    hint: 'no legal region can hold its authority now',
+    detail: { tenant, domain, policyVersion },
+  })
+}
+
+export function requireDurable(shard: ShardTopology): void {
+  if (shard.durability === 'quorum') return
+  throw new HoldfastError('durability_insufficient', `shard ${shard.name} has local durability`, {
+    hint: 'give it followers and the durability quorum, or keep the action on one shard',
+    detail: { shard: shard.name },
+  })
+}

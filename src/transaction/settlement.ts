@@ -1,0 +1,114 @@
+import { present } from '../base/assert.ts'
+import type { Epoch } from '../directory/topology.ts'
+import type { StatementOutcome } from '../postgres/connection.ts'
+import { ServerError } from '../postgres/connection.ts'
+import { sqlState } from '../postgres/sqlstate.ts'
+import type { TransactionEnvironment } from './environment.ts'
+import { primaryTarget } from './environment.ts'
+import type { BranchName } from './gid.ts'
+import { formatGid } from './gid.ts'
+import type { Decision } from './decision-store.ts'
+import * as decisions from './decision-store.ts'
+
+/**
+ * Settling one branch at its participant, by a decision that is known and replicated. The coordinator, the resolver
+ * and a reader that pushes all come through here; any number of them may, at once.
+ *
+ *   S1  The participant's clock passes the commit timestamp, and the decision row is written, before the branch is
+ *       committed: whoever sees the branch finds its timestamp, and nothing below it is stamped afterwards.
+ *   S2  `commit prepared` is sent only when both were accepted. A refusal (a home epoch older than one seen, a
+ *       contradicting decision) leaves the branch prepared.
+ *   S3  Success is the branch's row being visible. "Does not exist" may mean that another settled it, that it was never
+ *       prepared, or that somebody rolled it back; only the row tells.
+ */
+export type Settlement =
+  | { readonly kind: 'settled' }
+  /** Another is settling it at this moment. */
+  | { readonly kind: 'busy' }
+  /** Decided as committed, and there is neither a branch nor its row: for a person. */
+  | { readonly kind: 'missing' }
+  /** Decided as aborted, and its row is visible: for a person. */
+  | { readonly kind: 'contradicted' }
+  /** The participant refused the decision or did not answer; the branch is where it was. */
+  | { readonly kind: 'failed'; readonly cause: unknown }
+
+export interface SettleRequest {
+  readonly branch: BranchName
+  /** Of the home that the decision was learnt from. */
+  readonly homeEpoch: Epoch
+  readonly decision: Decision
+}
+
+/** Never rejects. Safe to repeat. */
+export async function settleBranch(environment: TransactionEnvironment, request: SettleRequest): Promise<Settlement> {
+  const { onStep } = environment
+  const { transactionId, participant } = request.branch
+  const where = { transactionId, shard: participant }
+  try {
+    await recordDecision(environment, request)
+    await onStep('global decision row', where)
+    const answer = finishBranch(environment, request)
+    const [sent, finished] = await Promise.allSettled([onStep('global settle sent', where), answer])
+    if (sent.status === 'rejected') throw sent.reason
+    if (finished.status === 'rejected') throw finished.reason
+    if (finished.value.kind === 'settled') await onStep('global settled', where)
+    return finished.value
+  } catch (error) {
+    return { kind: 'failed', cause: error }
+  }
+}
+
+async function recordDecision(environment: TransactionEnvironment, request: SettleRequest): Promise<void> {
+  const { branch, decision, homeEpoch } = request
+  const outcomes = await environment.pools.flight(
+    primaryTarget(environment, branch.participant),
+    [
+      ...(decision.outcome === 'COMMITTED' ? [decisions.observeDecided(decision.commitTimestamp)] : []),
+      decisions.recordDecision(branch.transactionId, decision, branch.home, homeEpoch),
+    ],
+    environment.limits.serviceWithinMs,
+  )
+  for (const outcome of outcomes) if (!outcome.ok) throw outcome.error
+}
+
+async function finishBranch(environment: TransactionEnvironment, request: SettleRequest): Promise<Settlement> {
+  const { branch, decision } = request
+  const gid = formatGid(environment.fleet, branch)
+  const [finished, visible] = await environment.pools.flight(
+    primaryTarget(environment, branch.participant),
+    [
+      decision.outcome === 'COMMITTED' ? decisions.commitPrepared(gid) : decisions.rollbackPrepared(gid),
+      decisions.selectBranchVisible(branch.transactionId),
+    ],
+    environment.limits.serviceWithinMs,
+  )
+  return judgeSettlement(
+    decision.outcome,
+    present(finished, 'the outcome of the settlement'),
+    decisions.readAnswer(present(visible, 'whether the branch is visible')),
+  )
+}
+
+/** S3, as a function of what came back. */
+export function judgeSettlement(
+  outcome: Decision['outcome'],
+  finished: StatementOutcome,
+  branchIsVisible: boolean,
+): Settlement {
+  if (!finished.ok && finished.error.sqlState === sqlState.notInPrerequisiteState) return { kind: 'busy' }
+  if (!finished.ok && finished.error.sqlState !== sqlState.undefinedObject) {
+    return { kind: 'failed', cause: finished.error }
+  }
+  if (outcome === 'COMMITTED') return branchIsVisible ? { kind: 'settled' } : { kind: 'missing' }
+  return branchIsVisible ? { kind: 'contradicted' } : { kind: 'settled' }
+}
+
+/** True for what only a person can put right: a decision that contradicts what is there. */
+export function needsPerson(settlement: Settlement): boolean {
+  if (settlement.kind === 'missing' || settlement.kind === 'contradicted') return true
+  return (
+    settlement.kind === 'failed' &&
+    settlement.cause instanceof ServerError &&
+    settlement.cause.sqlState === sqlState.decisionContradicted
+  )
+}

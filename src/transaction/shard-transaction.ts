@@ -1,0 +1,250 @@
+import { assert, present } from '../base/assert.ts'
+import { HoldfastError } from '../base/errors.ts'
+import type { ShardName, ShardTopology, TransactionId } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import { toHlc } from '../hlc/hlc.ts'
+import type { Connection, Statement, StatementOutcome, StatementResult } from '../postgres/connection.ts'
+import { ConnectionLost } from '../postgres/connection.ts'
+import { unsendable } from './caller-statement.ts'
+import type { TransactionEnvironment } from './environment.ts'
+import { toHoldfastError } from './sql-errors.ts'
+import type { FirstUse } from './transaction-store.ts'
+import * as store from './transaction-store.ts'
+import type { Isolation } from './transaction.ts'
+
+/**
+ * The PostgreSQL transaction of one attempt on one shard: home's own, or a participant's branch.
+ *
+ * The opening (clock, BEGIN, binding, role) travels with whatever is sent first. It is written before the statement
+ * and answered before it; nobody waits in between. A statement that cannot be serialised stops only itself.
+ */
+export interface ShardTransactionOptions {
+  readonly shard: ShardTopology
+  readonly tenant: string
+  readonly transactionId: TransactionId
+  readonly isolation: Isolation
+  /** Of home: the caller's frontier, and the key that it claims. */
+  readonly home: { readonly frontier: Hlc; readonly key: string | null; readonly requestHash: Uint8Array | null } | null
+}
+
+export interface BatchItem {
+  readonly statement: Statement
+  /** How many rows it must affect; undefined for any number. */
+  readonly rows: number | undefined
+}
+
+/** What the opening told. */
+export interface Opening {
+  /** A reading of the shard's clock from before BEGIN; home's only. */
+  readonly clock: Hlc | undefined
+  /** The key was used before: this transaction must not go on. */
+  readonly firstUse: FirstUse | undefined
+}
+
+export interface LastFlight {
+  /** Of an opening that travelled along. A refused look at the clock does not keep the rest from taking place. */
+  readonly openingFailure: HoldfastError | undefined
+  /** Of what was asked for, without the opening. */
+  readonly outcomes: readonly StatementOutcome[]
+}
+
+export class ShardTransaction {
+  readonly shard: ShardTopology
+  /** Domain to version, of what this transaction was routed here by. */
+  readonly placements = new Map<string, number>()
+  readonly batch: BatchItem[] = []
+  readonly #environment: TransactionEnvironment
+  readonly #options: ShardTransactionOptions
+  #connecting: Promise<Connection> | undefined
+  #connection: Connection | undefined
+  #opening: Promise<Opening> | undefined
+  #opened: Opening | undefined
+  #failure: HoldfastError | undefined
+
+  constructor(environment: TransactionEnvironment, options: ShardTransactionOptions) {
+    this.shard = options.shard
+    this.#environment = environment
+    this.#options = options
+  }
+
+  /** Why this transaction can only be rolled back; undefined while it is sound. Asked when nothing is on its way. */
+  get doom(): HoldfastError | undefined {
+    if (this.#connecting === undefined) return undefined
+    if (this.#opened !== undefined && this.#connection?.status === 'open') return undefined
+    return this.#failure ?? this.#fail(new Error(`the transaction is ${this.#connection?.status ?? 'not open'}`))
+  }
+
+  get opened(): Opening | undefined {
+    return this.#opened
+  }
+
+  get isTouched(): boolean {
+    return this.#connecting !== undefined
+  }
+
+  /** The process that serves it, to ask whether it still lives. */
+  get serverProcessId(): number | undefined {
+    return this.#connection?.serverProcessId
+  }
+
+  /** Opens it in a flight of its own, unless it is open or being opened. */
+  async open(): Promise<Opening> {
+    return this.#open(await this.#connect())
+  }
+
+  /** One awaited statement of the caller. Throws a `HoldfastError`, or a `TypeError` for what cannot be sent. */
+  async query(statement: Statement): Promise<StatementResult> {
+    const connection = await this.#connect()
+    const opening = this.#open(connection)
+    const answer = connection.flight([statement], this.#environment.limits.statementWithinMs)
+    const [opened, answered] = await Promise.allSettled([opening, answer])
+    if (opened.status === 'rejected') throw opened.reason
+    if (answered.status === 'rejected') {
+      throw answered.reason instanceof TypeError ? unsendable(answered.reason) : this.#fail(answered.reason)
+    }
+    const outcome = present(answered.value[0], 'one outcome a statement')
+    if (!outcome.ok) throw this.#fail(outcome.error)
+    this.#failure = undefined
+    return outcome
+  }
+
+  /**
+   * The last flight: with the opening in front when nothing was sent before. `onSent` is called when it is written.
+   * Rejects with `ConnectionLost`, or before anything is written with what kept it from being sent.
+   */
+  async last(tail: readonly Statement[], deadlineMs: number, onSent: () => Promise<void>): Promise<LastFlight> {
+    const connection = await this.#connect()
+    if (this.#opening !== undefined) await this.#opening
+    const head = this.#opening === undefined ? this.#openingStatements() : []
+    const answer = connection.flight([...head, ...tail], deadlineMs)
+    const [sent, answered] = await Promise.allSettled([onSent(), answer])
+    if (answered.status === 'rejected') throw answered.reason
+    if (sent.status === 'rejected') throw new ConnectionLost('stopped after it was sent', true, sent.reason)
+    const outcomes = answered.value
+    if (head.length === 0) return { openingFailure: undefined, outcomes }
+    return { openingFailure: this.#openingFailure(outcomes), outcomes: outcomes.slice(head.length) }
+  }
+
+  #openingFailure(outcomes: readonly StatementOutcome[]): HoldfastError | undefined {
+    try {
+      this.#opened = this.#judge(outcomes.slice(0, this.#openingStatements().length))
+      return undefined
+    } catch (error) {
+      return toHoldfastError(error, this.#place())
+    }
+  }
+
+  /** Sends statements inside the opened transaction and waits, in one flight. */
+  async flight(statements: readonly Statement[]): Promise<StatementOutcome[]> {
+    const connection = await this.#connect()
+    await this.#open(connection)
+    return connection.flight(statements, this.#environment.limits.statementWithinMs)
+  }
+
+  /** Ends it without effect, and gives the connection back. Never rejects. */
+  async rollBack(): Promise<void> {
+    try {
+      const connection = await this.#connecting
+      if (connection === undefined) return
+      if (connection.status !== 'closed') {
+        await connection.flight([store.rollback], this.#environment.limits.serviceWithinMs)
+      }
+    } catch {
+      // A connection that is lost rolls back by itself, as soon as the server knows.
+    } finally {
+      this.release()
+    }
+  }
+
+  /** Gives the connection back; one that is inside a transaction is closed. */
+  release(): void {
+    this.#connection?.release()
+  }
+
+  /** The failure of an outcome or a lost connection, in the caller's terms; the first is kept as the doom. */
+  #fail(error: unknown): HoldfastError {
+    const failure = toHoldfastError(error, this.#place())
+    this.#failure ??= failure
+    return failure
+  }
+
+  #connect(): Promise<Connection> {
+    this.#connecting ??= this.#reserve()
+    return this.#connecting
+  }
+
+  async #reserve(): Promise<Connection> {
+    const { pools, targetOf } = this.#environment
+    try {
+      this.#connection = await pools.reserve(targetOf(this.shard.primary))
+      return this.#connection
+    } catch (error) {
+      throw this.#fail(error)
+    }
+  }
+
+  #open(connection: Connection): Promise<Opening> {
+    this.#opening ??= this.#sendOpening(connection)
+    return this.#opening
+  }
+
+  async #sendOpening(connection: Connection): Promise<Opening> {
+    let outcomes: StatementOutcome[]
+    try {
+      outcomes = await connection.flight(this.#openingStatements(), this.#environment.limits.statementWithinMs)
+    } catch (error) {
+      throw this.#fail(error)
+    }
+    this.#opened = this.#judge(outcomes)
+    return this.#opened
+  }
+
+  #openingStatements(): Statement[] {
+    const { home, tenant, transactionId, isolation, shard } = this.#options
+    return [
+      ...(home === null ? [] : [store.approachClock(home.frontier)]),
+      store.begin(isolation),
+      store.open({
+        tenant,
+        transactionId,
+        epoch: shard.epoch,
+        key: home?.key ?? null,
+        requestHash: home?.requestHash ?? null,
+      }),
+      store.becomeApplication,
+    ]
+  }
+
+  #judge(outcomes: readonly StatementOutcome[]): Opening {
+    for (const outcome of outcomes) if (!outcome.ok) throw this.#fail(outcome.error)
+    const [open, role] = outcomes.slice(-2)
+    assert(role?.ok && role.tag === 'SET', 'the role is the last of the opening')
+    const clock = this.#options.home === null ? undefined : outcomes[0]
+    return {
+      clock: clock === undefined ? undefined : toHlc(BigInt(String(store.rowsOf<{ clock: string }>(clock)[0]?.clock))),
+      firstUse: store.firstUse(present(open, 'the outcome of the opening')),
+    }
+  }
+
+  #place() {
+    return { shard: this.shard.name, transactionId: this.#options.transactionId }
+  }
+}
+
+/** A row count that the caller demanded and did not get. */
+export function unexpectedRows(
+  batch: readonly BatchItem[],
+  outcomes: readonly StatementOutcome[],
+  shard: ShardName,
+): HoldfastError | undefined {
+  for (const [index, { rows }] of batch.entries()) {
+    const outcome = outcomes[index]
+    if (rows === undefined || outcome === undefined || !outcome.ok || outcome.rowCount === rows) continue
+    return new HoldfastError(
+      'transaction_refused',
+      `statement ${index + 1} of the batch on ${shard} affected ${outcome.rowCount} rows, not ${rows}`,
+      { detail: { shard, statement: index + 1, rows: outcome.rowCount, expected: rows } },
+    )
+  }
+  return undefined
+}

@@ -1,0 +1,168 @@
+import { present } from '../base/assert.ts'
+import type { Epoch, ShardName, TransactionId } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import { toHlc } from '../hlc/hlc.ts'
+import type { Row, Statement, StatementOutcome } from '../postgres/connection.ts'
+import { accepted } from '../postgres/connection.ts'
+import type { Lsn } from '../postgres/lsn.ts'
+import { parseLsn } from '../postgres/lsn.ts'
+import type { Isolation } from './transaction.ts'
+
+/** Every statement that a transaction sends on its own behalf, one name each, and how its answer is read. */
+
+/** Placements of one shard that a transaction was routed by: domain to version. */
+export type RoutedPlacements = ReadonlyMap<string, number>
+
+export interface BusinessAction {
+  readonly tenant: string
+  readonly action: string
+  readonly subject: string
+  readonly actor: string
+}
+
+/**
+ * Moves home's clock past the caller's frontier, wakes it when it stood still, and reads it. Sent before BEGIN, in
+ * autocommit. An active shard's clock is kept at wall time by its keeper; 50 ms behind means that nobody does yet.
+ */
+export function approachClock(frontier: Hlc): Statement {
+  return {
+    text: `select greatest(holdfast.observe($1::bigint), case
+             when c.last_value < holdfast.wall_hlc() - (50::bigint << 16) then holdfast.tick() else c.last_value
+           end)::text as clock from holdfast.hlc c`,
+    values: [frontier],
+  }
+}
+
+/** DEFERRABLE means nothing to a writing transaction; the opening takes it as proof that this BEGIN took place. */
+export function begin(isolation: Isolation): Statement {
+  return { text: `begin isolation level ${isolation}, read write, deferrable` }
+}
+
+export function open(args: {
+  readonly tenant: string
+  readonly transactionId: TransactionId
+  readonly epoch: Epoch
+  readonly key: string | null
+  readonly requestHash: Uint8Array | null
+}): Statement {
+  return {
+    text: 'select first_transaction, same_request, value from holdfast.open($1, $2, $3, $4, $5)',
+    values: [args.tenant, args.transactionId, args.epoch, args.key, args.requestHash],
+  }
+}
+
+export interface FirstUse {
+  readonly transactionId: TransactionId
+  readonly sameRequest: boolean
+  readonly value: unknown
+}
+
+/** What the opening says of the idempotency key: undefined when this transaction is its first use. */
+export function firstUse(outcome: StatementOutcome): FirstUse | undefined {
+  const [row] = rowsOf<{ first_transaction: TransactionId; same_request: boolean; value: unknown }>(outcome)
+  if (row === undefined) return undefined
+  return { transactionId: row.first_transaction, sameRequest: row.same_request, value: row.value }
+}
+
+export const becomeApplication: Statement = { text: 'set local role holdfast_app' }
+export const checkConstraints: Statement = { text: 'set constraints all immediate' }
+export const becomeGateway: Statement = { text: 'reset role' }
+export const commit: Statement = { text: 'commit' }
+export const rollback: Statement = { text: 'rollback' }
+export const flushedPosition: Statement = { text: 'select pg_current_wal_flush_lsn()::text as position' }
+
+export function readPosition(outcome: StatementOutcome): Lsn {
+  return parseLsn(oneRow<{ position: string }>(outcome).position)
+}
+
+export interface OutboxEvent {
+  readonly id: string
+  readonly name: string
+  readonly payload: unknown
+}
+
+export function stamp(args: {
+  readonly transactionId: TransactionId
+  readonly business: BusinessAction
+  readonly placements: RoutedPlacements
+  readonly participants: readonly ShardName[]
+  readonly after: Hlc
+  /** JSON text, or null for no value. */
+  readonly value: string | null
+  /** JSON text of a list of `OutboxEvent`. */
+  readonly events: string
+}): Statement {
+  const { transactionId, business, placements, participants, after, value, events } = args
+  return {
+    text: 'select holdfast.stamp($1, $2, $3, $4, $5, $6, $7, $8, $9)::text as stamp',
+    values: [
+      transactionId,
+      business.action,
+      business.subject,
+      business.actor,
+      jsonOf(placements),
+      participants,
+      after,
+      value,
+      events,
+    ],
+  }
+}
+
+export function readStamp(outcome: StatementOutcome): Hlc {
+  return toHlc(BigInt(oneRow<{ stamp: string }>(outcome).stamp))
+}
+
+export function prepareBranch(args: {
+  readonly transactionId: TransactionId
+  readonly gid: string
+  readonly home: ShardName
+  readonly homeEpoch: Epoch
+  readonly participants: readonly ShardName[]
+  readonly business: BusinessAction
+  readonly placements: RoutedPlacements
+  readonly homeClock: Hlc
+}): Statement {
+  const { business } = args
+  return {
+    text: 'select holdfast.prepare_branch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)::text as stamp',
+    values: [
+      args.transactionId,
+      args.gid,
+      args.home,
+      args.homeEpoch,
+      args.participants,
+      business.action,
+      business.subject,
+      business.actor,
+      jsonOf(args.placements),
+      args.homeClock,
+    ],
+  }
+}
+
+/** A gid is made by `formatGid` of checked names; a quotation mark cannot be in it, and is doubled all the same. */
+export function prepareTransaction(gid: string): Statement {
+  return { text: `prepare transaction ${literal(gid)}` }
+}
+
+/** Moves a clock past a prepare timestamp; refused beyond the offset. In autocommit. */
+export function observe(timestamp: Hlc): Statement {
+  return { text: 'select holdfast.observe($1::bigint)::text as clock', values: [timestamp] }
+}
+
+export function rowsOf<R>(outcome: StatementOutcome): R[] {
+  return accepted(outcome).rows as (Row & R)[]
+}
+
+export function oneRow<R>(outcome: StatementOutcome): R {
+  return present(rowsOf<R>(outcome)[0], 'the statement answers one row')
+}
+
+function jsonOf(placements: RoutedPlacements): string {
+  return JSON.stringify(Object.fromEntries(placements))
+}
+
+export function literal(text: string): string {
+  return `'${text.replaceAll("'", "''")}'`
+}
