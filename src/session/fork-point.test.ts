@@ -40,9 +40,18 @@ describe('after a promotion that forked at position 100', () => {
   })
 
   test('S11: past the fork an id that is not there is told as lost, with its name', () => {
-    const verdict = judge(wrote(150, { lastTransactionIds: [w1, w2] }), { histories, visible: new Set([w2]) })
+    const closedTimestamp = hlc(1_000)
+    const both = wrote(150, { lastTransactionIds: [w1, w2] })
+    const verdict = judge(both, { histories, closedTimestamp, visible: new Set([w2]) })
     expect(verdict).toMatchObject({ kind: 'write_lost', transactionIds: [w1], current: { epoch: 2 } })
     expect(remedyFor(verdict)).toBe('refuse')
+  })
+
+  test('S11: it is told only once its timestamp is closed, since its settlement may come again', () => {
+    const closedTimestamp = hlc(999)
+    const waits = { kind: 'behind', missing: { what: 'transactions', transactionIds: [w1] } }
+    expect(judge(wrote(150), { histories, closedTimestamp })).toEqual(waits)
+    expect(judge(wrote(150, { idsSuffice: false }), { histories, closedTimestamp })).toEqual(waits)
   })
 
   test('HZ-T3: the closed timestamp of the new history does not prove a lost write', () => {
@@ -65,7 +74,7 @@ describe('after a promotion that forked at position 100', () => {
   test('S11: so is one that has read past the fork after a write that survived', () => {
     const both = wrote(150, { idsSuffice: false })
     expect(judge(both, { histories, visible: new Set([w1]) }).kind).toBe('history_changed')
-    expect(judge(both, { histories }).kind).toBe('write_lost')
+    expect(judge(both, { histories, closedTimestamp: hlc(1_000) }).kind).toBe('write_lost')
   })
 
   test('S9: a new primary shows everything up to the fork, so nothing waits for its closed timestamp', () => {
@@ -134,7 +143,9 @@ describe('lines of histories', () => {
     ]
     const onTheLimb = { ...wrote(5), historyId: historyNumber(2), epoch: 2 as Epoch }
     expect(judge(onTheLimb, { histories: restored, visible: new Set([w1]) }).kind).toBe('proven')
-    expect(judge(onTheLimb, { histories: restored, visible: new Set([other]) }).kind).toBe('write_lost')
+    expect(judge(onTheLimb, { histories: restored, visible: new Set([other]), closedTimestamp: hlc(1_000) }).kind).toBe(
+      'write_lost',
+    )
     const readThere = { ...onTheLimb, lastTransactionIds: [], idsSuffice: false }
     expect(judge(readThere, { histories: restored }).kind).toBe('history_changed')
   })
@@ -143,7 +154,12 @@ describe('lines of histories', () => {
     const histories = historyLine({ at: 100 })
     const now = demand(2, 140, { lastTransactionIds: [w2], idsSuffice: true })
     const at = (visible: (typeof w1)[]) =>
-      judge([now, wrote(150)], { histories, replayedBefore: before(140), visible: new Set(visible) }).kind
+      judge([now, wrote(150)], {
+        histories,
+        replayedBefore: before(140),
+        visible: new Set(visible),
+        closedTimestamp: hlc(1_000),
+      }).kind
     expect([at([w1, w2]), at([w2])]).toEqual(['proven', 'write_lost'])
   })
 

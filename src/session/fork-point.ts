@@ -11,7 +11,8 @@ import { transactionIdsOf } from './frontier.ts'
  * A promotion or a cutover opens a new history that shares the log of its parent up to the fork point and nothing
  * after it. A demand at or before the fork is part of the new history. A demand past it can only be judged by its
  * transaction ids: a position of the old log means nothing on the new one, and the closed timestamp of the new history
- * passes the timestamp of a lost write like that of any other (HZ-T3). So here a branch is proven by its row alone.
+ * passes the timestamp of a lost write like that of any other (HZ-T3). So here a branch is proven by its row alone, and
+ * the closed timestamp tells the opposite: what it has passed and is not there is lost.
  */
 
 /** A row of `holdfast.history`. */
@@ -26,7 +27,10 @@ export interface HistoryFork {
   readonly parent: HistoryId
   /** Every record that ends at or before this position of the parent is part of the new history. */
   readonly lsn: Lsn
-  /** The transactions of the parent that a cutover left out on purpose. */
+  /**
+   * The transactions that a cutover left out on purpose, those included that cutovers left out whose histories it went
+   * back behind.
+   */
   readonly leftOut: readonly TransactionId[]
 }
 
@@ -86,8 +90,15 @@ export function standingOf(history: HistoryFrontier, rows: readonly HistoryRow[]
   return later.length === 0 ? { kind: 'unknown' } : { kind: 'older', later, crossed: later }
 }
 
-/** What is to be told about a demand, or `undefined` when it is honoured as far as its history goes. */
-export function judgeHistory(history: HistoryFrontier, shown: ShownBySnapshot): ForkVerdict | undefined {
+/**
+ * What is to be told about a demand, or `undefined` when it is honoured as far as its history goes. `timestamp` is the
+ * frontier's.
+ */
+export function judgeHistory(
+  history: HistoryFrontier,
+  timestamp: Hlc,
+  shown: ShownBySnapshot,
+): ForkVerdict | undefined {
   const standing = standingOf(history, shown.histories)
   const current = refOf(currentHistory(shown.histories))
   const demanded = refOf(history)
@@ -100,21 +111,31 @@ export function judgeHistory(history: HistoryFrontier, shown: ShownBySnapshot): 
   // A left-out branch may have been prepared before the fork, so own ids are asked about on either side of it.
   if (rewritten || own.length > 0) return { kind: 'history_rewritten', leftOut: [...leftOut], own, current }
 
-  const lost = lostIds(history, shown)
+  const { lost, awaited } = idsNotShown(history, timestamp, shown)
   if (lost.length > 0) return { kind: 'write_lost', transactionIds: lost, current }
+  // First it must be known whether there is a name to tell.
+  if (awaited.length > 0) return undefined
 
   const readPastFork = standing.crossed.length > 0 && !history.idsSuffice
   return readPastFork || history.pendingForgotten ? { kind: 'history_changed', demanded, current } : undefined
 }
 
 /**
- * A commit is lost when its row is not there. A branch may still be prepared here, waiting for its decision: it is lost
- * when the closed timestamp has passed it and its row is not there.
+ * Own ids of an older history that a snapshot does not show. They are lost once everything up to their timestamp is
+ * closed, and awaited until then: the branch may still be prepared here, with its settlement cut off by the fork, and
+ * a cutover may still be redoing what it keeps.
  */
-function lostIds(history: HistoryFrontier, { visible, closedTimestamp }: ShownBySnapshot): TransactionId[] {
-  const branches = history.pending.filter((branch) => branch.timestamp <= closedTimestamp)
-  const due = [...history.lastTransactionIds, ...branches.map((branch) => branch.transactionId)]
-  return [...new Set(due)].filter((id) => !visible.has(id))
+export function idsNotShown(
+  history: HistoryFrontier,
+  timestamp: Hlc,
+  { visible, closedTimestamp }: ShownBySnapshot,
+): { readonly lost: readonly TransactionId[]; readonly awaited: readonly TransactionId[] } {
+  const lastIds = history.lastTransactionIds.map((transactionId) => ({ transactionId, timestamp }))
+  const absent = [...lastIds, ...history.pending].filter((own) => !visible.has(own.transactionId))
+  const idsOf = (due: boolean) =>
+    absent.filter((own) => own.timestamp <= closedTimestamp === due).map((own) => own.transactionId)
+  const lost = [...new Set(idsOf(true))]
+  return { lost, awaited: [...new Set(idsOf(false))].filter((id) => !lost.includes(id)) }
 }
 
 /** The current history and those it descends from, newest first. */

@@ -4,7 +4,7 @@ import type { Hlc } from '../hlc/hlc.ts'
 import { wallMsOfHlc } from '../hlc/hlc.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import type { ForkVerdict, ShownBySnapshot } from './fork-point.ts'
-import { currentHistory, judgeHistory, refOf, standingOf } from './fork-point.ts'
+import { currentHistory, idsNotShown, judgeHistory, refOf, standingOf } from './fork-point.ts'
 import type { Frontier, HistoryFrontier } from './frontier.ts'
 import { transactionIdsOf } from './frontier.ts'
 import type { LsnBeforeSnapshot } from './session.ts'
@@ -66,7 +66,7 @@ export function decide(requirement: Requirement, evidence: NodeEvidence): Verdic
     checkHistories(requirement, evidence) ??
     checkPlacement(requirement, evidence) ??
     checkPositions(requirement, evidence) ??
-    checkBranches(requirement, evidence) ??
+    checkTransactions(requirement, evidence) ??
     checkClosed(requirement, evidence) ?? { kind: 'proven' }
   )
 }
@@ -81,14 +81,17 @@ const tellFirst: readonly ForkVerdict['kind'][] = [
 
 function checkHistories({ frontier, shard }: Requirement, evidence: NodeEvidence): Verdict | undefined {
   const demands = demandsOn(frontier, shard)
-  const verdicts = demands.map((history) => judgeHistory(history, evidence)).filter((verdict) => verdict !== undefined)
+  const current = refOf(currentHistory(evidence.histories))
+  const verdicts = demands
+    .map((history) => judgeHistory(history, frontier.timestamp, evidence))
+    .filter((verdict) => verdict !== undefined)
   for (const kind of tellFirst) {
     const found = verdicts.find((verdict) => verdict.kind === kind)
     if (found !== undefined) return found
   }
   const oldest = demands.at(-1)
   if (oldest === undefined || frontier.shards.get(shard)?.historiesForgotten !== true) return undefined
-  return { kind: 'history_changed', demanded: refOf(oldest), current: refOf(currentHistory(evidence.histories)) }
+  return { kind: 'history_changed', demanded: refOf(oldest), current }
 }
 
 function checkPlacement({ routedPlacementVersion: routed }: Requirement, evidence: NodeEvidence): Verdict | undefined {
@@ -114,12 +117,11 @@ function checkPositions({ frontier, shard }: Requirement, evidence: NodeEvidence
   return undefined
 }
 
-function checkBranches({ frontier, shard }: Requirement, evidence: NodeEvidence): Verdict | undefined {
+function checkTransactions({ frontier, shard }: Requirement, evidence: NodeEvidence): Verdict | undefined {
   const missing = demandsOn(frontier, shard).flatMap((history) => {
-    const closed = isCurrent(history, evidence) ? evidence.closedTimestamp : undefined
+    if (!isCurrent(history, evidence)) return idsNotShown(history, frontier.timestamp, evidence).awaited
     return history.pending
-      .filter((branch) => !evidence.visible.has(branch.transactionId))
-      .filter((branch) => closed === undefined || branch.timestamp > closed)
+      .filter((branch) => !evidence.visible.has(branch.transactionId) && branch.timestamp > evidence.closedTimestamp)
       .map((branch) => branch.transactionId)
   })
   if (missing.length === 0) return undefined

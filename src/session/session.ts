@@ -49,8 +49,8 @@ import { joinHistories, joinSameHistory, laterOf, pendingMax, transactionIdsOf }
  * HAZARD: S3 over positions holds when commits that readers can see are flushed. A break-glass write with
  * `synchronous_commit = off` is visible on the primary before that, and no position covers it yet.
  *
- * HAZARD: the history row of a cutover is the last thing it writes. A follower that shows the row must show every
- * transaction that was kept, else it would call a kept transaction lost.
+ * HAZARD: a new history writes its row first, before anything is redone on it. Were the row last, a later restore to a
+ * point in between would have the grandparent's name and the parent's positions.
  */
 
 /** The header that carries the token, both ways. */

@@ -62,7 +62,9 @@ describe('round trip', () => {
   })
 
   test('the format of version 1 stays as it is', () => {
-    expect(token).toMatchInlineSnapshot(`"AQEB6iyRxgBEpQEaac4-IAIZDhADGQPoBFggelweAEsdTD6fAAAAAAAAAQGWfwAAAHAAgAAAAAAAAAEFgYYasQqBugEBRRazdNhICQCaXGd170_KProskzafpZDa"`)
+    expect(token).toMatchInlineSnapshot(
+      `"AQEB6iyRxgBEpQEaac4-IAIZDhADGQPoBFggelweAEsdTD6fAAAAAAAAAQGWfwAAAHAAgAAAAAAAAAEFgYYasQqBugEBRRazdNhICQCaXGd170_KProskzafpZDa"`,
+    )
   })
 
   test('an empty frontier is a token too', () => {
