@@ -8,7 +8,9 @@ import { LinkMeter } from './link-meter.ts'
  * server sends a piece, `<` the oldest piece reaches the client. Spaces do not count.
  */
 function roundTrips(script: string, meter = new LinkMeter()): number {
-  play(script, meter.connect())
+  const connection = meter.connect()
+  connection.opened('')
+  play(script, connection)
   return meter.counters().roundTrips
 }
 
@@ -77,6 +79,18 @@ test('connections are summed, each by itself', () => {
   roundTrips('c>s< c>s<', meter)
   roundTrips('c>s<', meter)
   expect(meter.counters()).toEqual({ connections: 2, roundTrips: 3, bytesTo: 3, bytesFrom: 3 })
+})
+
+test('connections are counted by the names that they gave', () => {
+  const meter = new LinkMeter()
+  for (const name of ['gateway', 'resolver', 'gateway']) {
+    const connection = meter.connect()
+    connection.opened(name)
+    play('c>s<', connection)
+  }
+  expect(meter.byApplication().get('gateway')).toEqual({ connections: 2, roundTrips: 2, bytesTo: 2, bytesFrom: 2 })
+  expect(meter.byApplication().get('resolver')?.roundTrips).toBe(1)
+  expect(meter.counters().roundTrips).toBe(3)
 })
 
 test('a reset does not count again what was under way', () => {

@@ -15,7 +15,7 @@
  * Counts are exact when the delay is longer than a client takes to write a flight.
  */
 export interface LinkCounters {
-  /** Connections accepted. */
+  /** Connections that said something. */
   readonly connections: number
   readonly roundTrips: number
   /** Bytes that entered the link from clients. */
@@ -24,50 +24,55 @@ export interface LinkCounters {
   readonly bytesFrom: number
 }
 
-/** The sum over all connections of a link since the last reset. */
+/** The sums over all connections of a link since the last reset. */
 export class LinkMeter {
-  #counters: LinkCounters = zero
+  readonly #counters = new Map<string, LinkCounters>()
 
   counters(): LinkCounters {
-    return this.#counters
+    return [...this.#counters.values()].reduce(sumOf, nothingCrossed)
+  }
+
+  /** Each by the name that its connections gave. */
+  byApplication(): ReadonlyMap<string, LinkCounters> {
+    return new Map(this.#counters)
   }
 
   /** Round trips under way are not counted again when their answer comes. */
   reset(): void {
-    this.#counters = zero
+    this.#counters.clear()
   }
 
   connect(): ConnectionMeter {
-    this.#add({ connections: 1 })
-    return new ConnectionMeter((counted) => this.#add(counted))
+    return new ConnectionMeter((application, counted) => this.#add(application, counted))
   }
 
-  #add(counted: Partial<LinkCounters>): void {
-    const { connections, roundTrips, bytesTo, bytesFrom } = this.#counters
-    this.#counters = {
-      connections: connections + (counted.connections ?? 0),
-      roundTrips: roundTrips + (counted.roundTrips ?? 0),
-      bytesTo: bytesTo + (counted.bytesTo ?? 0),
-      bytesFrom: bytesFrom + (counted.bytesFrom ?? 0),
-    }
+  #add(application: string, counted: Partial<LinkCounters>): void {
+    this.#counters.set(application, sumOf(this.#counters.get(application) ?? nothingCrossed, { ...nothingCrossed, ...counted }))
   }
 }
 
 /** The levels of one connection. The link gives each piece the level it entered with back at its delivery. */
 export class ConnectionMeter {
-  readonly #count: (counted: Partial<LinkCounters>) => void
+  readonly #count: (application: string, counted: Partial<LinkCounters>) => void
+  #application = ''
   #sentByClient = 0
   #atServer = 0
   #atClient = 0
 
-  constructor(count: (counted: Partial<LinkCounters>) => void) {
+  constructor(count: (application: string, counted: Partial<LinkCounters>) => void) {
     this.#count = count
+  }
+
+  /** The first bytes of the client are about to enter. What crosses from now on is counted under this name. */
+  opened(application: string): void {
+    this.#application = application
+    this.#add({ connections: 1 })
   }
 
   /** Bytes entered the link from the client. Gives their level. */
   clientSent(bytes: number): number {
     const level = this.#atClient + 1
-    this.#count({ bytesTo: bytes, roundTrips: level > this.#sentByClient ? 1 : 0 })
+    this.#add({ bytesTo: bytes, roundTrips: level > this.#sentByClient ? 1 : 0 })
     this.#sentByClient = level
     return level
   }
@@ -83,8 +88,21 @@ export class ConnectionMeter {
 
   clientReceived(level: number, bytes: number): void {
     this.#atClient = level
-    this.#count({ bytesFrom: bytes })
+    this.#add({ bytesFrom: bytes })
+  }
+
+  #add(counted: Partial<LinkCounters>): void {
+    this.#count(this.#application, counted)
   }
 }
 
-const zero: LinkCounters = { connections: 0, roundTrips: 0, bytesTo: 0, bytesFrom: 0 }
+export const nothingCrossed: LinkCounters = { connections: 0, roundTrips: 0, bytesTo: 0, bytesFrom: 0 }
+
+export function sumOf(a: LinkCounters, b: LinkCounters): LinkCounters {
+  return {
+    connections: a.connections + b.connections,
+    roundTrips: a.roundTrips + b.roundTrips,
+    bytesTo: a.bytesTo + b.bytesTo,
+    bytesFrom: a.bytesFrom + b.bytesFrom,
+  }
+}

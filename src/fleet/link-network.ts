@@ -7,7 +7,7 @@ import { giveTo } from '../postgres/server/data-directory.ts'
 import type { ServerUser } from '../postgres/server/server-user.ts'
 import type { Link, LinkDirection } from './links.ts'
 import { openLink } from './links.ts'
-import type { LinkCounters } from './link-meter.ts'
+import { type LinkCounters, sumOf, nothingCrossed } from './link-meter.ts'
 
 /** The links of an embedded fleet: from every region to every node of another one, for clients and for replication apart. */
 
@@ -40,6 +40,8 @@ export interface LinkCount extends LinkCounters {
   readonly from: RegionName
   readonly to: RegionName
   readonly kind: LinkKind
+  /** The `application_name` of the connections: a gateway, one of its services, a follower. */
+  readonly application: string
 }
 
 export class LinkNetwork {
@@ -66,22 +68,14 @@ export class LinkNetwork {
     return this.#hostOf(from, folder, 'replication')
   }
 
-  /** What went through the links of a kind since the last reset, by pair of regions. */
+  /** What went through the links since the last reset, by pair of regions, kind, and who connected. */
   counts(): LinkCount[] {
     const sums = new Map<string, LinkCount>()
     for (const { from, to, kind, link } of this.#links.values()) {
-      const key = `${from} ${to} ${kind}`
-      const known = sums.get(key)
-      const counters = link.counters()
-      sums.set(key, {
-        from,
-        to,
-        kind,
-        connections: (known?.connections ?? 0) + counters.connections,
-        roundTrips: (known?.roundTrips ?? 0) + counters.roundTrips,
-        bytesTo: (known?.bytesTo ?? 0) + counters.bytesTo,
-        bytesFrom: (known?.bytesFrom ?? 0) + counters.bytesFrom,
-      })
+      for (const [application, counters] of link.countersByApplication()) {
+        const key = JSON.stringify([from, to, kind, application])
+        sums.set(key, { from, to, kind, application, ...sumOf(sums.get(key) ?? nothingCrossed, counters) })
+      }
     }
     return [...sums.values()]
   }

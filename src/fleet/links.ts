@@ -5,6 +5,7 @@ import type { RegionName } from '../directory/topology.ts'
 import { DelayLine } from './delay-line.ts'
 import type { ConnectionMeter, LinkCounters } from './link-meter.ts'
 import { LinkMeter } from './link-meter.ts'
+import { applicationNameOf } from './startup-message.ts'
 
 /**
  * A link stands for the network between two regions of an embedded fleet: a Unix socket that leads to a node's
@@ -93,6 +94,11 @@ export class Link {
     return this.#meter.counters()
   }
 
+  /** By the `application_name` of the connections. */
+  countersByApplication(): ReadonlyMap<string, LinkCounters> {
+    return this.#meter.byApplication()
+  }
+
   resetCounters(): void {
     this.#meter.reset()
   }
@@ -176,6 +182,7 @@ class Crossing {
   open(): void {
     const client = this.#client
     this.#to.put({ kind: 'open' })
+    client.once('data', (bytes) => this.#meter.opened(applicationNameOf(bytes)))
     client.on('data', (bytes) => {
       this.#toBytes += bytes.length
       if (this.#toBytes >= underWayBytesMax) client.pause()

@@ -17,6 +17,8 @@ export interface PoolLimits {
   readonly idleMs: number
 }
 
+type Purpose = 'transaction' | 'service'
+
 export const poolLimitsDefault: PoolLimits = {
   transactionConnectionsMax: 24,
   serviceConnectionsMax: 6,
@@ -73,7 +75,7 @@ export class ConnectionPools {
     await Promise.all(ended)
   }
 
-  async #take(target: ConnectionTarget, purpose: string, max: number): Promise<Connection> {
+  async #take(target: ConnectionTarget, purpose: Purpose, max: number): Promise<Connection> {
     if (this.#closed) throw connectFailure(new Error('the pools are closed'), target)
     try {
       const client = await this.#pool(target, purpose, max).connect()
@@ -86,11 +88,11 @@ export class ConnectionPools {
     }
   }
 
-  #pool(target: ConnectionTarget, purpose: string, max: number): pg.Pool {
+  #pool(target: ConnectionTarget, purpose: Purpose, max: number): pg.Pool {
     const key = keyOf(target, purpose)
     const known = this.#pools.get(key)
     if (known !== undefined) return known
-    const config = clientConfig(target, this.#limits.connectWithinMs)
+    const config = clientConfig({ ...target, applicationName: nameFor(target, purpose) }, this.#limits.connectWithinMs)
     const pool = new pg.Pool({ ...config, max, idleTimeoutMillis: this.#limits.idleMs })
     pool.on('error', discardIdleError)
     this.#pools.set(key, pool)
@@ -98,7 +100,12 @@ export class ConnectionPools {
   }
 }
 
-function keyOf(target: ConnectionTarget, purpose: string): string {
+/** What belongs to nobody's transaction says so: on the server's list of sessions, and where round trips are counted. */
+function nameFor({ applicationName }: ConnectionTarget, purpose: Purpose): string {
+  return purpose === 'transaction' ? applicationName : `${applicationName} service`
+}
+
+function keyOf(target: ConnectionTarget, purpose: Purpose): string {
   return JSON.stringify([target.host, target.port, target.user, target.database, purpose])
 }
 
