@@ -117,7 +117,8 @@ export class DatabaseShards {
     this.#topology = topology
   }
 
-  static async open(): Promise<DatabaseShards> {
+  /** On databases of the shared server, or of a server of the test's own. */
+  static async open(makeDatabase: () => Promise<FreshDatabase> = freshDatabase): Promise<DatabaseShards> {
     const databases = new Map<ShardName, FreshDatabase>()
     const shards = new Map<ShardName, ShardTopology>()
     const regions = new Map([
@@ -125,7 +126,7 @@ export class DatabaseShards {
       ['us-east', 'US'],
     ] as [RegionName, Jurisdiction][])
     for (const name of [home, treasury, scratch]) {
-      const database = await freshDatabase()
+      const database = await makeDatabase()
       databases.set(name, database)
       const { host, port } = database.target()
       const durability: Durability = name === scratch ? 'local' : 'quorum'

@@ -1,0 +1,162 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import type { TestGateway } from '../../test/support/database-shards.ts'
+import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
+import { HoldfastError } from '../base/errors.ts'
+import { newRandomUuid } from '../base/random.ts'
+import { Connection } from '../postgres/connection.ts'
+import type { TransactRequest } from './transaction.ts'
+import { transact } from './transaction.ts'
+
+let shards: DatabaseShards
+let gateway: TestGateway
+
+beforeAll(async () => {
+  shards = await DatabaseShards.open()
+  gateway = await shards.gateway()
+})
+
+afterAll(async () => {
+  await gateway.close()
+  await shards.close()
+})
+
+const newName = () => newRandomUuid().slice(0, 12)
+const request = (subject: string, key: string, more: Partial<TransactRequest> = {}): TransactRequest => ({
+  tenant,
+  action: 'payroll.approve',
+  subject,
+  actor: 'manager@globex.example',
+  idempotencyKey: key,
+  ...more,
+})
+
+function approve(on: TestGateway, run: string, key: string) {
+  return transact(on.environment, request(run, key), async (tx) => {
+    const { rowCount } = await tx.query(
+      'payroll',
+      "update runs set status = 'approved' where id = $1 and status = 'draft'",
+      [run],
+    )
+    if (rowCount !== 1) throw new HoldfastError('transaction_refused', `run ${run} is not a draft`)
+    tx.batch('treasury', [['insert into holds (tenant, run, cents) values ($1, $2, 10)', [tenant, run], { rows: 1 }]])
+    tx.emit('payroll.approved', { run })
+    return { run, cents: 10 }
+  })
+}
+
+const draft = (run: string) =>
+  shards.rows(home, "insert into runs (tenant, id, status, cents) values ($1, $2, 'draft', 10)", [tenant, run])
+const holdsOf = (run: string) => shards.rows(treasury, 'select from holds where run = $1', [run])
+
+describe('an idempotency key', () => {
+  test('T7: answers a second use with the first outcome, its token and what is pending', async () => {
+    const run = newName()
+    await draft(run)
+    const first = await approve(gateway, run, `key-${run}`)
+    const second = await approve(gateway, run, `key-${run}`)
+    expect({ ...second, shards: [], replayed: false }).toEqual({ ...first, shards: [] })
+    expect(second.replayed).toBe(true)
+    expect(second.shards).toMatchObject([
+      { shard: home, role: 'home', placementVersion: 1 },
+      { shard: treasury, pending: { transactionId: first.transactionId, timestamp: first.commitTimestamp } },
+    ])
+    expect(second.shards[0]?.position).toBeGreaterThan(first.shards[0]?.position ?? 0n)
+  })
+
+  test('T7: of fifty clients at once on two gateways approves once, and all get one answer', async () => {
+    const run = newName()
+    await draft(run)
+    const other = await shards.gateway()
+    const clicks = Array.from({ length: 50 }, (_, index) =>
+      approve(index % 2 === 0 ? gateway : other, run, `key-${run}`),
+    )
+    const outcomes = await Promise.all(clicks)
+    const [first] = outcomes
+    for (const outcome of outcomes) {
+      expect(outcome.value).toEqual(first?.value)
+      expect(outcome.transactionId).toBe(first?.transactionId)
+      expect(outcome.commitTimestamp).toBe(first?.commitTimestamp)
+    }
+    expect(outcomes.filter(({ replayed }) => !replayed)).toHaveLength(1)
+    await other.close()
+    await gateway.environment.background.drain()
+    expect(await holdsOf(run)).toHaveLength(1)
+    expect(await shards.rows(home, 'select from holdfast.commit_log where subject = $1', [run])).toHaveLength(1)
+    expect(await shards.rows(home, `select from holdfast.outbox where payload ->> 'run' = $1`, [run])).toHaveLength(1)
+  })
+
+  test('fifty clients with keys of their own: one approves, the others are told why', async () => {
+    const run = newName()
+    await draft(run)
+    const clicks = Array.from({ length: 50 }, (_, index) => approve(gateway, run, `key-${run}-${index}`))
+    const ends = await Promise.allSettled(clicks)
+    expect(ends.filter(({ status }) => status === 'fulfilled')).toHaveLength(1)
+    for (const end of ends) {
+      if (end.status === 'rejected')
+        expect(end.reason).toMatchObject({ code: 'transaction_refused', message: `run ${run} is not a draft` })
+    }
+    await gateway.environment.background.drain()
+    expect(await holdsOf(run)).toHaveLength(1)
+  })
+
+  test('T7: for another request is a conflict', async () => {
+    const key = newName()
+    await transact(gateway.environment, request('a', key), async () => 1)
+    for (const change of [{ subject: 'b' }, { actor: 'someone' }, { request: { amount: 2 } }]) {
+      const again = transact(gateway.environment, request('a', key, change), async () => 2)
+      await expect(again).rejects.toMatchObject({ code: 'idempotency_conflict' })
+    }
+    const other = await transact(gateway.environment, request('b', key, { tenant: 'initech-us' }), async () => 3)
+    expect(other).toMatchObject({ value: 3, replayed: false })
+  })
+
+  test('is free again after a refusal', async () => {
+    const key = newName()
+    const refused = transact(gateway.environment, request('a', key), async () => {
+      throw new HoldfastError('transaction_refused', 'not now')
+    })
+    await expect(refused).rejects.toMatchObject({ code: 'transaction_refused' })
+    expect(await transact(gateway.environment, request('a', key), async () => 'now')).toMatchObject({
+      value: 'now',
+      replayed: false,
+    })
+  })
+
+  test('A1: is claimed before another shard is touched, and its function does not go on when it was used', async () => {
+    const key = newName()
+    await transact(gateway.environment, request('a', key), async () => 'first')
+    let went = false
+    const again = await transact(gateway.environment, request('a', key), async (tx) => {
+      await tx.query('treasury', 'select 1').catch(() => undefined)
+      await tx.query('payroll', 'select 1').then(
+        () => (went = true),
+        () => undefined,
+      )
+      return 'second'
+    })
+    expect(again).toMatchObject({ value: 'first', replayed: true })
+    expect(went).toBe(false)
+  })
+
+  test('is found when nothing was awaited either', async () => {
+    const key = newName()
+    await transact(gateway.environment, request('a', key), async () => 'first')
+    expect(await transact(gateway.environment, request('a', key), async () => 'second')).toMatchObject({
+      value: 'first',
+      replayed: true,
+    })
+  })
+
+  test('is not claimed behind a BEGIN that failed: in autocommit the claim is refused', async () => {
+    const direct = await Connection.connect(shards.target(home, 'holdfast_gateway'), 5_000)
+    try {
+      const claim = `select 1 from holdfast.open('${tenant}', gen_random_uuid(), 1, 'lonely', '\\x00')`
+      const [begun, opened] = await direct.flight([{ text: 'begin isolation level nonsense' }, { text: claim }])
+      expect(begun?.ok).toBe(false)
+      expect(opened).toMatchObject({ ok: false, error: { sqlState: 'HF005' } })
+      expect(await shards.rows(home, `select from holdfast.idempotency where key = 'lonely'`)).toEqual([])
+    } finally {
+      direct.release()
+    }
+  })
+})
