@@ -2,8 +2,10 @@
 export type { Progress, ProgressEvent } from './base/progress.ts'
 export type { ErrorCategory, ErrorCode, HoldfastErrorOptions, Retry } from './base/errors.ts'
 export { HoldfastError, isHoldfastError } from './base/errors.ts'
-export type { ProofLink, ProofLinkName, ProofStatus } from './evidence/proof-chain.ts'
+export type { Evidence } from './evidence/evidence.ts'
+export type { ProofLink, ProofLinkName, ProofStatus } from './evidence/proof-link.ts'
 export type { TimelineEntry, TimelineRange } from './evidence/timeline.ts'
+export type { BranchView, TransactionView } from './evidence/transaction-view.ts'
 export type { FleetConfigInput } from './fleet/config.ts'
 export type { Fleet, OpenFleet, OpenFleetOptions } from './fleet/fleet-api.ts'
 export type {
@@ -11,7 +13,6 @@ export type {
   BackupRequest,
   CutoverReport,
   CutoverRequest,
-  Evidence,
   FailoverReport,
   FailoverRequest,
   FleetStatus,
@@ -23,7 +24,6 @@ export type {
   RestoreRequest,
   ShardStatus,
   TenantView,
-  TransactionView,
 } from './fleet/operations-api.ts'
 export type {
   ReadAnswer,

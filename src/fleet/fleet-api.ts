@@ -1,11 +1,12 @@
+import type { Evidence } from '../evidence/evidence.ts'
 import type { TimelineEntry, TimelineRange } from '../evidence/timeline.ts'
+import type { TransactionView } from '../evidence/transaction-view.ts'
 import type { FleetConfigInput } from './config.ts'
 import type {
   BackupReport,
   BackupRequest,
   CutoverReport,
   CutoverRequest,
-  Evidence,
   FailoverReport,
   FailoverRequest,
   FleetStatus,
@@ -14,7 +15,6 @@ import type {
   RestoreReport,
   RestoreRequest,
   TenantView,
-  TransactionView,
 } from './operations-api.ts'
 import type {
   ReadAnswer,

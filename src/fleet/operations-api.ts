@@ -1,49 +1,7 @@
 import type { Progress } from '../base/progress.ts'
-import type { ProofLink, ProofStatus } from '../evidence/proof-chain.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 
 /** What operators ask of a fleet, and what they get. Part of the public library; all of it survives JSON but `Hlc`. */
-
-/** What is known of one transaction, from its home and every participant. */
-export interface TransactionView {
-  readonly transactionId: string
-  /** `in_doubt`: a branch is prepared and no record decides it yet. `refused`: it was tried and nothing was written. */
-  readonly outcome: 'committed' | 'aborted' | 'in_doubt' | 'refused'
-  readonly commitTimestamp: Hlc | null
-  readonly tenant: string
-  readonly action: string
-  readonly subject: string
-  readonly actor: string
-  readonly home: string
-  /** Of a refused or aborted one: the code and the reason of the last attempt. */
-  readonly refusal: { readonly code: string; readonly reason: string } | null
-  /** The decision at home; null for a transaction of one shard, which needs none. */
-  readonly record: {
-    readonly outcome: 'COMMITTED' | 'ABORTED'
-    readonly homeEpoch: number
-    readonly reason: string
-  } | null
-  readonly branches: readonly {
-    readonly shard: string
-    /** `prepared` is settled by the resolver; `unreachable` says nothing about the branch. */
-    readonly state: 'prepared' | 'committed' | 'absent' | 'unreachable'
-    readonly prepareTimestamp: Hlc | null
-  }[]
-}
-
-/** The chain of proofs of one business action. */
-export interface Evidence {
-  readonly transactionId: string
-  /** Every link `proven`; `broken` when one is; else `pending`. */
-  readonly status: ProofStatus
-  readonly commitTimestamp: Hlc | null
-  readonly action: string | null
-  readonly subject: string | null
-  readonly actor: string | null
-  readonly tenant: string | null
-  /** All eight, in order. */
-  readonly links: readonly ProofLink[]
-}
 
 export interface BackupRequest {
   /** All shards when left out. */

@@ -4,7 +4,7 @@ import { join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import type { DeliveryRecord } from './delivery-journal.ts'
-import { DeliveryJournal, decodeDelivery, encodeDelivery } from './delivery-journal.ts'
+import { DeliveryJournal, decodeDelivery, encodeDelivery, readDeliveries } from './delivery-journal.ts'
 
 let folder: string
 let path: string
@@ -137,5 +137,13 @@ describe('the journal', () => {
       { eventId: 'lost', transactionId: 'transaction of lost', delivered: 'certainly' },
       { eventId: 'unanswered', delivered: 'possibly' },
     ])
+  })
+
+  test('is read whole, in order, without being opened for writing; where there is none, nothing was delivered', async () => {
+    expect(await readDeliveries(path)).toEqual([])
+    const records = [delivery('e1', 'sending'), delivery('e1', 'delivered')]
+    await journalled(...records)
+    await appendFile(path, '{"eventId":"torn')
+    expect(await readDeliveries(path)).toEqual(records)
   })
 })

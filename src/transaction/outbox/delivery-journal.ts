@@ -1,6 +1,6 @@
 import { createHash } from 'node:crypto'
 import type { FileHandle } from 'node:fs/promises'
-import { mkdir, open } from 'node:fs/promises'
+import { mkdir, open, readFile } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import { z } from 'zod'
 import { syncFolder } from '../../base/durable-files.ts'
@@ -80,6 +80,29 @@ function checksum(text: string): string {
   return createHash('sha256').update(text).digest('hex').slice(0, 32)
 }
 
+/** Every whole record of a journal, in order; none when there is no such file. Throws `check_failed` as `open` does. */
+export async function readDeliveries(path: string): Promise<DeliveryRecord[]> {
+  let text: string
+  try {
+    text = await readFile(path, 'utf8')
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
+    throw error
+  }
+  return text.split('\n').flatMap((line) => (line === '' ? [] : (wholeRecord(line, path) ?? [])))
+}
+
+/** Undefined for a torn line. */
+function wholeRecord(line: string, path: string): DeliveryRecord | undefined {
+  const record = decodeDelivery(line)
+  if (record === 'corrupt') {
+    throw new HoldfastError('check_failed', `the delivery journal ${path} has a line that was changed`, {
+      hint: 'restore the file; until then nothing is delivered, since what was delivered before is not known',
+    })
+  }
+  return record === 'torn' ? undefined : record
+}
+
 export class DeliveryJournal implements AsyncDisposable {
   readonly #path: string
   readonly #file: FileHandle
@@ -128,7 +151,8 @@ export class DeliveryJournal implements AsyncDisposable {
     const end = unread.lastIndexOf(0x0a) + 1
     this.#endIsTorn = end < unread.length
     for (const line of unread.subarray(0, end).toString('utf8').split('\n')) {
-      if (line !== '') this.#take(decodeDelivery(line))
+      const record = line === '' ? undefined : wholeRecord(line, this.#path)
+      if (record !== undefined) this.#take(record)
     }
     this.#readThrough += end
   }
@@ -174,13 +198,7 @@ export class DeliveryJournal implements AsyncDisposable {
     this.#take(delivery)
   }
 
-  #take(record: DeliveryRecord | 'torn' | 'corrupt'): void {
-    if (record === 'torn') return
-    if (record === 'corrupt') {
-      throw new HoldfastError('check_failed', `the delivery journal ${this.#path} has a line that was changed`, {
-        hint: 'restore the file; until then nothing is delivered, since what was delivered before is not known',
-      })
-    }
+  #take(record: DeliveryRecord): void {
     this.#last.set(record.eventId, record)
     if (record.state === 'delivered') this.#delivered.set(record.eventId, record)
   }

@@ -1,0 +1,131 @@
+import type { ShardArchive } from '../archive/archive.ts'
+import { nameOf } from '../archive/redo-transaction.ts'
+import { assert } from '../base/assert.ts'
+import type { ShardName } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import { hlcZero, maxHlc, toHlc } from '../hlc/hlc.ts'
+import type { TransactionEnvironment } from '../transaction/environment.ts'
+import { primaryTarget } from '../transaction/environment.ts'
+import type { TimelineEntry, TimelineRange } from './timeline.ts'
+import { compareEntries, mergeTimelines } from './timeline.ts'
+import {
+  approach,
+  entriesOf,
+  placeBefore,
+  readClock,
+  readClosed,
+  selectHistory,
+  timestampOf,
+} from './timeline-store.ts'
+
+/** How long the shards may take to close the moment of the question. After that the history ends at what is closed. */
+const closeWithinMs = 2_000
+const pollMs = 5
+const pageSize = 500
+
+export interface TimelineSources {
+  readonly environment: TransactionEnvironment
+  /** The archives that this process can read; their redo streams tell of unattributed commits. */
+  readonly archives: ReadonlyMap<ShardName, ShardArchive>
+}
+
+/**
+ * The committed history of all shards as of now, each page behind a barrier of its shard (V3, V5). Throws
+ * `node_unavailable` (safe) when a primary does not answer: a history without one shard would not be merged.
+ */
+export async function* readTimeline(
+  { environment, archives }: TimelineSources,
+  range: TimelineRange = {},
+): AsyncGenerator<TimelineEntry> {
+  const shards = [...environment.topology.current().shards.keys()]
+  const through = await closedThrough(environment, shards, range.until)
+  const unattributed = range.tenant === undefined ? [...archives] : []
+  yield* mergeTimelines([
+    ...shards.map((shard) => shardHistory(environment, shard, range, through)),
+    ...unattributed.map(([, archive]) => unattributedCommits(archive, range, through)),
+  ])
+}
+
+/**
+ * The greatest timestamp at or below which every shard's history is complete, and which covers the moment of the call
+ * where the closers keep up: a commit that was acknowledged before is in it.
+ */
+async function closedThrough(
+  environment: TransactionEnvironment,
+  shards: readonly ShardName[],
+  until: Hlc | undefined,
+): Promise<Hlc> {
+  const { clock } = environment
+  const clocks = await Promise.all(shards.map((shard) => ask(environment, shard, readClock)))
+  const now = clocks.reduce(maxHlc, hlcZero)
+  const wanted = until !== undefined && until <= now ? toHlc(until > 0n ? until - 1n : 0n) : now
+  const deadline = clock.monotonicMs() + closeWithinMs
+  const closed = await Promise.all(
+    shards.map(async (shard) => {
+      await ask(environment, shard, approach(wanted))
+      for (;;) {
+        const reached = await ask(environment, shard, readClosed)
+        if (reached >= wanted || clock.monotonicMs() > deadline) return reached
+        await clock.sleep(pollMs)
+      }
+    }),
+  )
+  return closed.reduce((least, each) => (each < least ? each : least), wanted)
+}
+
+async function ask(
+  environment: TransactionEnvironment,
+  shard: ShardName,
+  statement: ReturnType<typeof approach>,
+): Promise<Hlc> {
+  const { pools, limits } = environment
+  const [outcome] = await pools.flight(primaryTarget(environment, shard), [statement], limits.serviceWithinMs)
+  return timestampOf(outcome)
+}
+
+async function* shardHistory(
+  environment: TransactionEnvironment,
+  shard: ShardName,
+  { tenant, since = hlcZero }: TimelineRange,
+  through: Hlc,
+): AsyncGenerator<TimelineEntry> {
+  const { pools, limits, barriers } = environment
+  for (let after = placeBefore(since); ; ) {
+    const statement = selectHistory(after, through, tenant, pageSize)
+    const [outcome] = await pools.flight(primaryTarget(environment, shard), [statement], limits.serviceWithinMs)
+    const page = entriesOf(outcome, shard)
+    const last = page.at(-1)
+    if (last === undefined) return
+    await barriers.pass(shard)
+    yield* page
+    if (page.length < pageSize) return
+    assert(last.transactionId !== null, 'what a shard stamped has an id')
+    after = { commitTimestamp: last.commitTimestamp, transactionId: last.transactionId }
+  }
+}
+
+/** Break-glass writes, from the redo stream; in the order of the log, which is that of the stamps before them. */
+async function* unattributedCommits(
+  archive: ShardArchive,
+  { since = hlcZero }: TimelineRange,
+  through: Hlc,
+): AsyncGenerator<TimelineEntry> {
+  if ((await archive.redoThrough()) === undefined) return
+  const found: TimelineEntry[] = []
+  for await (const transaction of archive.readRedo()) {
+    const { identity } = transaction
+    if (identity.kind !== 'unattributed' || identity.after < since || identity.after > through) continue
+    found.push({
+      name: nameOf(transaction),
+      transactionId: null,
+      commitTimestamp: identity.after,
+      tenant: null,
+      action: null,
+      subject: null,
+      actor: null,
+      shards: [archive.shard],
+      attributed: false,
+    })
+  }
+  yield* found.toSorted(compareEntries)
+}
