@@ -140,6 +140,11 @@ export class Directory {
     return [...this.#placements.values()].flatMap((ofTenant) => [...ofTenant.values()])
   }
 
+  /** Everything that is placed for a tenant. Throws `unknown_tenant`. */
+  placementsOf(tenant: string): Placement[] {
+    return [...this.#ofTenant(tenant).values()]
+  }
+
   /** What a shard is the source of truth for: what `decidePlacement` must ask about when the shard moves. */
   placementsOn(shard: ShardName): Placement[] {
     return this.placements().filter((placement) => placement.shard === shard)
