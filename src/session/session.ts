@@ -64,7 +64,7 @@ export const tokenLifetimeMsDefault = 24 * 60 * 60 * 1000
 
 /** Read in a statement that ended before the one that took the snapshot began. The only kind that proves (S6). */
 export type LsnBeforeSnapshot = Brand<Lsn, 'LsnBeforeSnapshot'>
-/** Read in a statement that began after the snapshot was taken: an upper bound of what the snapshot shows. */
+/** Read by the statement that took the snapshot or by a later one: an upper bound of what the snapshot shows. */
 export type LsnAfterSnapshot = Brand<Lsn, 'LsnAfterSnapshot'>
 
 /** Where a position stands in the flight that reads: indexes of the statement that read it and of the snapshot's. */
@@ -80,9 +80,12 @@ export function lsnBeforeSnapshot({ lsn, readAt, snapshotAt }: PositionInFlight)
   return lsn as LsnBeforeSnapshot
 }
 
-/** A position read before the snapshot bounds nothing that the snapshot shows. */
+/**
+ * A position read before the snapshot bounds nothing that the snapshot shows. The statement that takes the snapshot may
+ * read it: PostgreSQL takes the snapshot first and runs its functions then.
+ */
 export function lsnAfterSnapshot({ lsn, readAt, snapshotAt }: PositionInFlight): LsnAfterSnapshot {
-  assert(readAt > snapshotAt, `statement ${readAt} does not come after the snapshot of statement ${snapshotAt}`)
+  assert(readAt >= snapshotAt, `statement ${readAt} comes before the snapshot of statement ${snapshotAt}`)
   return lsn as LsnAfterSnapshot
 }
 
