@@ -31,7 +31,14 @@ export class ControlledTopology implements TopologySource {
 
   /** Follows the changes until the signal; ends when the supervisor goes away. */
   async run(signal: AbortSignal): Promise<void> {
-    while (!signal.aborted) this.#take(await ask(this.#call, this.#current.version))
+    const aborted = new Promise<undefined>((resolve) => signal.addEventListener('abort', () => resolve(undefined)))
+    while (!signal.aborted) {
+      // A question that is left behind is answered within seconds, to nobody.
+      const asked = ask(this.#call, this.#current.version)
+      asked.catch(() => undefined)
+      const document = await Promise.race([asked, aborted])
+      if (document !== undefined) this.#take(document)
+    }
   }
 
   #take(document: TopologyDocument): void {

@@ -7,6 +7,7 @@ import { silentProgress } from '../base/progress.ts'
 import type { OnStep } from '../base/step.ts'
 import { noStep } from '../base/step.ts'
 import type { RegionName } from '../directory/topology.ts'
+import type { InDoubtBranch } from '../transaction/in-doubt.ts'
 import type { FleetConfig } from './config.ts'
 import { loadConfig } from './config.ts'
 import { ControlClient } from './control.ts'
@@ -128,8 +129,10 @@ async function openGateway(
 ): Promise<Gateway> {
   const home = fleetHome(config.dataDir)
   const keys = await loadOrMakeKeys(home.keysDir)
-  const { metrics, onStep } = runtime
-  const parts = await composeGateway({ config, home, keys, region, call, clock: systemClock, metrics, onStep })
+  const { metrics, onStep, onServiceFailure } = runtime
+  const onStuck = (branch: InDoubtBranch, why: string) => onServiceFailure(`settling ${branch.gid}`, new Error(why))
+  const clock = systemClock
+  const parts = await composeGateway({ config, home, keys, region, call, clock, metrics, onStep, onStuck })
   return new Gateway(parts, runtime)
 }
 

@@ -11,6 +11,8 @@ import type { TransactionEnvironment } from '../transaction/environment.ts'
 import { primaryTarget, transactionEnvironment } from '../transaction/environment.ts'
 import { DeliveryJournal } from '../transaction/outbox/delivery-journal.ts'
 import { createDispatcher } from '../transaction/outbox/outbox.ts'
+import { Resolver } from '../transaction/resolver.ts'
+import type { InDoubtBranch } from '../transaction/in-doubt.ts'
 import type { FleetConfig } from './config.ts'
 import type { Call } from './control.ts'
 import { ControlledTopology } from './controlled-topology.ts'
@@ -33,6 +35,8 @@ export interface GatewayParts {
   readonly clock: Clock
   readonly metrics: Metrics
   readonly onStep: OnStep
+  /** A branch that only a person can settle. */
+  readonly onStuck: (branch: InDoubtBranch, why: string) => void
 }
 
 export interface GatewayOptions {
@@ -44,6 +48,7 @@ export interface GatewayOptions {
   readonly clock: Clock
   readonly metrics: Metrics
   readonly onStep: OnStep
+  readonly onStuck: (branch: InDoubtBranch, why: string) => void
 }
 
 export async function composeGateway(options: GatewayOptions): Promise<GatewayParts> {
@@ -90,6 +95,10 @@ export function roleTarget(
 /** Begins what a gateway does in the background. Each of them elects one of all gateways, by a lock on the data. */
 export function startServices(parts: GatewayParts, services: Services): void {
   services.start({ name: 'topology', run: (signal) => parts.topology.run(signal) })
+  services.start({
+    name: 'resolver',
+    run: (signal) => new Resolver({ environment: serviceEnvironment(parts), onStuck: parts.onStuck }).run(signal),
+  })
   for (const shard of parts.config.shards.keys()) {
     services.start({ name: `clock of ${shard}`, run: (signal) => clockKeeper(parts, shard).run(signal) })
     const webhook = parts.config.outbox?.webhook
@@ -98,9 +107,16 @@ export function startServices(parts: GatewayParts, services: Services): void {
   }
 }
 
+/** For what belongs to no request: its connections say so where round trips are counted. */
+function serviceEnvironment({ environment, keys, region }: GatewayParts): TransactionEnvironment {
+  const targetOf = (node: FleetNode) => roleTarget(keys, node, 'holdfast_gateway', `gateway-${region} service`)
+  return { ...environment, targetOf }
+}
+
 function clockKeeper(parts: GatewayParts, shard: ShardName): ClockKeeper {
   const { region, topology, clock, metrics, onStep } = parts
-  return new ClockKeeper({ shard, region, topology, targetOf: parts.environment.targetOf, clock, metrics, onStep })
+  const { targetOf } = serviceEnvironment(parts)
+  return new ClockKeeper({ shard, region, topology, targetOf, clock, metrics, onStep })
 }
 
 async function dispatchOutbox(
@@ -109,7 +125,8 @@ async function dispatchOutbox(
   webhookUrl: string,
   signal: AbortSignal,
 ): Promise<void> {
-  const { clock, metrics, onStep, environment } = parts
+  const { clock, metrics, onStep } = parts
+  const environment = serviceEnvironment(parts)
   const journal = await DeliveryJournal.open(journalPath(parts.home, shard))
   try {
     await createDispatcher({

@@ -1,6 +1,6 @@
 import { silentProgress } from '../base/progress.ts'
 import type { Progress } from '../base/progress.ts'
-import { transact } from '../transaction/transact.ts'
+import { transact } from '../transaction/transaction.ts'
 import type { Fleet } from './fleet-api.ts'
 import type { FleetRuntime } from './fleet.ts'
 import { fleetStatus } from './fleet-status.ts'

@@ -55,16 +55,25 @@ export async function makeHome(dataDir: string, user: ServerUser | undefined): P
     for (const path of [home.keysDir, home.logsDir, home.drillsDir, home.journalDir, home.environmentsDir]) {
       await mkdir(path, { recursive: true, mode: 0o700 })
     }
-    for (const path of [home.serversDir, home.runDir]) {
-      await mkdir(path, { recursive: true })
-      await requireOwn(path)
-      // The servers' user passes through; only names that it knows lead anywhere.
-      await chmod(path, 0o711)
-    }
+    await makePassage(home.serversDir)
+    await makePassage(home.runDir)
     return home
   } catch (error) {
     throw fileFailure(error, dataDir)
   }
+}
+
+/** Clears what a supervisor that was killed left in the run directory. Only by the holder of the lock. */
+export async function clearRunDir(home: FleetHome): Promise<void> {
+  await rm(home.runDir, { recursive: true, force: true })
+  await makePassage(home.runDir)
+}
+
+/** A folder that the servers' user passes through; only names that it knows lead anywhere. */
+async function makePassage(path: string): Promise<void> {
+  await mkdir(path, { recursive: true })
+  await requireOwn(path)
+  await chmod(path, 0o711)
 }
 
 /** A folder below a shared one may have been put there by somebody else, to read what goes through its sockets. */

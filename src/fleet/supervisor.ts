@@ -14,7 +14,7 @@ import { roundTripMs } from './config.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { foundShard } from './founding.ts'
 import type { FleetHome } from './home.ts'
-import { makeHome } from './home.ts'
+import { clearRunDir, makeHome } from './home.ts'
 import type { FleetKeys } from './keys.ts'
 import { loadOrMakeKeys } from './keys.ts'
 import { LinkNetwork } from './link-network.ts'
@@ -97,6 +97,7 @@ export class Supervisor {
     const lock = await takeLock(home.lockFile)
     let supervisor: Supervisor | undefined
     try {
+      await clearRunDir(home)
       const binaries = await locatePostgres(await defaultCacheRoot(user), user)
       const keys = await loadOrMakeKeys(home.keysDir)
       const servers = new FleetServers({ home, binaries, user, keys, clock })
