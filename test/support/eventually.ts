@@ -4,7 +4,8 @@ import { systemClock } from '../../src/base/clock.ts'
 export async function eventually(holds: () => boolean | Promise<boolean>, withinMs = 30_000): Promise<void> {
   const deadline = systemClock.monotonicMs() + withinMs
   while (!(await holds())) {
-    if (systemClock.monotonicMs() > deadline) throw new Error(`did not come true within ${withinMs} ms: ${String(holds)}`)
+    if (systemClock.monotonicMs() > deadline)
+      throw new Error(`did not come true within ${withinMs} ms: ${String(holds)}`)
     await systemClock.sleep(5)
   }
 }
