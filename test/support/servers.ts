@@ -35,9 +35,9 @@ export class ServerYard {
   }
 
   /** A server that is not initialised and not started. */
-  server(name: string, settings: Settings = {}): LocalServer {
+  server(name: string, settings: Settings = {}, binaries: PostgresBinaries = this.binaries): LocalServer {
     const server = new LocalServer({
-      binaries: this.binaries,
+      binaries,
       user: this.user,
       dataDir: join(this.root, name),
       socketDir: join(this.root, `${name}.s`),
@@ -57,8 +57,8 @@ export class ServerYard {
     return server
   }
 
-  initialise(server: LocalServer): Promise<void> {
-    const { binaries, user, password } = this
+  initialise(server: LocalServer, binaries: PostgresBinaries = this.binaries): Promise<void> {
+    const { user, password } = this
     return initialiseDataDir({ binaries, user, dataDir: server.dataDir, superuser: 'holdfast_admin', password })
   }
 

@@ -1,13 +1,21 @@
-import { mkdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
-import { join } from 'node:path'
+import { execFile } from 'node:child_process'
+import { existsSync } from 'node:fs'
+import { mkdir, readdir, readFile, rm, stat, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
+import { promisify } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { ServerYard } from '../../../test/support/servers.ts'
+import { present } from '../../base/assert.ts'
+import { systemClock } from '../../base/clock.ts'
 import { manifestName, parseManifest, verifyManifest } from './backup-manifest.ts'
 import { intoArchive, intoDirectory, tarName, unpackStored } from './backup-sinks.ts'
 import { receiveBaseBackup } from './base-backup.ts'
+import { newestOf } from './binaries.ts'
 import { forgetOrigin } from './data-directory.ts'
 import { buildFollower, follow, promote, waitStreaming } from './follower.ts'
 import type { LocalServer } from './local-server.ts'
+
+const oracle = '/usr/lib/postgresql/15/bin/pg_verifybackup'
 
 let yard: ServerYard
 let primary: LocalServer
@@ -53,6 +61,7 @@ describe('a follower', () => {
     await primary.kill()
     await promote(reader, { dataDir: second.dataDir, user: yard.user }, 30)
     await reader.query(`insert into item values (10002, 'after the promotion')`)
+    expect(await readFile(join(second.dataDir, 'holdfast.upstream.conf'), 'utf8')).toBe('')
     expect((await reader.query('select pg_is_in_recovery() as follows')).rows).toEqual([{ follows: false }])
 
     const third = yard.server('third')
@@ -76,9 +85,37 @@ describe('a follower', () => {
     giveUp.abort(new Error('given up'))
     await expect(build).rejects.toThrow('given up')
     await expect(stat(broken.dataDir)).rejects.toThrow('ENOENT')
+    await mkdir(`${broken.dataDir}.building`)
+    await writeFile(join(`${broken.dataDir}.building`, 'of an earlier run'), '')
     await buildFollower({ upstream, dataDir: broken.dataDir, user: yard.user })
     await broken.start()
     await broken.stop()
+  })
+
+  test('has no data directory before all of it is there, and takes over no setting of its primary', async () => {
+    const admin = await yard.connect(primary)
+    await admin.query(`alter system set work_mem = '7MB'`)
+    const third = yard.server('whole')
+    const upstream = { primary: yard.target(primary), applicationName: 'whole', slot: 'whole' }
+    let building = true
+    const build = buildFollower({ upstream, dataDir: third.dataDir, user: yard.user }).finally(() => {
+      building = false
+    })
+    const found: string[][] = []
+    while (building) {
+      const names = await readdir(third.dataDir).catch(() => undefined)
+      if (names !== undefined) found.push(names)
+      await systemClock.sleep(1)
+    }
+    await build
+    for (const names of found) expect(names).toContain('standby.signal')
+    await third.start()
+    const reader = await yard.connect(third)
+    expect((await reader.query('show work_mem')).rows).toEqual([{ work_mem: '4MB' }])
+    reader.release()
+    await third.stop()
+    await admin.query('alter system reset work_mem')
+    admin.release()
   })
 
   test('keeps the password of its primary in a file that only the server reads', async () => {
@@ -149,6 +186,25 @@ describe('a base backup', () => {
     await restored.stop()
   })
 
+  test.runIf(existsSync(oracle))('passes PostgreSQL’s own verifier', async () => {
+    // Its version must be the server's: these tools refuse a newer one.
+    const binaries = present(await newestOf([dirname(oracle)], yard.user), 'the server beside the verifier')
+    const server = yard.server('oracle', {}, binaries)
+    await yard.initialise(server, binaries)
+    await server.start()
+    const dataDir = join(yard.root, 'oracle.backup')
+    const target = yard.target(server)
+    await receiveBaseBackup({ target, sink: intoDirectory(dataDir, yard.user), label: 'oracle', checkpoint: 'fast' })
+    const { stdout } = await promisify(execFile)(oracle, ['--no-parse-wal', dataDir])
+    expect(stdout).toContain('backup successfully verified')
+    const follower = yard.server('oracle.follower', {}, binaries)
+    const upstream = { primary: target, applicationName: 'oracle', slot: 'oracle' }
+    await buildFollower({ upstream, dataDir: follower.dataDir, user: yard.user })
+    await follower.start()
+    await follower.stop()
+    await server.stop()
+  })
+
   test('HZ-A5: a backup whose storing breaks off leaves no file with a final name', async () => {
     const folder = join(yard.root, 'archive', 'b2')
     const giveUp = new AbortController()
@@ -189,11 +245,18 @@ describe('a base backup', () => {
       label: 'held',
       checkpoint: 'fast',
     })
-    const waits = async () => {
-      const sql = `select wait_event from pg_stat_activity where backend_type = 'walsender' and state = 'active'`
-      return (await admin.query(sql)).rows[0]?.['wait_event']
+    const sent = async () => {
+      const { rows } = await admin.query('select backup_streamed::int as bytes from pg_stat_progress_basebackup')
+      return Number(rows[0]?.['bytes'] ?? 0)
     }
-    await expect.poll(waits, { timeout: 20_000 }).toBe('ClientWrite')
+    // Until it stands still; what is on its way then is what the sockets and the pipe hold.
+    let before = -1
+    for (let now = await sent(); now !== before || now === 0; now = await sent()) {
+      before = now
+      await systemClock.sleep(200)
+    }
+    const { rows } = await admin.query(`select sum(pg_database_size(oid))::int as bytes from pg_database`)
+    expect(before).toBeLessThan(Number(rows[0]?.['bytes']) / 2)
     release()
     expect((await receiving).manifest.length).toBeGreaterThan(1000)
     admin.release()

@@ -55,6 +55,8 @@ describe('a server', () => {
     await admin.query('insert into item values (1)')
     const pids = [server.pid ?? 0, ...(await childrenOf(server.pid ?? 0))]
     expect(pids.length).toBeGreaterThan(4)
+    // A stopped backend would not notice by itself that its postmaster is gone.
+    signal(admin.serverProcessId, 'SIGSTOP')
     await server.kill()
     expect(await untilGone(pids, 0, systemClock)).toBe(true)
     await server.start()
