@@ -48,6 +48,8 @@ export function viewOf(trace: Trace): TransactionView {
   const home = homeOf(trace)
   const answers = [...trace.shards].flatMap(([shard, of]) => (of.known ? [{ shard, ...of.value }] : []))
   const recorded = answers.find(({ record }) => record !== null)
+  const told = answers.find(({ branch }) => branch !== null)?.branch?.home
+  const homeName = home?.shard ?? recorded?.shard ?? told ?? null
   const refused = answers.find(({ attempt }) => attempt !== null)?.attempt ?? null
   const outcome = outcomeOf(trace)
   if (outcome === undefined) throw noTrace(trace)
@@ -60,7 +62,7 @@ export function viewOf(trace: Trace): TransactionView {
     action: action?.action ?? null,
     subject: action?.subject ?? null,
     actor: action?.actor ?? null,
-    home: home?.shard ?? recorded?.shard ?? null,
+    home: homeName,
     refusal: refused === null ? null : { code: refused.code, reason: refused.reason },
     record:
       recorded?.record == null
@@ -70,7 +72,7 @@ export function viewOf(trace: Trace): TransactionView {
             homeEpoch: recorded.record.homeEpoch,
             reason: recorded.record.reason,
           },
-    branches: branchesOf(trace, home?.shard ?? recorded?.shard),
+    branches: branchesOf(trace, homeName),
   }
 }
 
@@ -83,7 +85,7 @@ function outcomeOf(trace: Trace): TransactionView['outcome'] | undefined {
   return answers.some(({ attempt }) => attempt !== null) ? 'refused' : undefined
 }
 
-function branchesOf(trace: Trace, home: string | undefined): BranchView[] {
+function branchesOf(trace: Trace, home: string | null): BranchView[] {
   return shardsOf(trace)
     .filter((shard) => shard !== home)
     .map((shard) => {
