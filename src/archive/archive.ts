@@ -1,12 +1,22 @@
+import type { Clock } from '../base/clock.ts'
+import { systemClock } from '../base/clock.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import type { ServerUser } from '../postgres/server/server-user.ts'
+import { ArchiveFolder } from './archive-folder.ts'
+import type { ArchiveVerification } from './archive-verify.ts'
+import { isOn, verifyArchive } from './archive-verify.ts'
 import type { BackupSource, BaseBackupEntry } from './base-backups.ts'
+import { extractBaseBackup, listBaseBackups, takeBaseBackup } from './base-backups.ts'
+import { readRedo, redoThrough, relationShapes } from './redo-reader.ts'
 import type { RedoThrough, RedoTransaction, RelationName, RelationShape } from './redo-transaction.ts'
+import { readTimelineHistory } from './timeline-archive.ts'
 import type { TimelineHistory } from './timeline.ts'
 import type { WalAudit } from './wal-audit.ts'
 import type { WalRange } from './wal-reader.ts'
+import { auditWal } from './wal-reader.ts'
 import type { StagedWal } from './wal-staging.ts'
+import { stageWal } from './wal-staging.ts'
 
 /**
  * The archive of one shard: what is left when every disk of the shard is gone.
@@ -89,16 +99,6 @@ export interface RedoRange {
   readonly to?: Lsn
 }
 
-export interface ArchiveVerification {
-  readonly ok: boolean
-  /** One sentence for each file that is damaged, missing or unknown. */
-  readonly problems: readonly string[]
-  readonly baseBackups: number
-  readonly walSegments: number
-  readonly redoTransactions: number
-  readonly bytes: number
-}
-
 export interface ArchiveStatus {
   readonly shard: ShardName
   readonly baseBackups: readonly BaseBackupEntry[]
@@ -106,4 +106,48 @@ export interface ArchiveStatus {
   readonly restorable: { readonly from: Lsn; readonly through: Lsn; readonly timeline: number } | null
   readonly wal: WalAudit | null
   readonly redo: RedoThrough | null
+}
+
+export interface ArchivePlace {
+  /** The archive of a region: it holds one folder a shard. */
+  readonly root: string
+  readonly shard: ShardName
+  readonly clock?: Clock
+}
+
+/** The archive of a shard. Looks at the disk at every call, since other processes write there. */
+export function openArchive({ root, shard, clock = systemClock }: ArchivePlace): ShardArchive {
+  const folder = new ArchiveFolder(root, shard)
+  const newest = (history?: TimelineHistory) => history ?? readTimelineHistory(folder)
+  return {
+    shard,
+    path: folder.path,
+    listBaseBackups: () => listBaseBackups(folder),
+    takeBaseBackup: (source) => takeBaseBackup(folder, source, clock),
+    extractBaseBackup: (id, dataDir, user) => extractBaseBackup(folder, id, dataDir, user),
+    timelineHistory: (timeline) => readTimelineHistory(folder, timeline),
+    auditWal: (range, depth) => auditWal(folder, range, depth),
+    stageWal: (target, range, user) => stageWal(folder, target, range, user),
+    readRedo: async function* (range = {}) {
+      yield* readRedo(folder, { ...range, history: await newest(range.history) })
+    },
+    relationShapes: async (range = {}) => relationShapes(folder, await newest(range.history), range.at),
+    redoThrough: async (history) => redoThrough(folder, await newest(history)),
+    verify: () => verifyArchive(folder),
+    status: () => readStatus(folder),
+  }
+}
+
+async function readStatus(folder: ArchiveFolder): Promise<ArchiveStatus> {
+  const { shard } = folder
+  const baseBackups = await listBaseBackups(folder)
+  const history = await readTimelineHistory(folder)
+  const newest = baseBackups.findLast((entry) => isOn(history, entry))
+  const redo = (await redoThrough(folder, history)) ?? null
+  if (newest === undefined) return { shard, baseBackups, restorable: null, wal: null, redo }
+  const wal = await auditWal(folder, { history, from: newest.startLsn }, 'names')
+  const { stopLsn: from } = newest
+  const through = wal.contiguousThrough
+  const restorable = through < from ? null : { from, through, timeline: history.timeline }
+  return { shard, baseBackups, restorable, wal, redo }
 }

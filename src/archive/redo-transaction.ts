@@ -63,6 +63,10 @@ export type RowChange =
 /** `schema.table`, neither part quoted. */
 export type RelationName = string
 
+export function relationName(shape: Pick<RelationShape, 'schema' | 'table'>): RelationName {
+  return `${shape.schema}.${shape.table}`
+}
+
 /** What a relation looked like when its rows were written to the stream. */
 export interface RelationShape {
   readonly schema: string

@@ -3,8 +3,6 @@ import { readdir, readFile, stat } from 'node:fs/promises'
 import { join } from 'node:path'
 import type { ArchiveFolder, ArchiveIdentity } from './archive-folder.ts'
 import { isAbsent, readOptional } from './archive-folder.ts'
-import type { TimelineHistory } from './timeline.ts'
-import { firstTimeline, parseTimelineHistory } from './timeline.ts'
 import type { WalSegment } from './wal-segment.ts'
 import { parseSegmentName, segmentName, segmentStart } from './wal-segment.ts'
 import { segmentHeader } from './wal-records.ts'
@@ -80,18 +78,6 @@ export async function readSegment(
 /** The content of `<segment>.sha256`, in the form that `sha256sum -c` reads. */
 export function checksumFile(sha256: string, name: string): Buffer {
   return Buffer.from(`${sha256}  ${name}\n`)
-}
-
-/** Those timelines whose history was archived, from the oldest on. The first one has no file. */
-export async function listTimelines(folder: ArchiveFolder): Promise<number[]> {
-  const names = await listNames(folder.walFolder)
-  const found = names.flatMap((name) => /^([0-9A-F]{8})\.history$/.exec(name)?.[1] ?? [])
-  return [1, ...found.map((hex) => Number.parseInt(hex, 16))].sort((a, b) => a - b)
-}
-
-export async function readTimelineHistory(folder: ArchiveFolder, timeline: number): Promise<TimelineHistory> {
-  if (timeline === 1) return firstTimeline
-  return parseTimelineHistory(timeline, await readFile(folder.historyFile(timeline), 'utf8'))
 }
 
 /** Names in a folder, sorted; none when there is no such folder. */

@@ -1,7 +1,5 @@
 import { present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
-import { storeDurably } from '../base/durable-files.ts'
-import { HoldfastError } from '../base/errors.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import { ServerError } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
@@ -9,11 +7,10 @@ import { ReplicationConnection } from '../postgres/replication.ts'
 import type { ReplicationStream } from '../postgres/replication-stream.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import type { ArchiveFolder, ArchiveIdentity } from './archive-folder.ts'
-import { createFolder, readOptional } from './archive-folder.ts'
 import { untilAborted } from './retrying.ts'
 import { SegmentWriter } from './segment-writer.ts'
+import { archiveHistory } from './timeline-archive.ts'
 import type { TimelineHistory } from './timeline.ts'
-import { firstTimeline, formatTimelineHistory, historyOf, parseTimelineHistory } from './timeline.ts'
 import { listSegments } from './wal-inventory.ts'
 import { nextSegment } from './wal-resume.ts'
 import { segmentNumber, segmentStart } from './wal-segment.ts'
@@ -126,36 +123,6 @@ export class WalReceiver {
       if (ended !== null) return
     }
   }
-}
-
-/** Keeps the history files of the server's timeline and of those before it. The newest comes back. */
-async function archiveHistory(
-  connection: ReplicationConnection,
-  folder: ArchiveFolder,
-  timeline: number,
-): Promise<TimelineHistory> {
-  if (timeline === 1) return firstTimeline
-  const text = await connection.timelineHistory(timeline)
-  const history = parseTimelineHistory(timeline, text)
-  await createFolder(folder.walFolder)
-  for (const parent of history.parents) {
-    if (parent.timeline === 1 || (await readOptional(folder.historyFile(parent.timeline))) !== undefined) continue
-    const content = Buffer.from(formatTimelineHistory(historyOf(history, parent.timeline)))
-    await storeDurably(folder.historyFile(parent.timeline), content)
-  }
-  await storeHistory(folder, timeline, text)
-  return history
-}
-
-/** A2: one timeline, one history. */
-async function storeHistory(folder: ArchiveFolder, timeline: number, text: string): Promise<void> {
-  const archived = await readOptional(folder.historyFile(timeline))
-  if (archived === undefined) return storeDurably(folder.historyFile(timeline), Buffer.from(text))
-  const known = parseTimelineHistory(timeline, archived.toString())
-  if (formatTimelineHistory(known) === formatTimelineHistory(parseTimelineHistory(timeline, text))) return
-  throw new HoldfastError('archive_gap', `timeline ${timeline} of ${folder.shard} is archived with another history`, {
-    hint: 'Two servers were promoted to the same timeline. Find out which history is the right one before archiving goes on.',
-  })
 }
 
 /** From where the slot keeps the log. One that lost its hold, by a limit of the server, is made anew. */

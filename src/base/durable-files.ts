@@ -1,7 +1,8 @@
-import { open, rename, rm } from 'node:fs/promises'
+import { link, open, rename, rm } from 'node:fs/promises'
 import { dirname } from 'node:path'
 import type { Readable } from 'node:stream'
 import { fileFailure } from './file-failure.ts'
+import { newRandomUuid } from './random.ts'
 
 /**
  * Files that are whole or absent after a crash.
@@ -28,6 +29,21 @@ export async function storeDurably(path: string, content: Uint8Array | Readable)
   } catch (error) {
     await rm(unfinished, { force: true })
     throw fileFailure(error, path)
+  }
+  await syncFolder(dirname(path))
+}
+
+/**
+ * Stores a file under a name that must be free: of two processes that try, one fails with `EEXIST`, and what the other
+ * stored stays.
+ */
+export async function storeNew(path: string, content: Uint8Array): Promise<void> {
+  const unfinished = `${path}.${newRandomUuid()}${unfinishedSuffix}`
+  try {
+    await storeDurably(unfinished, content)
+    await link(unfinished, path)
+  } finally {
+    await rm(unfinished, { force: true })
   }
   await syncFolder(dirname(path))
 }

@@ -1,0 +1,166 @@
+import type { Clock } from '../base/clock.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import { hlcZero } from '../hlc/hlc.ts'
+import type { Connection } from '../postgres/connection.ts'
+import type { Lsn } from '../postgres/lsn.ts'
+import { lsnZero, maxLsn, minLsn } from '../postgres/lsn.ts'
+import type { ReplicationMessage, ReplicationStream } from '../postgres/replication-stream.ts'
+import { parsePgoutput } from './pgoutput.ts'
+import type { DecodedTransaction } from './redo-assembly.ts'
+import { RedoAssembly } from './redo-assembly.ts'
+import type { Attribution } from './redo-attribution.ts'
+import { advance, attribute } from './redo-attribution.ts'
+import { describeRelation, readDecision, readMarks } from './redo-store.ts'
+import type { RedoIdentity, RedoTransaction, RelationName, RelationShape } from './redo-transaction.ts'
+import type { RedoWriter } from './redo-writer.ts'
+import { beforePageHeader } from './wal-records.ts'
+
+/** How soon the followers are looked at again for a transaction that waits for them. */
+const heldLookMs = 10
+/** How often it is stored how far the stream is. */
+const markEveryMs = 200
+/** A server that closes no timestamp is told this often, in bytes of its log, what it may forget. */
+const markEveryBytes = 1n << 20n
+/** More than this is not taken from the server while the followers are behind. */
+const heldBytesMax = 64 << 20
+const marksMax = 16
+
+export interface RedoSessionOptions {
+  readonly clock: Clock
+  readonly stream: ReplicationStream
+  /** An ordinary connection to the same server. */
+  readonly beside: Connection
+  readonly writer: RedoWriter
+  readonly segmentBytes: number
+}
+
+interface Held {
+  readonly transaction: RedoTransaction
+  readonly shapes: ReadonlyMap<RelationName, RelationShape>
+  readonly bytes: number
+}
+
+/** All at or below the closed timestamp ends at or before the position. */
+interface Mark {
+  readonly lsn: Lsn
+  readonly closedTimestamp: Hlc
+}
+
+/** One connection's worth of the redo stream: from the server's messages to the writer. */
+export class RedoSession {
+  readonly #options: RedoSessionOptions
+  readonly #assembly = new RedoAssembly()
+  #attribution: Attribution
+  /** How far the server has decoded and sent. */
+  #received: Lsn
+  /** What a promotion cannot lose. */
+  #replicated: Lsn = lsnZero
+  #held: Held[] = []
+  #heldBytes = 0
+  #openBytes = 0
+  #marks: Mark[] = []
+  #lastMark: Mark = { lsn: lsnZero, closedTimestamp: hlcZero }
+  #markedAtMs = Number.NEGATIVE_INFINITY
+
+  constructor(options: RedoSessionOptions) {
+    this.#options = options
+    this.#attribution = options.writer.attribution
+    this.#received = options.writer.through
+  }
+
+  async run(signal: AbortSignal): Promise<void> {
+    const { clock, stream } = this.#options
+    while (!signal.aborted) {
+      const isFull = this.#heldBytes > heldBytesMax
+      if (isFull) await clock.sleep(heldLookMs, signal)
+      else {
+        const { messages } = await stream.receive(this.#held.length > 0 ? heldLookMs : markEveryMs)
+        for (const message of messages) await this.#take(message)
+      }
+      await this.#look()
+      await this.#store()
+    }
+  }
+
+  async #take({ bytes, serverEnd }: ReplicationMessage): Promise<void> {
+    if (bytes === null) {
+      // Everything that ends at or before it was sent before this.
+      this.#received = maxLsn(this.#received, serverEnd)
+      return
+    }
+    this.#openBytes += bytes.length
+    const message = parsePgoutput(bytes)
+    if (message.kind === 'relation') {
+      this.#assembly.learn(message, await describeRelation(this.#options.beside, message))
+      return
+    }
+    const decoded = this.#assembly.take(message)
+    if (decoded === undefined) return
+    await this.#hold(decoded, this.#openBytes)
+    this.#openBytes = 0
+    this.#received = maxLsn(this.#received, decoded.endLsn)
+  }
+
+  async #hold(decoded: DecodedTransaction, bytes: number): Promise<void> {
+    const { writer } = this.#options
+    const { commitLsn, endLsn, xid, committedAtMs, changes, shapes } = decoded
+    // The server sends again what it was not told of; a transaction without rows says nothing.
+    if (endLsn <= writer.through || changes.length === 0) return
+    const identity = await this.#identify(decoded)
+    this.#attribution = advance(this.#attribution, changes, identity)
+    const transaction = { shard: writer.shard, commitLsn, endLsn, xid, committedAtMs, identity, changes }
+    this.#held.push({ transaction, shapes, bytes })
+    this.#heldBytes += bytes
+  }
+
+  async #identify({ changes }: DecodedTransaction): Promise<RedoIdentity> {
+    const attributed = attribute(changes, this.#attribution)
+    if (attributed.kind !== 'decision_unknown') return attributed
+    // A stream that begins between a decision and its settlement: the participant still has the decision.
+    const { transactionId } = attributed
+    const stamp = await readDecision(this.#options.beside, transactionId)
+    const { highestStamp, decided } = this.#attribution
+    if (stamp !== undefined) {
+      const again = attribute(changes, { highestStamp, decided: new Map(decided).set(transactionId, stamp) })
+      if (again.kind !== 'decision_unknown') return again
+    }
+    // Settled by hand, without a decision.
+    return { kind: 'unattributed', after: highestStamp }
+  }
+
+  /** Looks how far the followers are, when something waits for them, and what is closed, now and then. */
+  async #look(): Promise<void> {
+    const { beside, clock, segmentBytes } = this.#options
+    const isDue = clock.monotonicMs() - this.#markedAtMs >= markEveryMs
+    const isAwaited = this.#held.some(({ transaction }) => transaction.endLsn > this.#replicated)
+    if (!isDue && !isAwaited) return
+    const { closedTimestamp, writtenLsn, replicatedLsn } = await readMarks(beside)
+    // Where nobody is waited for now, somebody may be for what is written later.
+    this.#replicated = maxLsn(this.#replicated, minLsn(replicatedLsn, writtenLsn))
+    if (!isDue) return
+    this.#markedAtMs = clock.monotonicMs()
+    const mark = { lsn: beforePageHeader(writtenLsn, segmentBytes), closedTimestamp }
+    const last = this.#lastMark
+    if (closedTimestamp <= last.closedTimestamp && mark.lsn - last.lsn < markEveryBytes) return
+    this.#lastMark = mark
+    this.#marks = [...this.#marks.slice(0, marksMax - 1), mark]
+  }
+
+  async #store(): Promise<void> {
+    const { writer, stream } = this.#options
+    const safe = minLsn(this.#received, this.#replicated)
+    const later = this.#held.findIndex(({ transaction }) => transaction.endLsn > safe)
+    for (const { transaction, shapes, bytes } of this.#held.splice(0, later < 0 ? this.#held.length : later)) {
+      this.#heldBytes -= bytes
+      writer.append(transaction, shapes)
+    }
+    const reached = this.#marks.findLast(({ lsn }) => lsn <= safe)
+    if (reached !== undefined) {
+      this.#marks = this.#marks.filter(({ lsn }) => lsn > reached.lsn)
+      writer.appendThrough(safe, reached.closedTimestamp)
+    }
+    if (await writer.flush()) {
+      stream.report({ written: writer.through, flushed: writer.through, applied: writer.through })
+    }
+  }
+}

@@ -1,0 +1,105 @@
+import type { Clock } from '../base/clock.ts'
+import type { ConnectionTarget } from '../postgres/connection.ts'
+import { Connection } from '../postgres/connection.ts'
+import type { Lsn } from '../postgres/lsn.ts'
+import { lsnZero } from '../postgres/lsn.ts'
+import { ReplicationConnection } from '../postgres/replication.ts'
+import type { ArchiveFolder } from './archive-folder.ts'
+import { RedoSession } from './redo-session.ts'
+import { readHighestStamp, readSlot } from './redo-store.ts'
+import { RedoWriter } from './redo-writer.ts'
+import { untilAborted } from './retrying.ts'
+import { archiveHistory } from './timeline-archive.ts'
+
+/**
+ * Streams what the shard commits, decoded, into the redo stream of the archive.
+ *
+ * Three positions are kept apart. *Received* is how far the server has decoded and sent. *Replicated* is how far a
+ * promotion cannot lose anything: a transaction behind it is held in memory (A5), because a logical decoder sees a
+ * commit as soon as the primary has flushed it, which is before any follower has (HZ-R2). *Stored* is how far the
+ * archive has everything on its disk, and the only one that the server is told (A1).
+ *
+ * A prepared transaction is decoded when it is committed, at the place of that record.
+ */
+export interface RedoStreamOptions {
+  readonly folder: ArchiveFolder
+  /** The shard's database on the primary of this moment, with a role that has `replication`. */
+  readonly primary: () => ConnectionTarget
+  readonly slot: string
+  readonly clock: Clock
+  readonly onEvent: (event: RedoStreamEvent) => void
+  readonly segmentBytesMax?: number
+}
+
+export type RedoStreamEvent =
+  | { readonly kind: 'interrupted'; readonly part: 'redo'; readonly error: unknown }
+  /** Transactions between these positions will never be in the stream: the slot was lost, or bytes of the archive. */
+  | { readonly kind: 'redo_lost'; readonly from: Lsn; readonly to: Lsn }
+
+export const publication = 'holdfast_redo'
+const connectWithinMs = 10_000
+const segmentBytesMaxDefault = 16 << 20
+export class RedoStream {
+  readonly #options: RedoStreamOptions
+
+  constructor(options: RedoStreamOptions) {
+    this.#options = options
+  }
+
+  /** Streams until the signal is aborted. Failures are reported and followed by another attempt. */
+  run(signal: AbortSignal): Promise<void> {
+    const { clock, onEvent } = this.#options
+    return untilAborted(
+      signal,
+      clock,
+      () => this.#attempt(signal),
+      (error) => onEvent({ kind: 'interrupted', part: 'redo', error }),
+    )
+  }
+
+  async #attempt(signal: AbortSignal): Promise<void> {
+    const { primary, clock } = this.#options
+    const replication = await ReplicationConnection.connect(primary(), 'logical', clock)
+    const close = () => replication.close()
+    signal.addEventListener('abort', close, { once: true })
+    try {
+      const beside = await Connection.connect(primary(), connectWithinMs)
+      try {
+        await this.#session(replication, beside, signal)
+      } finally {
+        beside.release()
+      }
+    } finally {
+      signal.removeEventListener('abort', close)
+      replication.close()
+    }
+  }
+
+  async #session(replication: ReplicationConnection, beside: Connection, signal: AbortSignal): Promise<void> {
+    const { folder, slot, clock, onEvent, segmentBytesMax = segmentBytesMaxDefault } = this.#options
+    const { systemId, timeline } = await replication.identifySystem()
+    const segmentBytes = await replication.walSegmentBytes()
+    await folder.claim({ systemId, segmentBytes })
+    const history = await archiveHistory(replication, folder, timeline)
+    const highestStamp = await readHighestStamp(beside)
+    await openSlot(replication, beside, slot)
+    // Who has the slot is the only writer; so it comes before the look at what is stored.
+    const stream = await replication.startLogical(slot, lsnZero, { proto_version: '1', publication_names: publication })
+    const confirmed = (await readSlot(beside, slot))?.confirmed ?? lsnZero
+    const writer = await RedoWriter.open({ folder, systemId, history, segmentBytesMax }, { confirmed, highestStamp })
+    try {
+      if (writer.hole !== null) onEvent({ kind: 'redo_lost', ...writer.hole })
+      await new RedoSession({ clock, stream, beside, writer, segmentBytes }).run(signal)
+    } finally {
+      await writer.close()
+    }
+  }
+}
+
+/** Makes the slot unless it is there and of use. */
+async function openSlot(replication: ReplicationConnection, beside: Connection, slot: string): Promise<void> {
+  const state = await readSlot(beside, slot)
+  if (state !== undefined && !state.isLost) return
+  if (state !== undefined) await replication.dropSlot(slot)
+  await replication.createLogicalSlot(slot)
+}
