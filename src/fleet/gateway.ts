@@ -1,6 +1,13 @@
 import { silentProgress } from '../base/progress.ts'
 import type { Progress } from '../base/progress.ts'
+import { explainInDoubt } from '../transaction/in-doubt.ts'
+import { Resolver, resolverLimitsDefault } from '../transaction/resolver.ts'
 import { transact } from '../transaction/transaction.ts'
+import { type Evidence, prove } from '../evidence/evidence.ts'
+import type { TimelineEntry, TimelineRange } from '../evidence/timeline.ts'
+import { type TransactionView, viewTransaction } from '../evidence/transaction-view.ts'
+import { evidenceSources, timelineOf } from './evidence-sources.ts'
+import { parseTransactionId } from './transaction-id.ts'
 import type { Fleet } from './fleet-api.ts'
 import type { FleetRuntime } from './fleet.ts'
 import { fleetStatus } from './fleet-status.ts'
@@ -62,6 +69,28 @@ export class Gateway implements Fleet {
       shards: committed.shards.map(({ shard }) => shard),
       replayed: committed.replayed,
     }
+  }
+
+  timeline(range: TimelineRange = {}): AsyncIterable<TimelineEntry> {
+    return timelineOf(this.parts, range)
+  }
+
+  prove(transactionId: string): Promise<Evidence> {
+    return prove(evidenceSources(this.parts), parseTransactionId(transactionId))
+  }
+
+  transaction(transactionId: string): Promise<TransactionView> {
+    return viewTransaction(this.parts.environment, parseTransactionId(transactionId))
+  }
+
+  /** Settles what is in doubt on every shard, or only explains what would become of it. */
+  async resolve(dryRun: boolean): Promise<readonly unknown[]> {
+    const { environment } = this.parts
+    if (dryRun) return explainInDoubt(environment, resolverLimitsDefault.abortAfterMs)
+    const resolver = new Resolver({ environment })
+    const shards = [...environment.topology.current().shards.keys()]
+    const resolved = await Promise.all(shards.map((shard) => resolver.resolveOnce(shard)))
+    return resolved.flat()
   }
 
   backup(request: BackupRequest = {}): Promise<readonly BackupReport[]> {

@@ -47,7 +47,10 @@ export class LinkMeter {
   }
 
   #add(application: string, counted: Partial<LinkCounters>): void {
-    this.#counters.set(application, sumOf(this.#counters.get(application) ?? nothingCrossed, { ...nothingCrossed, ...counted }))
+    this.#counters.set(
+      application,
+      sumOf(this.#counters.get(application) ?? nothingCrossed, { ...nothingCrossed, ...counted }),
+    )
   }
 }
 

@@ -1,5 +1,5 @@
 import type { Command } from 'commander'
-import { formatHlc } from '../../hlc/hlc.ts'
+import { formatHlc, parseHlc } from '../../hlc/hlc.ts'
 import type { Evidence } from '../../evidence/evidence.ts'
 import type { TimelineEntry } from '../../evidence/timeline.ts'
 import type { TransactionView } from '../../evidence/transaction-view.ts'
@@ -46,7 +46,18 @@ export function addTransactionCommands(program: Command): void {
     .option('--until <timestamp>')
     .action((_options: unknown, command: Command) => {
       const options = command.optsWithGlobals<CommonOptions & { tenant?: string; since?: string; until?: string }>()
-      return withFleet(options, (fleet) => collect(fleet.timelineBetween(options)), showTimeline)
+      return withFleet(
+        options,
+        (fleet) =>
+          collect(
+            fleet.timeline({
+              tenant: options.tenant,
+              since: options.since === undefined ? undefined : parseHlc(options.since),
+              until: options.until === undefined ? undefined : parseHlc(options.until),
+            }),
+          ),
+        showTimeline,
+      )
     })
   program
     .command('resolve')
