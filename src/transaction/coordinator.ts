@@ -128,7 +128,8 @@ class Coordinator {
   #perform(effect: () => Promise<CommitEvent>): void {
     this.#environment.background.run(async () => {
       try {
-        this.#enter(step(this.#state, await effect()))
+        const event = await effect()
+        this.#enter(step(this.#state, event))
       } catch (error) {
         const failure = toHoldfastError(error, this.#homePlace())
         const isUndecided = this.#state.kind === 'preparing' || this.#state.kind === 'observing'

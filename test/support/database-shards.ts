@@ -30,6 +30,7 @@ import type { TransactionEnvironment, TransactionLimits } from '../../src/transa
 import { transactionEnvironment, transactionLimitsDefault } from '../../src/transaction/environment.ts'
 import type { FreshDatabase } from './database.ts'
 import { freshDatabase } from './database.ts'
+import { eventually } from './eventually.ts'
 
 /**
  * Shards of a test that are databases of the one shared server: enough for whatever needs no failover and no
@@ -101,9 +102,9 @@ export interface GatewayOptions {
 /** One gateway process, as far as transactions go. */
 export interface TestGateway {
   readonly environment: TransactionEnvironment
-  /** What a kill does to the servers: its connections are gone, whatever they were doing. */
-  kill(): Promise<void>
-  close(): Promise<void>
+  /** What a kill does to the servers: its connections are gone, whatever they were doing. Resolves when they are. */
+  readonly kill: () => Promise<void>
+  readonly close: () => Promise<void>
 }
 
 export class DatabaseShards {
@@ -204,12 +205,14 @@ export class DatabaseShards {
       },
       { ...transactionLimitsDefault, ...options.limits },
     )
-    const kill = async () => {
-      await this.admin(home).query(
-        'select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1',
-        [applicationName],
-      )
-    }
+    const kill = () =>
+      eventually(async () => {
+        const { rows } = await this.admin(home).query(
+          'select pg_terminate_backend(pid) from pg_stat_activity where application_name = $1',
+          [applicationName],
+        )
+        return rows.length === 0
+      })
     const gateway = {
       environment,
       kill,
@@ -222,8 +225,13 @@ export class DatabaseShards {
     return gateway
   }
 
+  /** Breaks off what gateways still hold, those that were killed included. */
+  async closeGateways(): Promise<void> {
+    await Promise.all(this.#gateways.splice(0).map(({ environment }) => environment.pools.close()))
+  }
+
   async close(): Promise<void> {
-    await Promise.all(this.#gateways.map(({ environment }) => environment.pools.close()))
+    await this.closeGateways()
     for (const [name, admin] of this.#admins) {
       for (const gid of await this.prepared(name)) await admin.query(`rollback prepared '${gid}'`)
       admin.release()
