@@ -25,12 +25,13 @@ export type {
   ShardStatus,
   TenantView,
 } from './fleet/operations-api.ts'
+export { openFleet } from './fleet/fleet.ts'
+export type { ReadLevel } from './reading/reading.ts'
+export type { Served } from './reading/served.ts'
 export type {
   ReadAnswer,
   Reader,
-  ReadLevel,
   ReadRequest,
-  Served,
   SnapshotRequest,
   Transaction,
   TransactOutcome,

@@ -16,13 +16,23 @@ export interface DrillSummary {
 
 /** The newest rehearsal that rebuilt the history through a timestamp; null when there is none. */
 export async function newestDrillThrough(drillsDir: string, commitTimestamp: Hlc): Promise<DrillFacts | null> {
-  const names = (await readdir(drillsDir)).filter((name) => name.endsWith('.evidence.json')).toSorted().toReversed()
+  const names = (await readdir(drillsDir))
+    .filter((name) => name.endsWith('.evidence.json'))
+    .toSorted()
+    .toReversed()
   for (const name of names) {
     const summary = (await readJsonFile(join(drillsDir, name))) as DrillSummary | undefined
     if (summary === undefined) continue
     const coveredThrough = toHlc(BigInt(summary.coveredThrough))
     if (coveredThrough < commitTimestamp) continue
-    return { name: summary.id, at: summary.at, coveredThrough, found: true, invariants: summary.invariants, ok: summary.ok }
+    return {
+      name: summary.id,
+      at: summary.at,
+      coveredThrough,
+      found: true,
+      invariants: summary.invariants,
+      ok: summary.ok,
+    }
   }
   return null
 }

@@ -12,8 +12,9 @@ import { primaryTarget, transactionEnvironment } from '../transaction/environmen
 import { DeliveryJournal } from '../transaction/outbox/delivery-journal.ts'
 import { createDispatcher } from '../transaction/outbox/outbox.ts'
 import { Resolver } from '../transaction/resolver.ts'
-import type { InDoubtBranch } from '../transaction/in-doubt.ts'
-import type { FleetConfig } from './config.ts'
+import { type InDoubtBranch, listInDoubt, pushBranch, resolveBranch } from '../transaction/in-doubt.ts'
+import { type ReadEnvironment, readEnvironment } from '../reading/environment.ts'
+import { type FleetConfig, roundTripMs } from './config.ts'
 import type { Call } from './control.ts'
 import { ControlledTopology } from './controlled-topology.ts'
 import type { FleetHome } from './home.ts'
@@ -32,6 +33,7 @@ export interface GatewayParts {
   readonly directory: DirectoryStore
   readonly pools: ConnectionPools
   readonly environment: TransactionEnvironment
+  readonly reading: ReadEnvironment
   readonly clock: Clock
   readonly metrics: Metrics
   readonly onStep: OnStep
@@ -69,10 +71,30 @@ export async function composeGateway(options: GatewayOptions): Promise<GatewayPa
       metrics,
       onStep,
     })
-    return { ...options, topology, directory, pools, environment }
+    const reading = readEnvironment({
+      region,
+      topology,
+      directory,
+      pools,
+      targetOf,
+      clock,
+      metrics,
+      distanceMs: (from, to) => roundTripMs(config.links, from, to),
+      settle: async (participant, transactionId) => void (await pushBranch(environment, participant, transactionId)),
+      settleAll: (participant) => settleAll(environment, participant),
+      barrier: async (shard) => void (await environment.barriers.pass(shard)),
+    })
+    return { ...options, topology, directory, pools, environment, reading }
   } catch (error) {
     await pools.close()
     throw error
+  }
+}
+
+/** Settles every branch of a shard whose decision is known, and gives up none that may still be decided. */
+async function settleAll(environment: TransactionEnvironment, participant: ShardName): Promise<void> {
+  for (const branch of await listInDoubt(environment, participant)) {
+    await resolveBranch(environment, branch, Number.POSITIVE_INFINITY)
   }
 }
 

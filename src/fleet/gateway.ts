@@ -1,5 +1,7 @@
 import { silentProgress } from '../base/progress.ts'
 import type { Progress } from '../base/progress.ts'
+import { type Answer, read } from '../reading/reading.ts'
+import { snapshot } from '../reading/snapshot.ts'
 import { explainInDoubt } from '../transaction/in-doubt.ts'
 import { Resolver, resolverLimitsDefault } from '../transaction/resolver.ts'
 import { transact } from '../transaction/transaction.ts'
@@ -30,7 +32,15 @@ import type {
 import { Services } from './services.ts'
 import { afterCommit, Sessions } from './sessions.ts'
 import { tenantViews } from './tenant-views.ts'
-import type { Transaction, TransactOutcome, TransactRequest } from './transact-api.ts'
+import type {
+  ReadAnswer,
+  Reader,
+  ReadRequest,
+  SnapshotRequest,
+  Transaction,
+  TransactOutcome,
+  TransactRequest,
+} from './transact-api.ts'
 
 /** One process's handle on a fleet: the public `Fleet` over the parts that were composed for it. */
 export class Gateway implements Fleet {
@@ -69,6 +79,18 @@ export class Gateway implements Fleet {
       shards: committed.shards.map(({ shard }) => shard),
       replayed: committed.replayed,
     }
+  }
+
+  async read<T>(request: ReadRequest, run: (read: Reader) => Promise<T>): Promise<ReadAnswer<T>> {
+    const { session, ...asked } = request
+    const frontier = await this.#sessions.open(session, request.tenant)
+    return this.#answer(request.tenant, await read(this.parts.reading, { ...asked, frontier }, run))
+  }
+
+  async snapshot<T>(request: SnapshotRequest, run: (read: Reader) => Promise<T>): Promise<ReadAnswer<T>> {
+    const { session, ...asked } = request
+    const frontier = await this.#sessions.open(session, request.tenant)
+    return this.#answer(request.tenant, await snapshot(this.parts.reading, { ...asked, frontier }, run))
   }
 
   timeline(range: TimelineRange = {}): AsyncIterable<TimelineEntry> {
@@ -128,6 +150,10 @@ export class Gateway implements Fleet {
 
   [Symbol.asyncDispose](): Promise<void> {
     return this.close()
+  }
+
+  #answer<T>(tenant: string, { value, frontier, served }: Answer<T>): ReadAnswer<T> {
+    return { value, session: this.#sessions.seal(frontier, tenant), served }
   }
 
   /** An operation of the supervisor; what it changed is known here afterwards. */

@@ -1,4 +1,6 @@
 import type { Hlc } from '../hlc/hlc.ts'
+import type { ReadLevel } from '../reading/reading.ts'
+import type { Served } from '../reading/served.ts'
 import type { BatchStatement, DomainClient, Isolation, QueryResult } from '../transaction/transaction.ts'
 
 /** What a transaction or a read takes, and what it gives back. Part of the public library. */
@@ -59,18 +61,14 @@ export interface TransactOutcome<T> {
   readonly replayed: boolean
 }
 
-/**
- * `session`: read your writes, never back in time, on the shards of the token. `causal`: everything that happened
- * before the token's frontier, on any shard. `primary`: the primary of the shard, with the same proof.
- */
-export type ReadLevel = 'session' | 'causal' | 'primary'
-
 export interface ReadRequest {
   readonly tenant: string
   /** Without one the answer only begins a session. */
   readonly session?: string | undefined
   /** `session` when left out. */
   readonly level?: ReadLevel | undefined
+  /** Of a `stale` read: the oldest that its answer may be. */
+  readonly maxStaleMs?: number | undefined
   /** How long a node may take to become fresh before the read goes elsewhere. 50 when left out; 0 never waits. */
   readonly waitMs?: number | undefined
 }
@@ -80,19 +78,6 @@ export interface Reader {
   query<R = Record<string, unknown>>(domain: string, text: string, values?: readonly unknown[]): Promise<QueryResult<R>>
   /** The same as `query`, in the form that query builders take. */
   client(domain: string): DomainClient
-}
-
-/** Who answered, and why there. */
-export interface Served {
-  readonly shard: string
-  readonly node: string
-  readonly role: 'primary' | 'follower'
-  readonly region: string
-  /** What the node had applied before the snapshot, as an LSN of the shard. */
-  readonly appliedThrough: string
-  readonly waitedMs: number
-  /** True when a nearer node was tried and could not prove the frontier in time. */
-  readonly rerouted: boolean
 }
 
 export interface ReadAnswer<T> {

@@ -1,5 +1,5 @@
 import type { Fleet } from '../fleet/fleet-api.ts'
-import type { Served } from '../fleet/transact-api.ts'
+import type { Served } from '../reading/served.ts'
 
 /**
  * A route of the application that `holdfast up` serves. The module named by `app` in the configuration exports

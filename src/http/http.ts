@@ -8,7 +8,7 @@ import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
 import { HoldfastError, isHoldfastError } from '../base/errors.ts'
 import type { Fleet } from '../fleet/fleet-api.ts'
-import type { Served } from '../fleet/transact-api.ts'
+import type { Served } from '../reading/served.ts'
 import type { AppRequest, AppResponse, AppRoute } from './app-route.ts'
 import { toJson } from './json.ts'
 import { openApiOf } from './openapi.ts'
@@ -42,7 +42,7 @@ export const bodyBytesMax = 1024 * 1024
 export function createHttpApp(options: HttpOptions): Hono {
   const { fleet, registry } = options
   const app = new Hono()
-  app.use(bodyLimit({ maxSize: bodyBytesMax, onError: (c) => problemAnswer(c, tooLarge(), 413) }))
+  app.use(bodyLimit({ maxSize: bodyBytesMax, onError: refuseTooLarge }))
   for (const route of [...apiRoutes, ...options.appRoutes]) mount(app, route, options)
   const openApi = toJson(openApiOf(apiRoutes))
   app.get('/openapi.json', (c) => c.body(openApi, 200, { 'content-type': 'application/json' }))
@@ -140,10 +140,13 @@ function problemAnswer(c: Context, error: unknown, status?: number): Response {
   return c.body(toJson(problem), problem.status as ContentfulStatusCode, { 'content-type': problemContentType })
 }
 
-function tooLarge(): HoldfastError {
-  return new HoldfastError('argument_invalid', `the body is larger than ${bodyBytesMax} bytes`, {
+/** The body is not read to its end, so nothing else can follow on this connection. */
+function refuseTooLarge(c: Context): Response {
+  c.header('Connection', 'close')
+  const error = new HoldfastError('argument_invalid', `the body is larger than ${bodyBytesMax} bytes`, {
     hint: 'send it in several transactions',
   })
+  return problemAnswer(c, error, 413)
 }
 
 /** W3: of a defect the place, not the message, which may quote what a statement was given. */
