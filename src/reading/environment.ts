@@ -1,0 +1,90 @@
+import type { Clock } from '../base/clock.ts'
+import type { Metrics } from '../base/metrics.ts'
+import type { DirectorySource } from '../directory/directory.ts'
+import type { FleetNode, RegionName, ShardName, TopologySource, TransactionId } from '../directory/topology.ts'
+import type { Connection, ConnectionTarget } from '../postgres/connection.ts'
+import { ConnectionLost } from '../postgres/connection.ts'
+import type { ConnectionPools } from '../postgres/pools.ts'
+import { FreshnessWatch } from './freshness-watch.ts'
+
+/** What the reads of one process run in. Made once, by `readEnvironment`. */
+export interface ReadEnvironment extends ReadParts {
+  readonly limits: ReadLimits
+  /** Who waits for a node, and what was last seen of it. */
+  readonly watch: FreshnessWatch
+}
+
+export interface ReadParts {
+  /** Where this process is. */
+  readonly region: RegionName
+  readonly topology: TopologySource
+  readonly directory: DirectorySource
+  readonly pools: ConnectionPools
+  /** Where this process reaches a node, as the gateway role. */
+  readonly targetOf: (node: FleetNode) => ConnectionTarget
+  readonly clock: Clock
+  readonly metrics: Metrics
+  /** The round trip between two regions; 0 within one. It ranks nodes and sizes budgets, and decides nothing else. */
+  readonly distanceMs: (from: RegionName, to: RegionName) => number
+  /** Settles a branch whose decision may be known, at its participant. Never rejects; a proof tells what came of it. */
+  readonly settle: (participant: ShardName, transactionId: TransactionId) => Promise<void>
+  /** Settles every decided branch of a shard. Rejects when the shard does not tell what is prepared there. */
+  readonly settleAll: (participant: ShardName) => Promise<void>
+  /** Resolves when everything visible at the call is on the shard's followers. Rejects when that is not known. */
+  readonly barrier: (shard: ShardName) => Promise<void>
+}
+
+export interface ReadLimits {
+  /** How long a read may wait for nodes to become fresh when the request does not say. */
+  readonly waitMs: number
+  /** A node that has not opened the snapshot for this long, beyond its distance, is taken for lost. */
+  readonly openWithinMs: number
+  /** A statement of the caller without an answer for this long: the connection is given up. */
+  readonly statementWithinMs: number
+  /** How often the caller's function is run when nodes are lost in the middle of it. */
+  readonly runsMax: number
+  /** How long a node that was lost is asked last. */
+  readonly avoidForMs: number
+}
+
+export const readLimitsDefault: ReadLimits = {
+  waitMs: 50,
+  openWithinMs: 1_000,
+  statementWithinMs: 60_000,
+  runsMax: 3,
+  avoidForMs: 2_000,
+}
+
+export function readEnvironment(parts: ReadParts, limits: ReadLimits = readLimitsDefault): ReadEnvironment {
+  return { ...parts, limits, watch: new FreshnessWatch(parts.pools, parts.targetOf, parts.clock) }
+}
+
+/** How long a node may take to open a snapshot before it counts as lost. */
+export function openDeadlineMs(environment: ReadEnvironment, node: FleetNode): number {
+  return environment.limits.openWithinMs + environment.distanceMs(environment.region, node.region)
+}
+
+/** A connection of the pool, or `ConnectionLost` when it takes too long; one that comes later goes back. */
+export async function reserveWithin(
+  environment: ReadEnvironment,
+  target: ConnectionTarget,
+  withinMs: number,
+): Promise<Connection> {
+  const reserved = environment.pools.reserve(target)
+  const timer = new AbortController()
+  const late = environment.clock.sleep(withinMs, timer.signal).then(
+    () => true,
+    () => false,
+  )
+  try {
+    const first = await Promise.race([reserved, late])
+    if (typeof first === 'object') return first
+  } finally {
+    timer.abort()
+  }
+  reserved.then(
+    (connection) => connection.release(),
+    () => undefined,
+  )
+  throw new ConnectionLost(`no connection to ${target.host} within ${withinMs} ms`, false)
+}

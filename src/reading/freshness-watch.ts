@@ -1,0 +1,144 @@
+import { present } from '../base/assert.ts'
+import type { Clock } from '../base/clock.ts'
+import type { FleetNode, NodeId, TransactionId } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import type { ConnectionTarget } from '../postgres/connection.ts'
+import type { Lsn } from '../postgres/lsn.ts'
+import type { ConnectionPools } from '../postgres/pools.ts'
+import type { Freshness } from './read-store.ts'
+import { freshness, readFreshness } from './read-store.ts'
+
+/**
+ * Waiting for nodes to become fresh.
+ *
+ * Everyone who waits for a node shares one loop over one connection: a thousand readers behind the same write cost the
+ * node one small query every few milliseconds, not a thousand. What the loop sees only says when it is worth asking for
+ * a proof again. It is remembered for a while to choose among equal nodes, and it never justifies an answer.
+ */
+
+/** What a reader waits for. */
+export type Awaited =
+  | { readonly what: 'position'; readonly lsn: Lsn }
+  | { readonly what: 'closed'; readonly timestamp: Hlc }
+  | { readonly what: 'transactions'; readonly transactionIds: readonly TransactionId[]; readonly orClosed: Hlc }
+  /** Something that the watch cannot see: worth asking again whenever the node has applied more than this. */
+  | { readonly what: 'progress'; readonly beyond: Lsn }
+
+export type WaitEnd = 'met' | 'late' | 'lost'
+
+/** What was last seen of a node. */
+export interface Sighting {
+  readonly freshness: Freshness | undefined
+  /** When it was last lost, in monotonic milliseconds. */
+  readonly lostAtMs: number | undefined
+}
+
+interface Waiter {
+  readonly awaited: Awaited
+  readonly end: (end: WaitEnd) => void
+}
+
+/** Between looks at a node while someone waits for it: about what a local round trip and a commit take. */
+const lookEveryMs = 2
+const answerWithinMs = 1_000
+
+const neverSeen: Sighting = { freshness: undefined, lostAtMs: undefined }
+
+export class FreshnessWatch {
+  readonly #pools: ConnectionPools
+  readonly #targetOf: (node: FleetNode) => ConnectionTarget
+  readonly #clock: Clock
+  readonly #waiters = new Map<NodeId, Set<Waiter>>()
+  readonly #sightings = new Map<NodeId, Sighting>()
+
+  constructor(pools: ConnectionPools, targetOf: (node: FleetNode) => ConnectionTarget, clock: Clock) {
+    this.#pools = pools
+    this.#targetOf = targetOf
+    this.#clock = clock
+  }
+
+  sightingOf(node: NodeId): Sighting {
+    return this.#sightings.get(node) ?? neverSeen
+  }
+
+  noteFresh(node: NodeId, seen: Freshness): void {
+    this.#sightings.set(node, { freshness: seen, lostAtMs: undefined })
+  }
+
+  noteLost(node: NodeId): void {
+    this.#sightings.set(node, { ...this.sightingOf(node), lostAtMs: this.#clock.monotonicMs() })
+  }
+
+  /** How many loops are running: one for each node that someone waits for. */
+  get watchedNodes(): number {
+    return this.#waiters.size
+  }
+
+  /** Resolves when the node seems to have what is awaited, after `withinMs`, or when the node is lost. */
+  until(node: FleetNode, awaited: Awaited, withinMs: number): Promise<WaitEnd> {
+    return new Promise((resolve) => {
+      const timer = new AbortController()
+      const waiters = this.#waitersFor(node)
+      const end = (how: WaitEnd) => {
+        waiters.delete(waiter)
+        timer.abort()
+        resolve(how)
+      }
+      const waiter = { awaited, end }
+      waiters.add(waiter)
+      this.#clock.sleep(withinMs, timer.signal).then(
+        () => end('late'),
+        () => undefined,
+      )
+    })
+  }
+
+  /** Those who wait for a node; the first of them starts the loop that they share. */
+  #waitersFor(node: FleetNode): Set<Waiter> {
+    const known = this.#waiters.get(node.id)
+    if (known !== undefined) return known
+    const waiters = new Set<Waiter>()
+    this.#waiters.set(node.id, waiters)
+    void this.#look(node, waiters)
+    return waiters
+  }
+
+  /** Looks until nobody waits any more. Never rejects. */
+  async #look(node: FleetNode, waiters: ReadonlySet<Waiter>): Promise<void> {
+    do {
+      const seen = await this.#ask(node, waiters)
+      for (const { awaited, end } of waiters) {
+        if (seen === undefined) end('lost')
+        else if (isMet(awaited, seen)) end('met')
+      }
+      if (waiters.size > 0) await this.#clock.sleep(lookEveryMs)
+    } while (waiters.size > 0)
+    this.#waiters.delete(node.id)
+  }
+
+  async #ask(node: FleetNode, waiters: ReadonlySet<Waiter>): Promise<Freshness | undefined> {
+    const asked = [...waiters].flatMap(({ awaited }) => (awaited.what === 'transactions' ? awaited.transactionIds : []))
+    try {
+      const [outcome] = await this.#pools.flight(this.#targetOf(node), [freshness([...new Set(asked)])], answerWithinMs)
+      const seen = readFreshness(present(outcome, 'one outcome a statement'))
+      this.noteFresh(node.id, seen)
+      return seen
+    } catch {
+      this.noteLost(node.id)
+      return undefined
+    }
+  }
+}
+
+export function isMet(awaited: Awaited, seen: Freshness): boolean {
+  switch (awaited.what) {
+    case 'position':
+      return seen.replayed >= awaited.lsn
+    case 'closed':
+      return seen.closedTimestamp >= awaited.timestamp
+    case 'transactions':
+      return seen.closedTimestamp >= awaited.orClosed || awaited.transactionIds.every((id) => seen.visible.has(id))
+    case 'progress':
+      return seen.replayed > awaited.beyond
+  }
+}

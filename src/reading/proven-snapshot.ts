@@ -1,0 +1,224 @@
+import { present } from '../base/assert.ts'
+import { HoldfastError } from '../base/errors.ts'
+import type { Placement } from '../directory/directory.ts'
+import type { FleetNode, NodeId, ShardTopology, TenantName } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import { hlcZero } from '../hlc/hlc.ts'
+import type { ConnectionTarget, Statement, StatementOutcome } from '../postgres/connection.ts'
+import { evidenceQuestion, remedyFor } from '../session/proof.ts'
+import type { Verdict } from '../session/proof.ts'
+import { refusalFor } from '../session/refusal.ts'
+import type { ReadEnvironment } from './environment.ts'
+import type { Demand } from './judgement.ts'
+import { awaitedFor, demandedPosition, judge, retryAfterMs } from './judgement.ts'
+import { rankNodes } from './node-choice.ts'
+import { NodeLost, toReadError } from './read-failure.ts'
+import * as store from './read-store.ts'
+import { ShardSnapshot } from './shard-snapshot.ts'
+import type { WaitBudget } from './wait-budget.ts'
+
+/**
+ * Finding a node that proves a demand: ask, and when it is not fresh wait, reroute, or fail explicitly.
+ *
+ * Nodes are asked in the order of `rankNodes`. One that is behind is waited for within the budget of the read, then the
+ * next is asked; the nodes after the first share a quarter of the budget. What a node may never show (a branch that is
+ * decided and not settled) is pushed rather than waited for. When every node has failed, the topology is asked once
+ * whether there are others.
+ */
+export interface SnapshotDemand extends Demand {
+  /** Null for an operator's read. */
+  readonly tenant: TenantName | null
+  /** What is read, for the law; undefined for what no policy is about. */
+  readonly placement: Placement | undefined
+  readonly prefer: NodeId | undefined
+  readonly targetOf: (node: FleetNode) => ConnectionTarget
+}
+
+export interface ProvenSnapshot {
+  readonly snapshot: ShardSnapshot
+  readonly answer: Promise<StatementOutcome> | undefined
+  readonly waitedMs: number
+  readonly rerouted: boolean
+}
+
+/** Of the budget, for the first node that is asked; the rest is for those after it. */
+const firstShare = 0.75
+
+/**
+ * Throws `frontier_not_reached`, `node_unavailable`, what a lost or rewritten history tells, or `placement_stale` when
+ * the directory must be asked anew; or a `TypeError` for a statement that cannot be sent.
+ */
+export async function openProven(
+  environment: ReadEnvironment,
+  demand: SnapshotDemand,
+  budget: WaitBudget,
+  first: Statement | undefined,
+): Promise<ProvenSnapshot> {
+  const before = shardOf(environment, demand)
+  const search = new Search(environment, demand, budget, first)
+  const found = await search.ask(before)
+  if (found !== undefined) return found
+  const after = (await environment.topology.refresh()).shards.get(demand.shard)
+  const again = after === undefined || isSame(before, after) ? undefined : await search.ask(after)
+  if (again !== undefined) return again
+  throw search.failure()
+}
+
+function shardOf(environment: ReadEnvironment, { shard }: Demand): ShardTopology {
+  const known = environment.topology.current().shards.get(shard)
+  if (known !== undefined) return known
+  throw new HoldfastError('unknown_shard', `no shard ${shard} in the topology`, { detail: { shard } })
+}
+
+function isSame(a: ShardTopology, b: ShardTopology): boolean {
+  const idsOf = (shard: ShardTopology) => [shard.primary, ...shard.followers].map(({ id }) => id).join(' ')
+  return a.epoch === b.epoch && a.historyId === b.historyId && idsOf(a) === idsOf(b)
+}
+
+type NotProven = Exclude<Verdict, { kind: 'proven' }>
+
+class Search {
+  readonly #environment: ReadEnvironment
+  readonly #demand: SnapshotDemand
+  readonly #budget: WaitBudget
+  readonly #first: Statement | undefined
+  #waitedMs = 0
+  #asked = 0
+  #lastVerdict: { readonly verdict: NotProven; readonly node: FleetNode } | undefined
+  #lastLost: NodeLost | undefined
+
+  constructor(environment: ReadEnvironment, demand: SnapshotDemand, budget: WaitBudget, first: Statement | undefined) {
+    this.#environment = environment
+    this.#demand = demand
+    this.#budget = budget
+    this.#first = first
+  }
+
+  /** Asks the nodes of the shard in turn; undefined when none of them can answer. */
+  async ask(shard: ShardTopology): Promise<ProvenSnapshot | undefined> {
+    const nodes = this.#rank(shard)
+    for (const [index, node] of nodes.entries()) {
+      const share = index === 0 && nodes.length > 1 ? firstShare : 1
+      const rerouted = this.#asked > 0
+      this.#asked += 1
+      const found = await this.#askNode(shard, node, share)
+      if (found === undefined) continue
+      const { region, metrics } = this.#environment
+      if (rerouted && !found.snapshot.proof.follows) metrics.count('session_read_primary_fallback_total', { region })
+      return { ...found, waitedMs: this.#waitedMs, rerouted }
+    }
+    return undefined
+  }
+
+  /** What is told when no node could answer: the last verdict, else the last node that was lost. */
+  failure(): unknown {
+    if (this.#lastVerdict !== undefined) {
+      const { verdict, node } = this.#lastVerdict
+      return refusalFor(verdict, { shard: node.shard, node: node.id, retryAfterMs: retryAfterMs(verdict) })
+    }
+    const lost = present(this.#lastLost, 'a shard has a primary, which was asked')
+    return toReadError(lost, lost.node)
+  }
+
+  async #askNode(
+    shard: ShardTopology,
+    node: FleetNode,
+    share: number,
+  ): Promise<Omit<ProvenSnapshot, 'waitedMs' | 'rerouted'> | undefined> {
+    const pushed = new Set<string>()
+    const patienceMs = this.#budget.leftMs * share
+    const startedMs = this.#waitedMs
+    for (;;) {
+      const opened = await this.#open(node)
+      if (opened === undefined) return undefined
+      const { snapshot, answer } = opened
+      const verdict = judge(this.#demand, shard, snapshot)
+      if (verdict.kind === 'proven') return { snapshot, answer }
+      snapshot.end()
+      this.#lastVerdict = { verdict, node }
+      const remedy = remedyFor(verdict)
+      if (remedy === 'refuse' || remedy === 'refresh_directory') throw this.failure()
+      if (remedy !== 'wait') return undefined
+      const leftMs = patienceMs - (this.#waitedMs - startedMs)
+      const isWorthAsking =
+        (await this.#push(verdict, snapshot, pushed)) || (await this.#wait(verdict, snapshot, leftMs))
+      if (!isWorthAsking) return undefined
+    }
+  }
+
+  async #open(node: FleetNode) {
+    const { tenant, shard, frontier, targetOf } = this.#demand
+    const histories = frontier.shards.get(shard)?.histories ?? []
+    const question = {
+      transactionIds: evidenceQuestion(frontier, shard),
+      histories: histories.map(({ historyId }) => historyId),
+    }
+    try {
+      const request = { node, target: targetOf(node), tenant, question }
+      return await ShardSnapshot.open(this.#environment, request, this.#first)
+    } catch (error) {
+      if (!(error instanceof NodeLost)) throw error
+      this.#lastLost = error
+      return undefined
+    }
+  }
+
+  /**
+   * Settles, once, the branches that a primary does not show; true when it is worth asking again at once. A follower
+   * shows them when it has received what the primary then writes, which is waited for.
+   */
+  async #push(verdict: Verdict, snapshot: ShardSnapshot, pushed: Set<string>): Promise<boolean> {
+    if (verdict.kind !== 'behind' || verdict.missing.what !== 'transactions') return false
+    const fresh = verdict.missing.transactionIds.filter((id) => !pushed.has(id))
+    for (const id of fresh) pushed.add(id)
+    const settled = Promise.all(fresh.map((id) => this.#environment.settle(this.#demand.shard, id)))
+    if (snapshot.proof.follows) {
+      settled.catch(() => undefined)
+      return false
+    }
+    await settled
+    return fresh.length > 0
+  }
+
+  async #wait(verdict: Verdict, { node, positionBefore }: ShardSnapshot, withinMs: number): Promise<boolean> {
+    if (withinMs <= 0) return false
+    const { clock, watch } = this.#environment
+    const awaited = awaitedFor(verdict, positionBefore, this.#demand.frontier)
+    if (awaited.what === 'closed') this.#wakeKeeper(awaited.timestamp)
+    if (awaited.what === 'transactions') this.#wakeKeeper(awaited.orClosed)
+    const startedMs = clock.monotonicMs()
+    const end = await watch.until(node, awaited, withinMs)
+    const spentMs = clock.monotonicMs() - startedMs
+    this.#budget.spend(spentMs)
+    this.#waitedMs += spentMs
+    return end === 'met'
+  }
+
+  /** A clock that is past the timestamp is what has the keeper of the shard close it. */
+  #wakeKeeper(timestamp: Hlc): void {
+    const { pools, targetOf, topology, limits } = this.#environment
+    const primary = topology.current().shards.get(this.#demand.shard)?.primary
+    if (primary === undefined) return
+    pools.flight(targetOf(primary), [store.observe(timestamp)], limits.openWithinMs).catch(() => undefined)
+  }
+
+  #rank(shard: ShardTopology): FleetNode[] {
+    const { region, topology, distanceMs, watch, clock, limits } = this.#environment
+    const { level, placement, prefer, frontier } = this.#demand
+    return rankNodes(shard, {
+      region,
+      regions: topology.current().regions,
+      placement,
+      primaryOnly: level === 'primary',
+      prefer,
+      distanceMs,
+      sightingOf: (node) => watch.sightingOf(node),
+      nowMs: clock.monotonicMs(),
+      avoidForMs: limits.avoidForMs,
+      demanded: {
+        position: demandedPosition(frontier, shard.name, shard.historyId),
+        closedTimestamp: level === 'causal' ? frontier.timestamp : hlcZero,
+      },
+    })
+  }
+}

@@ -1,0 +1,188 @@
+import { HoldfastError, isHoldfastError } from '../base/errors.ts'
+import type { Placement } from '../directory/directory.ts'
+import type { DomainName, ShardName, TenantName } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import { hlcFromWallMs } from '../hlc/hlc.ts'
+import type { Statement, StatementResult } from '../postgres/connection.ts'
+import type { Frontier } from '../session/frontier.ts'
+import { emptyFrontier } from '../session/frontier.ts'
+import type { QueryResult } from '../transaction/transaction.ts'
+import { requireAllowed, toQueryResult, toStatement } from './caller-statement.ts'
+import type { ReadEnvironment } from './environment.ts'
+import type { RoutedPlacement } from './judgement.ts'
+import type { SnapshotDemand } from './proven-snapshot.ts'
+import { openProven } from './proven-snapshot.ts'
+import { NodeLost, toReadError } from './read-failure.ts'
+import type { Answer, Read, ReadRequest } from './reading.ts'
+import type { Bound } from './served.ts'
+import { advanceBy, requireServed, servedBy } from './served.ts'
+import type { WaitBudget } from './wait-budget.ts'
+
+/** How one run of the caller's function ended. */
+export type RunEnd<T> =
+  | { readonly kind: 'answered'; readonly answer: Answer<T> }
+  | { readonly kind: 'failed'; readonly error: unknown }
+  /** A node was lost in the middle: its snapshot is gone, and another run may do better. */
+  | { readonly kind: 'interrupted'; readonly error: unknown }
+
+/** Where a domain's statements go. */
+interface Route {
+  readonly shard: ShardName
+  /** For the law; undefined for what no placement is about. */
+  readonly placement: Placement | undefined
+  readonly routed: RoutedPlacement | undefined
+}
+
+/** One run of the caller's function, and the snapshots that it is answered from: one a shard. */
+export class ReadRun {
+  readonly #environment: ReadEnvironment
+  readonly #request: ReadRequest
+  readonly #tenant: TenantName
+  readonly #frontier: Frontier
+  readonly #budget: WaitBudget
+  readonly #bound = new Map<ShardName, Promise<Bound>>()
+  readonly #underway = new Set<Promise<unknown>>()
+  #lost: NodeLost | undefined
+  #ended = false
+
+  constructor(environment: ReadEnvironment, request: ReadRequest, budget: WaitBudget) {
+    this.#environment = environment
+    this.#request = request
+    this.#tenant = request.tenant as TenantName
+    this.#frontier = request.frontier ?? emptyFrontier
+    this.#budget = budget
+  }
+
+  async run<T>(body: (read: Read) => Promise<T>): Promise<RunEnd<T>> {
+    try {
+      const value = await body({
+        query: (domain, text, values) => this.#query(domain, toStatement(text, values)),
+        client: (domain) => ({ query: (query, values) => this.#query(domain, toStatement(query, values)) }),
+      })
+      const bound = await this.#settle()
+      if (this.#lost !== undefined) return this.#interrupted(this.#lost)
+      if (this.#request.level === 'strong') await this.#pass(bound)
+      return { kind: 'answered', answer: this.#answer(value, bound) }
+    } catch (error) {
+      await this.#settle()
+      return this.#lost === undefined ? { kind: 'failed', error } : this.#interrupted(this.#lost)
+    } finally {
+      for (const { snapshot } of await this.#settle()) snapshot.end()
+    }
+  }
+
+  #interrupted(lost: NodeLost): { kind: 'interrupted'; error: unknown } {
+    return { kind: 'interrupted', error: toReadError(lost, lost.node) }
+  }
+
+  /** Waits for what the function left behind, and gives the snapshots that were opened. */
+  async #settle(): Promise<Bound[]> {
+    this.#ended = true
+    while (this.#underway.size > 0) await Promise.allSettled(this.#underway)
+    const bound = await Promise.allSettled(this.#bound.values())
+    return bound.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
+  }
+
+  /** R7: whoever answers a barrier is the primary, and has what it showed on its followers. */
+  async #pass(bound: readonly Bound[]): Promise<void> {
+    await Promise.all(bound.map(({ snapshot }) => this.#environment.barrier(snapshot.node.shard)))
+  }
+
+  #query<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
+    const answer = this.#send<R>(domain, statement)
+    this.#underway.add(answer)
+    answer.then(
+      () => this.#underway.delete(answer),
+      () => this.#underway.delete(answer),
+    )
+    return answer
+  }
+
+  async #send<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
+    if (this.#ended) throw new HoldfastError('argument_invalid', 'the read has ended')
+    requireAllowed(statement.text)
+    try {
+      return toQueryResult<R>(await this.#ask(domain as DomainName, statement))
+    } catch (error) {
+      if (!isHoldfastError(error, 'placement_stale')) throw error
+      // The directory was late: it is asked once, and the statement goes where the domain is placed now.
+      await this.#environment.directory.refresh()
+      return toQueryResult<R>(await this.#ask(domain as DomainName, statement))
+    }
+  }
+
+  /** The statement's result from the snapshot of its shard, which the first statement opens. */
+  async #ask(domain: DomainName, statement: Statement): Promise<StatementResult> {
+    const route = this.#route(domain)
+    const known = this.#bound.get(route.shard)
+    const opening = known ?? this.#bind(route, statement)
+    const bound = await opening
+    const { snapshot, answer } = bound
+    if (route.routed !== undefined) requireServed(snapshot, route.routed)
+    bound.placementVersion = Math.max(bound.placementVersion, route.routed?.version ?? 0)
+    try {
+      const isFirst = known === undefined && answer !== undefined
+      return await (isFirst ? snapshot.accept(answer) : snapshot.query(statement))
+    } catch (error) {
+      if (error instanceof NodeLost) this.#lost ??= error
+      throw toReadError(error, snapshot.node)
+    }
+  }
+
+  #bind(route: Route, first: Statement): Promise<Bound> {
+    const opening = this.#open(route, first)
+    this.#bound.set(route.shard, opening)
+    opening.catch(() => {
+      if (this.#bound.get(route.shard) === opening) this.#bound.delete(route.shard)
+    })
+    return opening
+  }
+
+  async #open(route: Route, first: Statement): Promise<Bound> {
+    const { region, metrics, settleAll } = this.#environment
+    if (this.#request.level === 'strong') await settleAll(route.shard)
+    const proven = await openProven(this.#environment, this.#demand(route), this.#budget, first)
+    const { node } = proven.snapshot
+    if (node.region !== region) metrics.count('cross_region_fanout_total', { from: region, to: node.region })
+    return { ...proven, placementVersion: 0 }
+  }
+
+  #demand({ shard, placement, routed }: Route): SnapshotDemand {
+    const { level, prefer } = this.#request
+    return {
+      tenant: this.#tenant,
+      shard,
+      placement,
+      routed,
+      prefer,
+      level: level === 'primary' || level === 'strong' ? 'primary' : level === 'causal' ? 'causal' : 'session',
+      frontier: level === 'stale' ? emptyFrontier : this.#frontier,
+      closedAtLeast: this.#closedAtLeast(),
+      targetOf: this.#environment.targetOf,
+    }
+  }
+
+  #closedAtLeast(): Hlc | undefined {
+    const { maxStaleMs } = this.#request
+    return maxStaleMs === undefined ? undefined : hlcFromWallMs(this.#environment.clock.wallMs() - maxStaleMs)
+  }
+
+  #route(domain: DomainName): Route {
+    const directory = this.#environment.directory.current()
+    const placement = directory.resolve(this.#tenant, domain)
+    // Every shard has its own copy of reference data; the tenant's home has one that is near.
+    if (directory.domain(domain).class === 'reference') {
+      return { shard: directory.home(this.#tenant), placement: undefined, routed: undefined }
+    }
+    return { shard: placement.shard, placement, routed: { domain, version: placement.version } }
+  }
+
+  #answer<T>(value: T, bound: readonly Bound[]): Answer<T> {
+    const isStale = this.#request.level === 'stale'
+    return {
+      value,
+      frontier: isStale ? this.#frontier : bound.reduce(advanceBy, this.#frontier),
+      served: bound.map(servedBy),
+    }
+  }
+}
