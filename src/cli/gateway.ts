@@ -26,6 +26,8 @@ export async function runGateway(options: { dataDir?: string; region?: string; p
       onStep: crashAt(process.env['HOLDFAST_CRASH_AT']) ?? noStep,
       progress: silentProgress,
       services: true,
+      archives: 'own region',
+      onServiceTrouble: (service, error) => logger.warn({ service, err: error }, 'a service met a failure and goes on'),
       onServiceFailure: (service, error) =>
         logger.error({ service, err: error }, 'a service failed and is begun again'),
     })

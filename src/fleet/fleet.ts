@@ -41,7 +41,10 @@ export interface FleetRuntime {
   readonly progress: Progress
   /** Whether this process closes clocks, settles branches and dispatches events; a command that is over soon does not. */
   readonly services: boolean
+  /** Whose archives it keeps: those of all shards, where this process is the whole fleet, or of its own region. */
+  readonly archives: 'all' | 'own region'
   readonly onServiceFailure: OnServiceFailure
+  readonly onServiceTrouble: (service: string, error: unknown) => void
 }
 
 export const quietRuntime: FleetRuntime = {
@@ -49,7 +52,9 @@ export const quietRuntime: FleetRuntime = {
   onStep: noStep,
   progress: silentProgress,
   services: true,
+  archives: 'own region',
   onServiceFailure: () => {},
+  onServiceTrouble: () => {},
 }
 
 /** See `OpenFleetOptions`. Throws `config_invalid`, and what starting the servers can throw; then nothing is left running. */
@@ -59,7 +64,10 @@ export async function openFleet(options: OpenFleetOptions, runtime: FleetRuntime
   if (running !== undefined) return attachFleet(config.dataDir, options.region, runtime)
   const embedded = await startFleet(reference, config, options.wan ?? false, runtime)
   try {
-    const gateway = await openGateway(config, embedded.call, regionOf(config, options.region), runtime)
+    const gateway = await openGateway(config, embedded.call, regionOf(config, options.region), {
+      ...runtime,
+      archives: 'all',
+    })
     gateway.onClose(() => embedded.stop())
     return gateway
   } catch (error) {
@@ -132,7 +140,18 @@ async function openGateway(
   const { metrics, onStep, onServiceFailure } = runtime
   const onStuck = (branch: InDoubtBranch, why: string) => onServiceFailure(`settling ${branch.gid}`, new Error(why))
   const clock = systemClock
-  const parts = await composeGateway({ config, home, keys, region, call, clock, metrics, onStep, onStuck })
+  const parts = await composeGateway({
+    config,
+    home,
+    keys,
+    region,
+    call,
+    clock,
+    metrics,
+    onStep,
+    onStuck,
+    onServiceTrouble: runtime.onServiceTrouble,
+  })
   return new Gateway(parts, runtime)
 }
 

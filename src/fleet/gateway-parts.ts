@@ -2,6 +2,7 @@ import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import type { Metrics } from '../base/metrics.ts'
 import type { OnStep } from '../base/step.ts'
+import { Archiver } from '../archive/archiver.ts'
 import { DirectoryStore } from '../directory/directory-store.ts'
 import type { FleetNode, RegionName, ShardName } from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
@@ -39,6 +40,8 @@ export interface GatewayParts {
   readonly onStep: OnStep
   /** A branch that only a person can settle. */
   readonly onStuck: (branch: InDoubtBranch, why: string) => void
+  /** A service met a failure that it goes on from by itself. */
+  readonly onServiceTrouble: (service: string, error: unknown) => void
 }
 
 export interface GatewayOptions {
@@ -51,6 +54,8 @@ export interface GatewayOptions {
   readonly metrics: Metrics
   readonly onStep: OnStep
   readonly onStuck: (branch: InDoubtBranch, why: string) => void
+  /** A service met a failure that it goes on from by itself. */
+  readonly onServiceTrouble: (service: string, error: unknown) => void
 }
 
 export async function composeGateway(options: GatewayOptions): Promise<GatewayParts> {
@@ -114,8 +119,12 @@ export function roleTarget(
   }
 }
 
-/** Begins what a gateway does in the background. Each of them elects one of all gateways, by a lock on the data. */
-export function startServices(parts: GatewayParts, services: Services): void {
+/**
+ * Begins what a gateway does in the background. Each of them elects one of all gateways, by a lock on the data. Rows of a
+ * shard pass through its archiver, so that one runs only where the archive is; `archives: 'all'` is for the one process
+ * that is the whole fleet.
+ */
+export function startServices(parts: GatewayParts, services: Services, archives: 'all' | 'own region'): void {
   services.start({ name: 'topology', run: (signal) => parts.topology.run(signal) })
   services.start({
     name: 'resolver',
@@ -123,6 +132,10 @@ export function startServices(parts: GatewayParts, services: Services): void {
   })
   for (const shard of parts.config.shards.keys()) {
     services.start({ name: `clock of ${shard}`, run: (signal) => clockKeeper(parts, shard).run(signal) })
+    const archive = parts.config.shards.get(shard)?.archive
+    if (archive != null && (archives === 'all' || archive.region === parts.region)) {
+      services.start({ name: `archive of ${shard}`, run: (signal) => archiver(parts, shard, archive.path).run(signal) })
+    }
     const webhook = parts.config.outbox?.webhook
     if (webhook === undefined) continue
     services.start({ name: `outbox of ${shard}`, run: (signal) => dispatchOutbox(parts, shard, webhook, signal) })
@@ -139,6 +152,22 @@ function clockKeeper(parts: GatewayParts, shard: ShardName): ClockKeeper {
   const { region, topology, clock, metrics, onStep } = parts
   const { targetOf } = serviceEnvironment(parts)
   return new ClockKeeper({ shard, region, topology, targetOf, clock, metrics, onStep })
+}
+
+function archiver(parts: GatewayParts, shard: ShardName, root: string): Archiver {
+  return new Archiver({
+    root,
+    shard,
+    primary: () => {
+      const known = parts.topology.current().shards.get(shard)
+      if (known?.state !== 'open') return undefined
+      return roleTarget(parts.keys, known.primary, 'holdfast_replication', `archive-${shard}`)
+    },
+    clock: parts.clock,
+    onEvent: (event) => {
+      if ('error' in event) parts.onServiceTrouble(`archive of ${shard}`, event.error)
+    },
+  })
 }
 
 async function dispatchOutbox(

@@ -50,13 +50,13 @@ export class Gateway implements Fleet {
   readonly #closers: (() => Promise<void>)[] = []
   #closing: Promise<void> | undefined
 
-  constructor(parts: GatewayParts, runtime: Pick<FleetRuntime, 'services' | 'onServiceFailure'>) {
+  constructor(parts: GatewayParts, runtime: Pick<FleetRuntime, 'services' | 'archives' | 'onServiceFailure'>) {
     this.parts = parts
     const { config, keys, topology, clock } = parts
     const { maxClockOffsetMs } = config
     this.#sessions = new Sessions({ fleet: config.fleet, keys, topology, clock, maxClockOffsetMs })
     this.#services = new Services(clock, runtime.onServiceFailure)
-    if (runtime.services) startServices(parts, this.#services)
+    if (runtime.services) startServices(parts, this.#services, runtime.archives)
   }
 
   /** What is undone after this handle has closed, the last one first. */

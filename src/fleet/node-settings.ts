@@ -1,3 +1,4 @@
+import { requiredServerSettings } from '../archive/archiver.ts'
 import type { NodeId, RegionName } from '../directory/topology.ts'
 import type { Settings } from '../postgres/server/data-directory.ts'
 import type { ShardConfig } from './config.ts'
@@ -5,19 +6,12 @@ import type { ShardConfig } from './config.ts'
 /** What every node of a fleet runs with, whatever its role: a follower may be the primary tomorrow. */
 export function nodeSettings(major: number): Settings {
   return {
-    wal_level: 'logical',
+    ...requiredServerSettings(major),
     max_connections: 200,
-    max_wal_senders: 20,
-    max_replication_slots: 20,
     max_prepared_transactions: 200,
-    wal_keep_size: '64MB',
-    // A slot that nobody reads may not fill the disk; its reader then starts again from a base backup.
-    max_slot_wal_keep_size: '2GB',
     max_wal_size: '256MB',
     min_wal_size: '32MB',
     hot_standby: true,
-    // Rows that a follower's snapshot needs are kept, and the redo stream's slot can live on followers.
-    hot_standby_feedback: true,
     wal_receiver_status_interval: '1s',
     wal_receiver_timeout: '10s',
     wal_sender_timeout: '10s',
@@ -30,7 +24,6 @@ export function nodeSettings(major: number): Settings {
     log_error_verbosity: 'terse',
     log_checkpoints: false,
     log_autovacuum_min_duration: -1,
-    ...(major >= 17 ? { sync_replication_slots: true } : {}),
   }
 }
 
