@@ -1,0 +1,258 @@
+import { pino } from 'pino'
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { routes } from '../../examples/payledger/app.ts'
+import { createRun } from '../../examples/payledger/payledger.ts'
+import { employeesOf } from '../../examples/payledger/seed.ts'
+import type { Gateway } from '../../src/fleet/gateway.ts'
+import { PrometheusMetrics } from '../../src/fleet/prometheus.ts'
+import { bodyBytesMax, createHttpApp } from '../../src/http/http.ts'
+import type { HttpServer } from '../../src/http/serve.ts'
+import { serveHttp } from '../../src/http/serve.ts'
+import { seedTenant, TestFleet } from '../support/fleet.ts'
+
+/** The gateway over HTTP, with PayLedger's routes, on a real fleet. */
+
+const tenant = 'globex-eu'
+const actor = 'manager@globex-eu.example'
+const logged: string[] = []
+
+let fleet: TestFleet
+let gateway: Gateway
+let server: HttpServer
+
+beforeAll(async () => {
+  fleet = await TestFleet.open()
+  const metrics = new PrometheusMetrics()
+  gateway = await fleet.gateway('eu-west', { metrics })
+  await seedTenant(gateway, tenant)
+  const logger = pino({ level: 'info' }, { write: (line: string) => void logged.push(line) })
+  const app = createHttpApp({ fleet: gateway, appRoutes: routes, registry: metrics.registry, logger })
+  server = await serveHttp({ app, host: '127.0.0.1', port: 0 })
+})
+
+afterAll(async () => {
+  await server?.close()
+  await fleet?.close()
+})
+
+interface Answer<Body = Record<string, unknown>> {
+  readonly status: number
+  readonly headers: Headers
+  readonly body: Body
+}
+
+async function ask<Body = Record<string, unknown>>(path: string, init: RequestInit = {}): Promise<Answer<Body>> {
+  const response = await fetch(`${server.url}${path}`, init)
+  return { status: response.status, headers: response.headers, body: JSON.parse(await response.text()) }
+}
+
+function post(path: string, body: unknown, headers: Readonly<Record<string, string>> = {}): Promise<Answer> {
+  const text = typeof body === 'string' ? body : JSON.stringify(body)
+  return ask(path, { method: 'POST', body: text, headers: { 'content-type': 'application/json', ...headers } })
+}
+
+const draft = (run: string) => createRun(gateway, { tenant, run, actor, department: 'hq' })
+const approve = (run: string, headers: Readonly<Record<string, string>> = {}) =>
+  post(`/payledger/${tenant}/runs/${run}/approve`, { actor }, headers)
+
+function problem(answer: Answer, status: number, code: string): void {
+  expect(answer.body).toMatchObject({ status, code, type: `urn:holdfast:error:${code}` })
+  expect(answer.status).toBe(status)
+  expect(answer.headers.get('content-type')).toBe('application/problem+json')
+}
+
+const business = { tenant, action: 'payroll.note', subject: 'x', actor }
+
+describe('approving over HTTP', () => {
+  test('gives the outcome and a session; the second click gets the same, and says so', async () => {
+    await draft('clicked')
+    const first = await approve('clicked', { 'idempotency-key': 'click' })
+    expect(first.body).toMatchObject({ run: 'clicked', status: 'approved', totalCents: '3818750', replayed: false })
+    expect(first.headers.get('holdfast-session')).toBeTruthy()
+    const second = await approve('clicked', { 'idempotency-key': 'click' })
+    expect(second.body).toEqual({ ...first.body, replayed: true })
+  })
+
+  test('W1: a run that was approved before is a conflict that names the transaction', async () => {
+    await draft('before')
+    const { body } = await approve('before')
+    const again = await approve('before')
+    problem(again, 409, 'transaction_refused')
+    expect(again.body).toMatchObject({ retry: 'never', context: { approvedIn: body['transactionId'] } })
+  })
+
+  test('the next screen shows it, and says who answered', async () => {
+    await draft('screen')
+    const session = (await approve('screen')).headers.get('holdfast-session') ?? ''
+    const shown = await ask(`/payledger/${tenant}/runs/screen`, { headers: { 'holdfast-session': session } })
+    expect(shown.body).toMatchObject({ id: 'screen', status: 'approved', totalCents: '3818750', approvedBy: actor })
+    expect(shown.headers.get('holdfast-served-by')).toMatch(/^eu-west\/payroll\.\d+$/)
+    expect(shown.headers.get('holdfast-applied-through')).toMatch(/^[0-9A-F]+\/[0-9A-F]+$/)
+    expect(shown.headers.get('holdfast-waited-ms')).toMatch(/^\d+$/)
+    expect(shown.headers.get('holdfast-session')).toBeTruthy()
+  })
+
+  test('a body that names no actor is refused with what would be right', async () => {
+    const answer = await post(`/payledger/${tenant}/runs/clicked/approve`, {})
+    problem(answer, 400, 'argument_invalid')
+    expect(answer.body['hint']).toContain('actor')
+  })
+})
+
+describe('a batch of statements', () => {
+  test('runs as one business action over two shards, and gives each result', async () => {
+    const answer = await post('/v1/transactions', {
+      ...business,
+      statements: [
+        { domain: 'payroll', text: 'select count(*) as people from employees where tenant = $1', values: [tenant] },
+        {
+          domain: 'treasury',
+          text: 'update treasury_accounts set balance_cents = balance_cents + 1 where tenant = $1',
+          values: [tenant],
+          batch: true,
+          rows: 1,
+        },
+      ],
+    })
+    expect(answer.body).toMatchObject({
+      shards: ['eu-west/payroll', 'us-east/treasury'],
+      replayed: false,
+      results: [{ rows: [{ people: String(employeesOf(tenant).length) }], rowCount: 1 }, null],
+    })
+  })
+
+  test('is what an idempotency key stands for: other statements under the same key are a conflict', async () => {
+    const statements = [{ domain: 'payroll', text: 'select 1 as one' }]
+    const key = { 'idempotency-key': 'batch' }
+    const first = await post('/v1/transactions', { ...business, statements }, key)
+    expect((await post('/v1/transactions', { ...business, statements }, key)).body).toEqual({
+      ...first.body,
+      replayed: true,
+    })
+    const other = { ...business, statements: [{ domain: 'payroll', text: 'select 2 as two' }] }
+    problem(await post('/v1/transactions', other, key), 409, 'idempotency_conflict')
+  })
+
+  test('that affects another number of rows than it says writes nothing', async () => {
+    const text = `update employees set department = 'moved' where tenant = $1 and department = 'sales'`
+    const statements = [{ domain: 'payroll', text, values: [tenant], rows: 1 }]
+    problem(await post('/v1/transactions', { ...business, statements }), 409, 'transaction_refused')
+    const moved = await fleet.ask('eu-west/payroll', `select from public.employees where department = 'moved'`)
+    expect(moved).toEqual([])
+  })
+
+  test.each([
+    ['an unknown tenant', { ...business, tenant: 'nobody' }, 'payroll', 404, 'unknown_tenant'],
+    ['an unknown domain', business, 'nothing', 404, 'unknown_domain'],
+  ])('for %s is not found', async (_, action, domain, status, code) => {
+    problem(await post('/v1/transactions', { ...action, statements: [{ domain, text: 'select 1' }] }), status, code)
+  })
+
+  test('that controls the transaction is refused', async () => {
+    const statements = [{ domain: 'payroll', text: 'commit' }]
+    problem(await post('/v1/transactions', { ...business, statements }), 400, 'statement_refused')
+  })
+})
+
+describe('bad requests', () => {
+  test('W1: a body that is not JSON', async () => {
+    problem(await post('/v1/transactions', '{"tenant":'), 400, 'argument_invalid')
+  })
+
+  test('W4: a body that does not say that it is JSON', async () => {
+    const answer = await post('/v1/transactions', { ...business, statements: [] }, { 'content-type': 'text/plain' })
+    problem(answer, 400, 'argument_invalid')
+    expect(answer.body['hint']).toContain('Content-Type')
+  })
+
+  test('W1: a body that is too large', async () => {
+    problem(await post('/v1/transactions', 'x'.repeat(bodyBytesMax + 1)), 413, 'argument_invalid')
+  })
+
+  test('W1: a route that is not there, and a method that is not', async () => {
+    problem(await ask('/v1/nothing'), 404, 'unknown_route')
+    problem(await ask('/v1/fleet', { method: 'DELETE' }), 404, 'unknown_route')
+  })
+
+  test('W1: a session that is malformed, and one that was tampered with', async () => {
+    await draft('token')
+    const token = (await approve('token')).headers.get('holdfast-session') ?? ''
+    const statements = [{ domain: 'payroll', text: 'select 1' }]
+    const readWith = (session: string) =>
+      post('/v1/transactions', { ...business, statements }, { 'holdfast-session': session })
+    problem(await readWith('not-a-token'), 400, 'token_malformed')
+    const end = token.endsWith('AAA') ? 'BBB' : 'AAA'
+    problem(await readWith(token.slice(0, -3) + end), 403, 'token_forged')
+  })
+
+  test('W1: an id that is none, and one that no shard has', async () => {
+    problem(await ask('/v1/transactions/x'), 400, 'argument_invalid')
+    problem(await ask('/v1/transactions/0196abcd-0000-7000-8000-000000000000'), 404, 'unknown_transaction')
+  })
+})
+
+describe('what the API tells', () => {
+  test('what became of a transaction, and its evidence', async () => {
+    await draft('told')
+    const id = String((await approve('told')).body['transactionId'])
+    const view = await ask(`/v1/transactions/${id}`)
+    expect(view.body).toMatchObject({
+      transactionId: id,
+      outcome: 'committed',
+      subject: 'told',
+      home: 'eu-west/payroll',
+    })
+    const evidence = await ask(`/v1/transactions/${id}/evidence`)
+    expect(evidence.body).toMatchObject({ transactionId: id, commitTimestamp: view.body['commitTimestamp'] })
+    expect(evidence.body['links']).toHaveLength(8)
+  })
+
+  test('the timeline in pages that join without a hole', async () => {
+    interface Page {
+      readonly entries: readonly { readonly name: string }[]
+      readonly next: string | null
+    }
+    const page = async (query: string) => (await ask<Page>(`/v1/timeline?tenant=${tenant}${query}`)).body
+    const all = await page('')
+    const names: string[] = []
+    for (let since: string | null = ''; since !== null; ) {
+      const next: Page = await page(`&limit=3${since === '' ? '' : `&since=${encodeURIComponent(since)}`}`)
+      names.push(...next.entries.map(({ name }) => name))
+      since = next.next
+    }
+    expect(names).toEqual(all.entries.map(({ name }) => name))
+    problem(await ask('/v1/timeline?since=yesterday'), 400, 'argument_invalid')
+    problem(await ask('/v1/timeline?limit=0'), 400, 'argument_invalid')
+  })
+
+  test('PayLedger’s finance timeline over all tenants, without amounts or people of the rows', async () => {
+    await draft('finance')
+    const id = (await approve('finance')).body['transactionId']
+    const { body } = await ask('/payledger/finance/timeline')
+    expect(body['entries']).toContainEqual(expect.objectContaining({ transactionId: id, subject: 'finance' }))
+    expect(JSON.stringify(body)).not.toMatch(/iban|cents/i)
+  })
+
+  test('shards, nodes, tenants', async () => {
+    const { body } = await ask('/v1/fleet')
+    expect(body).toMatchObject({ fleet: 'payledger', region: 'eu-west', ready: true })
+    const tenants = await ask('/v1/tenants')
+    expect(tenants.body['tenants']).toContainEqual(expect.objectContaining({ tenant, home: 'eu-west/payroll' }))
+  })
+
+  test('what machines ask', async () => {
+    expect((await ask('/healthz')).body).toEqual({ ok: true })
+    expect((await ask('/readyz')).body).toEqual({ ready: true })
+    expect((await ask('/openapi.json')).body).toMatchObject({ openapi: '3.1.0' })
+    const metrics = await fetch(`${server.url}/metrics`)
+    expect(metrics.headers.get('content-type')).toContain('text/plain')
+    expect(await metrics.text()).toContain('clock_closing_ms')
+  })
+})
+
+test('W3: the log has routes and codes, and nothing of a tenant', () => {
+  const text = logged.join('')
+  expect(text).toContain('"route":"/payledger/{tenant}/runs/{id}/approve"')
+  expect(text).toContain('"code":"transaction_refused"')
+  for (const secret of [tenant, actor, 'clicked', 'XX00', '3818750', 'employees']) expect(text).not.toContain(secret)
+})
