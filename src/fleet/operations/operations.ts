@@ -7,6 +7,7 @@ import { withConnection } from '../../postgres/postgres.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, TopologyDocument } from '../topology-store.ts'
+import { backUp } from './backup.ts'
 import { failOver } from './failover.ts'
 
 /**
@@ -59,6 +60,9 @@ const operations: Readonly<Record<string, Operation>> = {
         { shard: name, ...(to === undefined ? {} : { to }), ...(whatIf === undefined ? {} : { whatIf }) },
         progress,
       ),
+  ),
+  backup: operation(z.object({ shards: z.array(shard).optional() }), (supervisor, { shards }, progress) =>
+    backUp(supervisor, shards, progress),
   ),
   'links.counts': operation(nothing, (supervisor) => supervisor.links.counts()),
   'links.reset': operation(nothing, (supervisor) => supervisor.links.resetCounts()),
