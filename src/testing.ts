@@ -3,6 +3,8 @@ import { silentProgress } from './base/progress.ts'
 import type { Fleet } from './fleet/fleet-api.ts'
 import { Gateway } from './fleet/gateway.ts'
 import type { LinkCount } from './fleet/link-network.ts'
+import type { UncheckedAnswer, UncheckedRequest } from './reading/unchecked.ts'
+import { readUnchecked as readUncheckedOn } from './reading/unchecked.ts'
 
 /**
  * Faults for the tests of those who build on Holdfast, on an embedded fleet: hold a follower back, cut a link, kill a
@@ -23,7 +25,19 @@ export interface Faults {
   resetLinkCounts(): Promise<void>
 }
 
-export type { LinkCount }
+export type { LinkCount, UncheckedAnswer, UncheckedRequest }
+
+/**
+ * What a node would show a reader who asks for no proof, to set beside what `fleet.read` answers. Row-level security
+ * holds all the same. Throws `unknown_node`, `node_unavailable`, and what a statement throws.
+ */
+export function readUnchecked<R = Record<string, unknown>>(
+  fleet: Fleet,
+  request: UncheckedRequest,
+): Promise<UncheckedAnswer<R>> {
+  assert(fleet instanceof Gateway, 'unchecked reads are for a fleet that openFleet gave')
+  return readUncheckedOn<R>(fleet.parts.reading, request)
+}
 
 /** The faults of a fleet that `openFleet` gave. */
 export function faultsOf(fleet: Fleet): Faults {
