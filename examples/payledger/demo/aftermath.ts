@@ -1,0 +1,167 @@
+import type { Evidence, InvariantResult, TimelineEntry } from 'holdfast'
+import { formatHlc, HoldfastError } from 'holdfast'
+import { cleanUpActor } from '../clean-up.ts'
+import type { PlannedRun } from '../payledger.ts'
+import { readRun } from '../payledger.ts'
+import { draftAndApprove, holdsOf } from './approval.ts'
+import type { Incident } from './incident.ts'
+import type { ApprovedRun } from './morning.ts'
+import type { Stage } from './stage.ts'
+import type { Telling } from './story.ts'
+import { arrivedTwice } from './webhooks.ts'
+import { comesTrue, countOf, homeGateway, listOf, violationsOf } from './words.ts'
+
+/** What the approval's evidence says now. */
+export async function proveApproval({ west }: Stage, { approval }: ApprovedRun, tell: Telling): Promise<Evidence> {
+  const evidence = await west.prove(approval.transactionId)
+  const broken = evidence.links.filter(({ status }) => status === 'broken')
+  tell.check(
+    'the decision is proven',
+    evidence.links.some(({ link, status }) => link === 'decision' && status === 'proven'),
+  )
+  tell.check('no link is broken', broken.length === 0)
+  tell.check(
+    'the commit timestamp is the one that the caller was given',
+    evidence.commitTimestamp === approval.commitTimestamp,
+  )
+  const of = (status: string) => evidence.links.filter((link) => link.status === status).map(({ link }) => link)
+  tell.say(
+    `Transaction ${approval.transactionId}: proven are ${listOf(of('proven'))}; pending ${listOf(of('pending'))}.`,
+  )
+  return evidence
+}
+
+/** One approval, proven on both sides of the bad day. */
+export async function proveAgain(stage: Stage, april: ApprovedRun, before: Evidence, tell: Telling): Promise<Evidence> {
+  const after = await proveApproval(stage, april, tell)
+  tell.check(
+    'the same transaction, decided the same way at the same time, before and after',
+    decisionOf(before) === decisionOf(after),
+  )
+  tell.say(
+    `Before the bad day and after it: ${after.action} ${after.subject} by ${after.actor}, committed at ${formatHlc(april.approval.commitTimestamp)}.`,
+  )
+  return after
+}
+
+function decisionOf({ transactionId, commitTimestamp, tenant, action, subject, actor, links }: Evidence): string {
+  const decision = links.find(({ link }) => link === 'decision')?.status
+  const stamp = commitTimestamp === null ? null : formatHlc(commitTimestamp)
+  return JSON.stringify({ transactionId, stamp, tenant, action, subject, actor, decision })
+}
+
+/** Every approval of the day is there, with its own id, timestamp and hold. */
+export async function nothingWasLost(
+  stage: Stage,
+  approvals: readonly ApprovedRun[],
+  tell: Telling,
+): Promise<readonly InvariantResult[]> {
+  const { results, total } = await violationsOf(stage.west)
+  tell.check('every invariant holds', results.length > 0 && total === 0)
+  const missing: string[] = []
+  for (const tenant of new Set(approvals.map((each) => each.tenant))) {
+    const fleet = homeGateway(stage, tenant)
+    const holds = await holdsOf(fleet, tenant)
+    for (const { run, approval } of approvals.filter((each) => each.tenant === tenant)) {
+      const view = await fleet.transaction(approval.transactionId)
+      const kept =
+        view.outcome === 'committed' &&
+        view.commitTimestamp === approval.commitTimestamp &&
+        holds.get(run) === approval.transactionId
+      if (!kept) missing.push(`${tenant} ${run}`)
+    }
+  }
+  tell.check(
+    `every approval of the day is kept${missing.length === 0 ? '' : `, but ${missing.join(', ')}`}`,
+    missing.length === 0,
+  )
+  tell.say(
+    `${countOf(results.length, 'invariant')}, ${total} violations. All ${approvals.length} approvals of the day are there with the transaction id, commit timestamp and hold that they had.`,
+  )
+  return results
+}
+
+/** Tokens from before the incident go on; those of what was left out are told so. */
+export async function askWithOldTokens(
+  { west }: Stage,
+  april: ApprovedRun,
+  { commits, approvals }: Incident,
+  tell: Telling,
+): Promise<void> {
+  const kept = [april, ...approvals].filter(({ tenant }) => tenant === april.tenant)
+  for (const each of kept) {
+    const { run } = await readRun(west, { ...each, session: each.approval.session, waitMs: 5_000 })
+    tell.check(`the token of ${each.run} reads its own write`, run?.status === 'approved')
+  }
+  const codes = new Set<string>()
+  for (const { outcome, runs } of commits) {
+    const error = await tell.refused(
+      ['history_rewritten', 'write_lost'],
+      `the token of the job is told that ${runs.join(', ')} came back`,
+      () =>
+        west.read({ tenant: april.tenant, session: outcome.session }, (read) =>
+          read.query('treasury', 'select run_id from treasury_holds'),
+        ),
+    )
+    codes.add(error.code)
+    tell.check('the error names the transaction', mentions(error, outcome.transactionId))
+  }
+  tell.say(
+    `The token that ${april.run} was approved with still reads its own write, and so do those of ${countOf(kept.length - 1, 'approval')} made during the incident. The job's own tokens are told ${listOf([...codes])}, with the ids.`,
+  )
+}
+
+function mentions(error: HoldfastError, transactionId: string): boolean {
+  return `${error.message} ${JSON.stringify(error.detail)}`.includes(transactionId)
+}
+
+/** What left through the outbox arrived once, also what was announced again by a replayed history. */
+export async function countEffects(
+  stage: Stage,
+  approvals: readonly ApprovedRun[],
+  oneMore: readonly PlannedRun[],
+  tell: Telling,
+): Promise<readonly ApprovedRun[]> {
+  // Effects leave in order: when these have arrived, whatever would be sent again has been.
+  const after: ApprovedRun[] = []
+  for (const planned of oneMore) after.push(await draftAndApprove(stage, planned))
+  const expected = approvals.length + after.length
+  const arrived = () => new Set(stage.webhooks.deliveries().map(({ key }) => key)).size
+  const all = await comesTrue(() => arrived() >= expected)
+  const twice = arrivedTwice(stage.webhooks.deliveries())
+  tell.check('every approval was announced', all && arrived() === expected)
+  tell.check('no webhook arrived twice', twice.length === 0)
+  tell.say(
+    `${countOf(after.length, 'more approval')} after the cutover. ${expected} approvals, ${countOf(stage.webhooks.deliveries().length, 'webhook')}, ${twice.length} of them twice.`,
+  )
+  return after
+}
+
+/** The merged history of all shards: committed transactions, in one order. */
+export async function readTimeline({ west }: Stage, approvals: readonly ApprovedRun[], tell: Telling): Promise<void> {
+  const entries: TimelineEntry[] = []
+  for await (const entry of west.timeline()) entries.push(entry)
+  const approved = entries.filter(({ action }) => action === 'payroll.approve').map(({ name }) => name)
+  tell.check(
+    'it is in the order of commit timestamps',
+    entries.every(
+      (entry, index) => index === 0 || entry.commitTimestamp >= (entries[index - 1]?.commitTimestamp ?? 0n),
+    ),
+  )
+  tell.check(
+    'every approval is in it once',
+    JSON.stringify(approved.toSorted()) ===
+      JSON.stringify(approvals.map(({ approval }) => approval.transactionId).toSorted()),
+  )
+  tell.check(
+    'nothing of the job is in it',
+    entries.every(({ actor }) => actor !== cleanUpActor),
+  )
+  tell.check(
+    'every commit is attributed',
+    entries.every(({ attributed }) => attributed),
+  )
+  tell.say(
+    `The finance timeline has ${countOf(entries.length, 'commit')} of ${countOf(new Set(entries.map(({ tenant }) => tenant)).size, 'tenant')}, ${approved.length} of them approvals, in one order over both shards; the job is not in it.`,
+  )
+}
