@@ -95,7 +95,8 @@ async function verifyRedo(folder: ArchiveFolder, history: TimelineHistory, probl
       const isLinked = before !== null && header.previous !== null && Buffer.from(before).equals(header.previous)
       if (header.from !== header.start && !isLinked)
         problems.push(`${nameOf(file)} does not continue what is before it`)
-      if (header.from !== header.start && through < header.start) problems.push(`${nameOf(file)} begins behind a gap`)
+      if (before !== null && through < header.start) problems.push(`${nameOf(file)} begins behind a hole`)
+      if (tail === 'damaged' && file.limit === null) problems.push(`${nameOf(file)} is damaged at its end`)
       before = digest
       through = next.value.through
     } catch (error) {

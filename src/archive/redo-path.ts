@@ -94,6 +94,8 @@ export async function* replayFile(
   const records = readRecords(await readFile(file.path), basename(file.path))
   const limit = smaller(file.limit, to)
   let position: RedoPosition | undefined
+  // A shape holds from the transaction behind it on.
+  let learnt: RelationShape[] = []
   for (;;) {
     const next = records.next()
     if (next.done === true) return { ...present(position, 'a file without a header is refused'), tail: next.value.tail }
@@ -103,9 +105,13 @@ export async function* replayFile(
       continue
     }
     assert(position !== undefined, 'the header is the first record')
-    if (limit !== null && endOf(record, position) > limit)
-      return { ...position, through: maxLsn(position.through, limit) }
-    position = after(position, record, record.digest)
+    if (record.kind === 'shape') {
+      learnt.push(record.shape)
+      continue
+    }
+    if (limit !== null && endOf(record) > limit) return { ...position, through: maxLsn(position.through, limit) }
+    position = after(position, record, learnt, record.digest)
+    learnt = []
     if (record.kind === 'transaction') yield record.transaction
   }
 }
@@ -122,32 +128,32 @@ export async function positionAt(file: RedoFile, to: Lsn | null = null): Promise
 function beginning(header: RedoSegmentHeader, digest: Uint8Array): RedoPosition {
   const { start, closedTimestamp, highestStamp, decided } = header
   const attribution = { highestStamp, decided: new Map(decided) }
-  return { header, through: start, closedTimestamp, attribution, shapes: new Map(), digest, tail: 'clean' }
+  const shapes = new Map(header.shapes.map((shape) => [relationName(shape), shape]))
+  return { header, through: start, closedTimestamp, attribution, shapes, digest, tail: 'clean' }
 }
 
-function after(position: RedoPosition, record: RedoRecord, digest: Uint8Array): RedoPosition {
-  switch (record.kind) {
-    case 'header':
-      assert(false, 'a segment has one header')
-    case 'shape':
-      return { ...position, shapes: new Map(position.shapes).set(relationName(record.shape), record.shape) }
-    case 'through':
-      return {
-        ...position,
-        digest,
-        through: maxLsn(position.through, record.lsn),
-        closedTimestamp: maxHlc(position.closedTimestamp, record.closedTimestamp),
-      }
-    case 'transaction': {
-      const { endLsn, changes, identity } = record.transaction
-      return { ...position, digest, through: endLsn, attribution: advance(position.attribution, changes, identity) }
-    }
+type Step = Extract<RedoRecord, { kind: 'transaction' | 'through' }>
+
+function after(before: RedoPosition, step: Step, learnt: readonly RelationShape[], digest: Uint8Array): RedoPosition {
+  const position = { ...before, digest, shapes: learn(before.shapes, learnt) }
+  if (step.kind === 'through') {
+    const closedTimestamp = maxHlc(before.closedTimestamp, step.closedTimestamp)
+    return { ...position, through: maxLsn(before.through, step.lsn), closedTimestamp }
   }
+  const { endLsn, changes, identity } = step.transaction
+  return { ...position, through: endLsn, attribution: advance(before.attribution, changes, identity) }
 }
 
-function endOf(record: RedoRecord, position: RedoPosition): Lsn {
-  if (record.kind === 'transaction') return record.transaction.endLsn
-  return record.kind === 'through' ? record.lsn : position.through
+function learn(
+  known: ReadonlyMap<RelationName, RelationShape>,
+  learnt: readonly RelationShape[],
+): ReadonlyMap<RelationName, RelationShape> {
+  if (learnt.length === 0) return known
+  return new Map([...known, ...learnt.map((shape) => [relationName(shape), shape] as const)])
+}
+
+function endOf(step: Step): Lsn {
+  return step.kind === 'transaction' ? step.transaction.endLsn : step.lsn
 }
 
 function smaller(a: Lsn | null, b: Lsn | null): Lsn | null {

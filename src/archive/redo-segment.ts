@@ -28,7 +28,7 @@ export const redoMagic = Buffer.from([...Buffer.from('HFREDO'), 1, 0])
 
 export type RedoRecord =
   | ({ readonly kind: 'header' } & RedoSegmentHeader)
-  /** How a relation looks in the transactions from here on. Shapes are numbered as they come. */
+  /** How a relation looks in the transactions from here on. Shapes are numbered as they come, those of the header first. */
   | { readonly kind: 'shape'; readonly shape: RelationShape }
   | { readonly kind: 'transaction'; readonly transaction: RedoTransaction }
   /** Everything that ended at or before `lsn` is in the stream, and with it all at or below the closed timestamp. */
@@ -48,6 +48,8 @@ export interface RedoSegmentHeader {
   readonly highestStamp: Hlc
   /** Decisions whose branches had not been settled before `start`. */
   readonly decided: readonly (readonly [TransactionId, Hlc])[]
+  /** Of every relation that had rows in the stream before `start`. */
+  readonly shapes: readonly RelationShape[]
 }
 
 const prefixBytes = 36
@@ -75,9 +77,10 @@ export class RedoEncoder {
   #toPlain(record: RedoRecord): unknown {
     switch (record.kind) {
       case 'header':
+        for (const shape of record.shapes) this.#learn(shape)
         return { ...record }
       case 'shape':
-        this.#shapes.set(relationName(record.shape), { index: this.#shapeCount++, shape: record.shape })
+        this.#learn(record.shape)
         return ['s', record.shape]
       case 'through':
         return ['p', record.lsn, record.closedTimestamp]
@@ -94,6 +97,10 @@ export class RedoEncoder {
         ]
       }
     }
+  }
+
+  #learn(shape: RelationShape): void {
+    this.#shapes.set(relationName(shape), { index: this.#shapeCount++, shape })
   }
 
   #plainChange(change: RowChange): unknown {
@@ -143,7 +150,10 @@ export function* readRecords(
       break
     }
     const record = fromPlain(decode(next.payload), header, shapes)
-    if (record.kind === 'header') header = record
+    if (record.kind === 'header') {
+      header = record
+      shapes.push(...record.shapes)
+    }
     if (record.kind === 'shape') shapes.push(record.shape)
     digest = next.digest
     at = next.end

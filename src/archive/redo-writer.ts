@@ -185,7 +185,8 @@ export class RedoWriter {
       closedTimestamp,
       highestStamp: attribution.highestStamp,
       decided: [...attribution.decided],
+      shapes: [...shapes.values()],
     })
-    return [redoMagic, header, ...[...shapes.values()].map((shape) => this.#encoder.encode({ kind: 'shape', shape }))]
+    return [redoMagic, header]
   }
 }

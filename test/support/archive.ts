@@ -6,6 +6,10 @@ import type { WalAudit } from '../../src/archive/wal-audit.ts'
 import { auditWal } from '../../src/archive/wal-reader.ts'
 import type { WalReceiverEvent } from '../../src/archive/wal-receiver.ts'
 import { WalReceiver } from '../../src/archive/wal-receiver.ts'
+import { openArchive, type ShardArchive } from '../../src/archive/archive.ts'
+import type { RedoStreamEvent } from '../../src/archive/redo-stream.ts'
+import { RedoStream } from '../../src/archive/redo-stream.ts'
+import type { RedoTransaction } from '../../src/archive/redo-transaction.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import type { ShardName } from '../../src/directory/topology.ts'
 import type { Connection, ConnectionTarget } from '../../src/postgres/connection.ts'
@@ -61,6 +65,43 @@ export async function archivedThrough(
   for (;;) {
     const audit = await auditWal(folder, { history, from }, 'names').catch(() => undefined)
     if (audit !== undefined && audit.contiguousThrough >= to) return audit
+    await systemClock.sleep(20)
+  }
+}
+
+export interface RunningRedo extends Running {
+  readonly events: readonly RedoStreamEvent[]
+}
+
+export function startRedo(
+  folder: ArchiveFolder,
+  primary: () => ConnectionTarget,
+  segmentBytesMax = 16 << 20,
+): RunningRedo {
+  const events: RedoStreamEvent[] = []
+  const onEvent = (event: RedoStreamEvent) => events.push(event)
+  const stream = new RedoStream({ folder, primary, slot: 'hf_redo', clock: systemClock, onEvent, segmentBytesMax })
+  return { ...start((signal) => stream.run(signal)), events }
+}
+
+export function archiveOf(root: string): ShardArchive {
+  return openArchive({ root, shard: testShard })
+}
+
+export async function readAll(
+  archive: ShardArchive,
+  range: { readonly from?: Lsn; readonly to?: Lsn; readonly history?: TimelineHistory } = {},
+): Promise<RedoTransaction[]> {
+  const all: RedoTransaction[] = []
+  for await (const transaction of archive.readRedo(range)) all.push(transaction)
+  return all
+}
+
+/** Waits until the redo stream has everything up to a position, and reads it. */
+export async function redoUpTo(archive: ShardArchive, to: Lsn): Promise<RedoTransaction[]> {
+  for (;;) {
+    const through = await archive.redoThrough()
+    if (through !== undefined && through.lsn >= to) return readAll(archive)
     await systemClock.sleep(20)
   }
 }
