@@ -81,18 +81,18 @@ describe('the decision over a restored branch', () => {
   const cut = planCut(histories, { bound: at(15n), excluded: new Set() })
 
   test('HZ-X10: a record that lies behind the stop of its home, but before the target, commits the branch', () => {
-    expect(decideBranch(transactionId(1), cut, new Map())).toBe('commit')
+    expect(decideBranch(transactionId(1), cut, new Map())).toBe(10n)
   })
 
   test('R3: a restored record commits it, and without any record before the target it is rolled back', () => {
-    expect(decideBranch(transactionId(8), cut, new Map([[transactionId(8), 'COMMITTED']]))).toBe('commit')
-    expect(decideBranch(transactionId(8), cut, new Map([[transactionId(8), 'ABORTED']]))).toBe('rollback')
-    expect(decideBranch(transactionId(2), cut, new Map())).toBe('rollback')
+    expect(decideBranch(transactionId(8), cut, new Map([[transactionId(8), 7n as Hlc]]))).toBe(7n)
+    expect(decideBranch(transactionId(8), cut, new Map([[transactionId(8), null]]))).toBeNull()
+    expect(decideBranch(transactionId(2), cut, new Map())).toBeNull()
   })
 
   test('R3: a decision that a participant learnt is a record too', () => {
     const learnt = planCut([history(treasury, [decision(5, 12n, 10n)])], { bound: at(15n), excluded: new Set() })
-    expect(decideBranch(transactionId(5), learnt, new Map())).toBe('commit')
+    expect(decideBranch(transactionId(5), learnt, new Map())).toBe(12n)
   })
 })
 

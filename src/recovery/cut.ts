@@ -30,10 +30,10 @@ export interface Cut {
   readonly wanted: Wanted
   readonly shards: ReadonlyMap<ShardName, ShardCut>
   /**
-   * Stamped transactions that the redo streams show as committed and wanted. A restored branch of one of them is
-   * committed, wherever the stop of its home lies (HZ-X10).
+   * Stamped transactions that the redo streams show as committed and wanted, with their timestamps. A restored branch
+   * of one of them is committed, wherever the stop of its home lies (HZ-X10).
    */
-  readonly committed: ReadonlySet<TransactionId>
+  readonly committed: ReadonlyMap<TransactionId, Hlc>
 }
 
 export interface ShardCut {
@@ -54,7 +54,7 @@ export interface RedoStep {
 
 export function planCut(histories: readonly ShardHistory[], wanted: Wanted): Cut {
   const shards = new Map<ShardName, ShardCut>()
-  const committed = new Set<TransactionId>()
+  const committed = new Map<TransactionId, Hlc>()
   for (const { shard, transactions } of histories) {
     const steps: RedoStep[] = []
     const leftOut: RedoTransaction[] = []
@@ -63,7 +63,7 @@ export function planCut(histories: readonly ShardHistory[], wanted: Wanted): Cut
       const changes = wantedChanges(transaction, wanted)
       if (changes !== null) {
         steps.push({ transaction, changes })
-        for (const id of decidedBy(transaction, changes)) committed.add(id)
+        for (const one of decidedBy(transaction, changes)) committed.set(one.transactionId, one.timestamp)
       }
       if (changes?.length === transaction.changes.length) continue
       limit ??= transaction.commitLsn
@@ -89,16 +89,23 @@ function isWanted(position: Position, name: TransactionName, { bound, excluded }
   return isWithin(bound, position) && !excluded.has(name)
 }
 
-function decidedBy({ identity }: RedoTransaction, changes: readonly RowChange[]): TransactionId[] {
-  if (identity.kind === 'home' || identity.kind === 'branch') return [identity.transactionId]
-  return changes.flatMap((change) => decisionOf(change)?.transactionId ?? [])
+function decidedBy({ identity }: RedoTransaction, changes: readonly RowChange[]): CommitDecision[] {
+  if (identity.kind === 'home' || identity.kind === 'branch') {
+    return [{ transactionId: identity.transactionId, timestamp: identity.commitTimestamp }]
+  }
+  return changes.flatMap((change) => decisionOf(change) ?? [])
+}
+
+interface CommitDecision {
+  readonly transactionId: TransactionId
+  readonly timestamp: Hlc
 }
 
 /**
  * The decision to commit that a row holds. Such a row goes and stays with its transaction: it stands in the log before
  * the branch that it settles, so without this it would be restored for transactions that are not.
  */
-function decisionOf(change: RowChange): { transactionId: TransactionId; timestamp: Hlc } | null {
+function decisionOf(change: RowChange): CommitDecision | null {
   if (change.relation !== 'holdfast.decision' || change.op !== 'insert') return null
   const { transaction_id: id, commit_timestamp: timestamp } = change.after
   if (id == null || timestamp == null) return null
@@ -167,15 +174,17 @@ export function isBefore(stop: Stop, transaction: Pick<RedoTransaction, 'commitL
   return stop.kind === 'before' ? transaction.commitLsn < stop.lsn : transaction.endLsn <= stop.through
 }
 
+/** A decision that a restored server holds; null for ABORTED. */
+export type RestoredDecisions = ReadonlyMap<TransactionId, Hlc | null>
+
 /**
- * What becomes of a prepared branch of a restored shard: committed if decided so, else rolled back (R3). What is left out
- * has no record in either place, since the stop of its home lies before it.
+ * What becomes of a prepared branch of a restored shard: the timestamp it is committed with, or null when it is rolled
+ * back (R3). What is left out has no record in either place, since the stop of its home lies before it.
  */
 export function decideBranch(
   transactionId: TransactionId,
   cut: Pick<Cut, 'committed'>,
-  restoredRecords: ReadonlyMap<TransactionId, 'COMMITTED' | 'ABORTED'>,
-): 'commit' | 'rollback' {
-  if (cut.committed.has(transactionId)) return 'commit'
-  return restoredRecords.get(transactionId) === 'COMMITTED' ? 'commit' : 'rollback'
+  restored: RestoredDecisions,
+): Hlc | null {
+  return cut.committed.get(transactionId) ?? restored.get(transactionId) ?? null
 }

@@ -4,6 +4,7 @@ import type { RedoTransaction, RowImage } from '../../src/archive/redo-transacti
 import { nameOf } from '../../src/archive/redo-transaction.ts'
 import { isHoldfastError } from '../../src/base/errors.ts'
 import type { ShardName, TransactionId } from '../../src/directory/topology.ts'
+import type { Hlc } from '../../src/hlc/hlc.ts'
 import type { Lsn } from '../../src/postgres/lsn.ts'
 import type { Cut, Stop } from '../../src/recovery/cut.ts'
 import { absentBehind, chooseStop, decideBranch, planCut } from '../../src/recovery/cut.ts'
@@ -32,7 +33,7 @@ interface Restored {
   readonly names: Set<string>
   readonly prepared: Map<TransactionId, LogRecord>
   /** Decisions to commit that stand at home. */
-  readonly records: Map<TransactionId, 'COMMITTED'>
+  readonly records: Map<TransactionId, Hlc>
 }
 
 function nothing(): Restored {
@@ -55,7 +56,7 @@ function replay(log: readonly LogRecord[], stop: Stop): Restored {
 function apply(restored: Restored, redo: RedoTransaction, changes: LogRecord['changes']): void {
   for (const change of changes) applyChange(restored.rows, change)
   if (redo.identity.kind !== 'platform') restored.names.add(nameOf(redo))
-  if (redo.identity.kind === 'home') restored.records.set(redo.identity.transactionId, 'COMMITTED')
+  if (redo.identity.kind === 'home') restored.records.set(redo.identity.transactionId, redo.identity.commitTimestamp)
 }
 
 /** What `restore` does around it: cut, physical replay, decide, redo. */
@@ -87,7 +88,7 @@ function restore(
   const records = new Map([...result.values()].flatMap((restored) => [...restored.records]))
   for (const [shard, restored] of result) {
     for (const [id, record] of restored.prepared) {
-      if (decideBranch(id, cut, records) === 'rollback') continue
+      if (decideBranch(id, cut, records) === null) continue
       for (const change of record.changes) applyChange(restored.rows, change)
       restored.names.add(id)
     }

@@ -1,0 +1,62 @@
+import { rm } from 'node:fs/promises'
+import type { ShardName } from '../directory/topology.ts'
+import { checkRules } from './checks.ts'
+import type { Environment, EnvironmentShard } from './environment.ts'
+import { EnvironmentRegistry } from './environment.ts'
+import type { InvariantResult } from './invariant-check.ts'
+import type { RecoveryContext } from './recovery.ts'
+import type { EnvironmentServer, Servers } from './restore-shard.ts'
+import { isolatedSettings } from './restore-shard.ts'
+import { HoldfastError } from '../base/errors.ts'
+
+/** What becomes of an environment after it was restored: looked at, checked again, dropped. */
+
+export function listEnvironments({
+  environmentsDir,
+}: Pick<RecoveryContext, 'environmentsDir'>): Promise<Environment[]> {
+  return new EnvironmentRegistry(environmentsDir).list()
+}
+
+/** Runs the fleet's invariants on it as they are now. Throws `unknown_environment`. */
+export async function checkEnvironment(context: RecoveryContext, id: string): Promise<InvariantResult[]> {
+  const environment = await new EnvironmentRegistry(context.environmentsDir).load(id)
+  return checkRules(context, await startEnvironment(context, environment))
+}
+
+/** The running servers of an environment; those that do not run are started, as isolated as they were. */
+export async function startEnvironment(context: RecoveryContext, environment: Environment): Promise<Servers> {
+  if (environment.state !== 'restored' && environment.state !== 'failed') {
+    throw new HoldfastError('unknown_environment', `environment ${environment.id} is ${environment.state}`, {
+      hint: environment.state === 'adopted' ? 'the fleet runs on its servers now' : 'wait for the restore, or drop it',
+    })
+  }
+  const servers = new Map<ShardName, EnvironmentServer>()
+  const shards: EnvironmentShard[] = []
+  for (const one of environment.shards) {
+    const { serverId: id, dataDir } = one
+    const runs = one.address !== null && context.host.isRunning(id)
+    const address = runs
+      ? one.address
+      : await context.host.start({ id, dataDir, settings: isolatedSettings(context, dataDir) })
+    servers.set(one.shard, { id, dataDir, address })
+    shards.push({ ...one, address })
+  }
+  await new EnvironmentRegistry(context.environmentsDir).store({ ...environment, shards })
+  return servers
+}
+
+export async function stopEnvironment({ host }: RecoveryContext, { shards }: Environment): Promise<void> {
+  for (const { serverId } of shards) if (host.isRunning(serverId)) await host.stop(serverId, 'fast')
+}
+
+/** Stops its servers and removes what it holds; its report stays. Throws `unknown_environment`. */
+export async function dropEnvironment(context: RecoveryContext, id: string): Promise<void> {
+  const registry = new EnvironmentRegistry(context.environmentsDir)
+  const environment = await registry.load(id)
+  if (environment.state !== 'adopted') {
+    await stopEnvironment(context, environment)
+    for (const { dataDir } of environment.shards) await rm(dataDir, { recursive: true, force: true })
+  }
+  for (const { walDir } of environment.shards) await rm(walDir, { recursive: true, force: true })
+  await registry.remove(id)
+}

@@ -1,0 +1,140 @@
+import type { ShardArchive } from '../archive/archive.ts'
+import type { BaseBackupEntry } from '../archive/base-backups.ts'
+import type { RedoTransaction } from '../archive/redo-transaction.ts'
+import type { TimelineHistory } from '../archive/timeline.ts'
+import { present } from '../base/assert.ts'
+import { HoldfastError } from '../base/errors.ts'
+import type { ShardName } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import { maxHlc } from '../hlc/hlc.ts'
+import type { Cut, RedoStep, ShardCut, Stop } from './cut.ts'
+import { absentBehind, chooseBackup, chooseStop, planCut } from './cut.ts'
+import type { Exclusion } from './exclusion.ts'
+import { closeExclusion } from './exclusion.ts'
+import type { Bound } from './position.ts'
+import { isWithin, positionOf } from './position.ts'
+import type { Shapes } from './row-key.ts'
+import type { RecoveryTarget, ShardHistory, TransactionName } from './target.ts'
+import { closedInAllArchives, findTransaction, requireReachable, resolveTarget } from './target.ts'
+
+export interface RestoreRequest {
+  readonly target: RecoveryTarget
+  /** Replay everything behind the target except these. What depends on them must be named too. */
+  readonly without: readonly TransactionName[]
+}
+
+/** What the archives say at one moment: the frozen timeline that a restore is planned over. */
+export interface Frozen {
+  readonly histories: readonly ShardHistory[]
+  readonly shapes: ReadonlyMap<ShardName, Shapes>
+  readonly timelines: ReadonlyMap<ShardName, TimelineHistory>
+}
+
+export interface RestorePlan {
+  readonly request: RestoreRequest
+  /** Up to where history goes in the end: the target, or with `without` as far as all archives hold it. */
+  readonly bound: Bound
+  readonly exclusion: Exclusion | null
+  readonly cut: Cut
+  readonly shards: ReadonlyMap<ShardName, ShardPlan>
+  /** Up to where all archives held every commit when the plan was made. */
+  readonly reachable: Hlc
+  /** Past every timestamp that the fleet has shown: the restored clocks go on from here. */
+  readonly clock: Hlc
+}
+
+export interface ShardPlan {
+  readonly shard: ShardName
+  readonly timeline: TimelineHistory
+  readonly backup: BaseBackupEntry
+  readonly stop: Stop
+  readonly cut: ShardCut
+  readonly absent: readonly RedoStep[]
+  readonly shapes: Shapes
+  /** Everything the stream has, for sequences and for the comparison of ids. */
+  readonly transactions: readonly RedoTransaction[]
+}
+
+export async function freeze(archives: ReadonlyMap<ShardName, ShardArchive>): Promise<Frozen> {
+  const histories: ShardHistory[] = []
+  const shapes = new Map<ShardName, Shapes>()
+  const timelines = new Map<ShardName, TimelineHistory>()
+  for (const [shard, archive] of archives) {
+    const history = await archive.timelineHistory()
+    const redo = await archive.redoThrough(history)
+    if (redo === undefined) {
+      throw new HoldfastError('restore_unreachable', `the redo stream of ${shard} is empty`, { detail: { shard } })
+    }
+    const transactions: RedoTransaction[] = []
+    for await (const transaction of archive.readRedo({ history, to: redo.lsn })) transactions.push(transaction)
+    histories.push({ shard, transactions, redo })
+    shapes.set(shard, await archive.relationShapes({ history, at: redo.lsn }))
+    timelines.set(shard, history)
+  }
+  return { histories, shapes, timelines }
+}
+
+/** What would go, before anything is done: the dry run of a replay without. */
+export function planExclusion(frozen: Frozen, { target, without }: RestoreRequest): Exclusion | null {
+  if (without.length === 0) return null
+  const { histories, shapes } = frozen
+  if (target.kind === 'end') {
+    throw new HoldfastError('argument_invalid', 'a restore to the end leaves nothing out', {
+      hint: 'name the first transaction to be left out as the target',
+    })
+  }
+  const behind = resolveTarget(target, histories)
+  for (const name of without) {
+    const [found] = findTransaction(name, histories)
+    if (!isWithin(behind, positionOf(found))) continue
+    throw new HoldfastError('argument_invalid', `transaction ${name} lies before the target`, {
+      hint: 'choose the first transaction to be left out as the target',
+      detail: { transaction: name },
+    })
+  }
+  return closeExclusion(histories, shapes, without, throughOf(histories))
+}
+
+/** Throws `restore_unreachable`, `archive_gap`, `unknown_transaction`, `argument_invalid`. Reads archives only. */
+export async function planRestore(
+  archives: ReadonlyMap<ShardName, ShardArchive>,
+  frozen: Frozen,
+  request: RestoreRequest,
+): Promise<RestorePlan> {
+  const { histories, shapes, timelines } = frozen
+  const exclusion = planExclusion(frozen, request)
+  const bound = exclusion === null ? resolveTarget(request.target, histories) : throughOf(histories)
+  requireReachable(bound, histories)
+  const cut = planCut(histories, { bound, excluded: exclusion?.closure ?? new Set() })
+  const shards = new Map<ShardName, ShardPlan>()
+  for (const { shard, transactions, redo } of histories) {
+    const archive = present(archives.get(shard), 'a history comes from an archive')
+    const timeline = present(timelines.get(shard), 'a frozen shard has its timeline')
+    const one = present(cut.shards.get(shard), 'every shard is cut')
+    const limit = one.limit ?? (bound.kind === 'end' ? null : redo.lsn)
+    const backup = chooseBackup(shard, await archive.listBaseBackups(), timeline, limit)
+    const audit = await archive.auditWal({ history: timeline, from: backup.startLsn }, 'names')
+    const stop = chooseStop(bound, one, redo.lsn, audit)
+    const absent = absentBehind(stop, one)
+    const shapesHere = present(shapes.get(shard), 'a frozen shard has its shapes')
+    shards.set(shard, { shard, timeline, backup, stop, cut: one, absent, shapes: shapesHere, transactions })
+  }
+  const { timestamp: reachable } = closedInAllArchives(histories)
+  return { request, bound, exclusion, cut, shards, reachable, clock: clockOf(histories) }
+}
+
+function throughOf(histories: readonly ShardHistory[]): Bound {
+  return { kind: 'timestamp', timestamp: closedInAllArchives(histories).timestamp }
+}
+
+/** Also past what was closed: a reader may have been told that nothing comes below it any more. */
+export function clockOf(histories: readonly ShardHistory[]): Hlc {
+  return histories.reduce<Hlc>(
+    (highest, { redo, transactions }) =>
+      transactions.reduce(
+        (seen, transaction) => maxHlc(seen, positionOf(transaction).timestamp),
+        maxHlc(highest, redo.closedTimestamp),
+      ),
+    0n as Hlc,
+  )
+}

@@ -1,0 +1,199 @@
+import { present } from '../base/assert.ts'
+import type { TransactionId } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import { toHlc } from '../hlc/hlc.ts'
+import type { Connection } from '../postgres/connection.ts'
+import { quoteIdentifier, quoteRelation } from '../postgres/identifier.ts'
+import type { Lsn } from '../postgres/lsn.ts'
+import { parseLsn } from '../postgres/lsn.ts'
+
+/** Queries on a restored server, as its administrator. */
+
+export interface ReplayState {
+  readonly inRecovery: boolean
+  readonly paused: boolean
+  readonly replayed: Lsn | null
+}
+
+export async function readReplayState(admin: Connection): Promise<ReplayState> {
+  const { rows } = await admin.query<{ in_recovery: boolean; paused: boolean; replayed: string | null }>(
+    `select pg_is_in_recovery() as in_recovery, pg_last_wal_replay_lsn()::text as replayed,
+       case when pg_is_in_recovery() then pg_get_wal_replay_pause_state() = 'paused' else false end as paused`,
+  )
+  const row = present(rows[0], 'one row')
+  return {
+    inRecovery: row.in_recovery,
+    paused: row.paused,
+    replayed: row.replayed === null ? null : parseLsn(row.replayed),
+  }
+}
+
+/** The timeline that is written to now; the control file tells it only after the next checkpoint. */
+export async function readTimeline(admin: Connection): Promise<number> {
+  const { rows } = await admin.query<{ name: string }>('select pg_walfile_name(pg_current_wal_lsn()) as name')
+  return Number.parseInt(present(rows[0], 'one row').name.slice(0, 8), 16)
+}
+
+export async function readPreparedGids(admin: Connection): Promise<string[]> {
+  const { rows } = await admin.query<{ gid: string }>(
+    'select gid from pg_prepared_xacts where database = current_database() order by prepared',
+  )
+  return rows.map(({ gid }) => gid)
+}
+
+/** Decisions that a restored server holds over these transactions, as their home or as a participant. */
+export async function readDecisions(
+  admin: Connection,
+  ids: readonly TransactionId[],
+): Promise<Map<TransactionId, Hlc | null>> {
+  const { rows } = await admin.query<{ id: TransactionId; stamp: string | null }>(
+    `select transaction_id as id, commit_timestamp::text as stamp
+     from holdfast.transaction_record where transaction_id = any($1)
+     union all select transaction_id, commit_timestamp::text from holdfast.decision where transaction_id = any($1)`,
+    [ids],
+  )
+  return new Map(rows.map(({ id, stamp }) => [id, stamp === null ? null : toHlc(BigInt(stamp))]))
+}
+
+/** A settled branch has its decision beside it, also where the row that the participant wrote lies behind the stop. */
+export async function recordDecisionOfBranch(admin: Connection, id: TransactionId, timestamp: Hlc): Promise<void> {
+  await admin.query(
+    `insert into holdfast.decision (transaction_id, outcome, commit_timestamp, home, home_epoch)
+     select transaction_id, 'COMMITTED', $2, home, home_epoch from holdfast.branch where transaction_id = $1
+     on conflict do nothing`,
+    [id, timestamp],
+  )
+}
+
+/** No traffic, whatever reaches it; no waiting for followers that are not there. */
+export async function isolate(admin: Connection): Promise<void> {
+  await admin.query(`update holdfast.shard set state = 'fenced'`)
+}
+
+export interface RestoredTransaction {
+  readonly transactionId: TransactionId
+  readonly commitTimestamp: Hlc | null
+}
+
+/** Every stamped transaction that the server shows: those at home here, and the branches of others. */
+export async function readTransactions(admin: Connection): Promise<RestoredTransaction[]> {
+  const { rows } = await admin.query<{ id: TransactionId; stamp: string | null }>(
+    `select transaction_id as id, commit_timestamp::text as stamp from holdfast.commit_log
+     union all
+     select b.transaction_id, d.commit_timestamp::text
+     from holdfast.branch b left join holdfast.decision d using (transaction_id)`,
+  )
+  return rows.map(({ id, stamp }) => ({
+    transactionId: id,
+    commitTimestamp: stamp === null ? null : toHlc(BigInt(stamp)),
+  }))
+}
+
+/** What was redone is marked in the same transaction, so that it is redone once however often the redo is run again. */
+export async function ensureMarkers(admin: Connection): Promise<void> {
+  await admin.script(`create schema if not exists holdfast_restore;
+    create table if not exists holdfast_restore.redone (commit_lsn pg_lsn primary key)`)
+}
+
+export const markRedone = 'insert into holdfast_restore.redone (commit_lsn) values ($1)'
+
+export async function readRedone(admin: Connection): Promise<Set<Lsn>> {
+  const { rows } = await admin.query<{ lsn: string }>('select commit_lsn::text as lsn from holdfast_restore.redone')
+  return new Set(rows.map(({ lsn }) => parseLsn(lsn)))
+}
+
+export async function dropMarkers(admin: Connection): Promise<void> {
+  await admin.query('drop schema if exists holdfast_restore cascade')
+}
+
+export async function moveClock(admin: Connection, past: Hlc): Promise<void> {
+  await admin.query('select holdfast.move_clock($1)', [past])
+}
+
+/** Moves the sequence of a column past everything that the column holds and that the stream has seen in it. */
+export async function moveSequence(
+  admin: Connection,
+  column: { readonly relation: string; readonly name: string; readonly sequence: string },
+  seen: bigint,
+): Promise<void> {
+  const [sequence, table] = [quoteRelation(column.sequence), quoteRelation(column.relation)]
+  await admin.query(
+    `select setval($1::regclass, greatest(s.last_value, $2::bigint, coalesce(t.highest, 0)))
+     from ${sequence} s, (select max(${quoteIdentifier(column.name)})::bigint as highest from ${table}) t
+     where greatest($2::bigint, coalesce(t.highest, 0)) > s.last_value`,
+    [sequence, seen],
+  )
+}
+
+/** Foreign keys with a row that refers to nothing, each with how many. Redo runs without their triggers. */
+export async function findBrokenReferences(admin: Connection): Promise<{ constraint: string; rows: number }[]> {
+  const { rows } = await admin.query<ForeignKeyRow>(
+    `select c.conname as name, cn.nspname || '.' || ch.relname as child, pn.nspname || '.' || pa.relname as parent,
+       (select array_agg(a.attname::text order by k.n) from unnest(c.conkey) with ordinality k(attnum, n)
+        join pg_attribute a on a.attrelid = c.conrelid and a.attnum = k.attnum) as columns,
+       (select array_agg(a.attname::text order by k.n) from unnest(c.confkey) with ordinality k(attnum, n)
+        join pg_attribute a on a.attrelid = c.confrelid and a.attnum = k.attnum) as referenced
+     from pg_constraint c
+     join pg_class ch on ch.oid = c.conrelid join pg_namespace cn on cn.oid = ch.relnamespace
+     join pg_class pa on pa.oid = c.confrelid join pg_namespace pn on pn.oid = pa.relnamespace
+     where c.contype = 'f' and c.conparentid = 0 and c.convalidated`,
+  )
+  const broken: { constraint: string; rows: number }[] = []
+  for (const key of rows) {
+    const pairs = key.columns.map((column, index) => {
+      const referenced = present(key.referenced[index], 'a foreign key refers to as many columns as it has')
+      return `p.${quoteIdentifier(referenced)} = c.${quoteIdentifier(column)}`
+    })
+    const complete = key.columns.map((column) => `c.${quoteIdentifier(column)} is not null`)
+    const found = await admin.query<{ count: string }>(
+      `select count(*)::text as count from ${quoteRelation(key.child)} c
+       where ${complete.join(' and ')}
+         and not exists (select from ${quoteRelation(key.parent)} p where ${pairs.join(' and ')})`,
+    )
+    const count = Number(found.rows[0]?.count)
+    if (count > 0) broken.push({ constraint: `${key.child} ${key.name}`, rows: count })
+  }
+  return broken
+}
+
+interface ForeignKeyRow {
+  readonly name: string
+  readonly child: string
+  readonly parent: string
+  readonly columns: readonly string[]
+  readonly referenced: readonly string[]
+}
+
+/** Outbox events whose transaction is not in the history of this server. */
+export async function countOrphanEvents(admin: Connection): Promise<number> {
+  const { rows } = await admin.query<{ count: string }>(
+    `select count(*)::text as count from holdfast.outbox o
+     where not exists (select from holdfast.commit_log l where l.transaction_id = o.transaction_id)`,
+  )
+  return Number(rows[0]?.count)
+}
+
+export interface RoleRow {
+  readonly name: string
+  readonly verifier: string | null
+}
+
+export async function readRoles(admin: Connection, names: readonly string[]): Promise<RoleRow[]> {
+  const { rows } = await admin.query<{ name: string; verifier: string | null }>(
+    'select rolname::text as name, rolpassword as verifier from pg_authid where rolname = any($1) and rolcanlogin',
+    [names],
+  )
+  return rows
+}
+
+export async function readShardState(admin: Connection): Promise<{ state: string; epoch: number; archiving: string }> {
+  const { rows } = await admin.query<{ state: string; epoch: number; archiving: string }>(
+    `select state, epoch, current_setting('archive_mode') as archiving from holdfast.shard`,
+  )
+  return present(rows[0], 'a founded shard has its row')
+}
+
+export async function readImpermanentRelations(admin: Connection): Promise<string[]> {
+  const { rows } = await admin.query<{ name: string }>('select name from holdfast.impermanent_relations() as name')
+  return rows.map(({ name }) => name)
+}
