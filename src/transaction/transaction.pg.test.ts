@@ -151,13 +151,35 @@ describe('a refused transaction', () => {
     ])
   })
 
-  test('HZ-C5: a deferred constraint fails before the stamp, not after it', async () => {
+  test('a deferred constraint refuses it as any other does', async () => {
     const run = newRun()
     const attempt = transact(gateway.environment, request(run), (tx) =>
       tx.query('payroll', 'insert into lines (tenant, run, cents) values ($1, $2, 1)', [tenant, run]),
     )
     expect(await code(attempt)).toBe('constraint_violated')
     expect(await shards.rows(home, 'select from holdfast.commit_log where subject = $1', [run])).toEqual([])
+  })
+
+  test('HZ-C5: deferred triggers, and the locks that they wait for, come before the stamp', async () => {
+    await shards.admin(home).script(`
+      create table late (tenant text not null);
+      call holdfast.govern('late', 'payroll', 'regulated');
+      create function look() returns trigger language plpgsql security definer set search_path = pg_catalog, pg_temp as $$
+      begin
+        if exists (select from holdfast.commit_log c where c.xid = pg_current_xact_id()) then
+          raise exception 'it is stamped already';
+        end if;
+        return null;
+      end $$;
+      create constraint trigger look after insert on late deferrable initially deferred for each row execute function look();`)
+    const insertLate = 'insert into late values ($1)'
+    await transact(gateway.environment, request('x'), (tx) => tx.query('payroll', insertLate, [tenant]))
+    await transact(gateway.environment, request('x'), async (tx) => tx.batch('payroll', [[insertLate, [tenant]]]))
+    await transact(gateway.environment, request('x'), async (tx) => {
+      await tx.query('payroll', insertLate, [tenant])
+      await tx.query('payroll', 'set constraints all deferred')
+    })
+    expect(await shards.rows(home, 'select from late')).toHaveLength(3)
   })
 
   test('is refused when its function swallowed the error of a statement', async () => {

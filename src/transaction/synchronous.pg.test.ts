@@ -1,0 +1,313 @@
+import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { FreshDatabase } from '../../test/support/database.ts'
+import type { GatewayOptions } from '../../test/support/database-shards.ts'
+import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
+import { eventually } from '../../test/support/eventually.ts'
+import { ServerYard } from '../../test/support/servers.ts'
+import { systemClock } from '../base/clock.ts'
+import { silentMetrics } from '../base/metrics.ts'
+import { newRandomUuid } from '../base/random.ts'
+import type { ShardName, TransactionId } from '../directory/topology.ts'
+import { Connection } from '../postgres/connection.ts'
+import { installSchema } from '../postgres/schema.ts'
+import type { LocalServer } from '../postgres/server/local-server.ts'
+import type { TransactionEnvironment } from './environment.ts'
+import { lookUpOutcome } from './outcome.ts'
+import { Resolver, resolverLimitsDefault } from './resolver.ts'
+import type { TransactRequest } from './transaction.ts'
+import { transact } from './transaction.ts'
+
+/**
+ * Commits that wait for followers: a server of its own whose synchronous follower never comes. What is cancelled,
+ * terminated or late there is unknown, and nobody is told otherwise.
+ */
+let yard: ServerYard
+let server: LocalServer
+let shards: DatabaseShards
+
+const settings = { wal_level: 'logical', max_prepared_transactions: 16, fsync: false } as const
+const eager = { ...resolverLimitsDefault, settleAfterMs: 0, abortAfterMs: 0 }
+/** For gateways that are to run into their deadlines; what has to succeed is asked of another. */
+const quick = { commitWithinMs: 400, outcomeWithinMs: 400, serviceWithinMs: 300 } as const
+
+beforeAll(async () => {
+  yard = await ServerYard.open()
+  server = await yard.primary('alone', settings)
+  shards = await DatabaseShards.open(makeDatabase)
+})
+
+afterAll(async () => {
+  await shards.close()
+  await yard[Symbol.asyncDispose]()
+})
+
+beforeEach(async () => {
+  await followers('')
+})
+
+async function makeDatabase(): Promise<FreshDatabase> {
+  const name = `t_${newRandomUuid().replaceAll('-', '')}`
+  const root = await yard.connect(server)
+  await root.query(`create database ${name}`)
+  root.release()
+  const target = (role = 'holdfast_admin') => ({ ...yard.target(server), database: name, user: role })
+  const admin = await Connection.connect(target(), 10_000)
+  await installSchema(admin)
+  for (const role of ['holdfast_gateway', 'holdfast_app']) {
+    await admin.query('call holdfast.set_role_password($1, $2)', [role, yard.password])
+  }
+  admin.release()
+  return { name, target, drop: () => Promise.resolve() }
+}
+
+/** From here on commits wait for these followers; for none when the name is empty. */
+async function followers(names: string): Promise<void> {
+  await server.configure({ ...settings, synchronous_standby_names: names })
+  // In force for everyone: the checkpointer tells the others, and a barrier of this role would show it.
+  await eventually(async () => {
+    const [row] = await shards.rows<{ names: string }>(
+      home,
+      `select current_setting('synchronous_standby_names') as names`,
+    )
+    return row?.names === names
+  })
+  if (names === '') await shards.rows(home, 'select holdfast.barrier()')
+  else await eventually(async () => (await waitsForFollowers()) > 0 || (await probe()))
+}
+
+/** A short synchronous write that gives up: true once such writes wait. */
+async function probe(): Promise<boolean> {
+  const connection = await Connection.connect(shards.target(home), 10_000)
+  const late = await connection.query('select holdfast.barrier()', [], 200).then(
+    () => false,
+    () => true,
+  )
+  connection.release()
+  await shards.rows(home, `select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'`)
+  await eventually(async () => (await waitsForFollowers()) === 0)
+  return late
+}
+
+async function waitsForFollowers(): Promise<number> {
+  const rows = await shards.rows(home, `select from pg_stat_activity where wait_event = 'SyncRep'`)
+  return rows.length
+}
+
+/** Signals the one backend of a shard that waits for followers, once there is one. */
+async function signalWaiter(shard: ShardName, signal: 'pg_cancel_backend' | 'pg_terminate_backend'): Promise<void> {
+  await eventually(async () => {
+    const rows = await shards.rows(
+      shard,
+      `select ${signal}(pid) from pg_stat_activity where wait_event = 'SyncRep' and datname = current_database()`,
+    )
+    return rows.length > 0
+  })
+}
+
+async function gateway(options: GatewayOptions = {}): Promise<TransactionEnvironment> {
+  return (await shards.gateway(options)).environment
+}
+
+const newRun = () => `run-${newRandomUuid().slice(0, 8)}`
+const request = (subject: string): TransactRequest => ({ tenant, action: 'payroll.approve', subject, actor: 'm' })
+const insertRun = "insert into runs (tenant, id, status, cents) values ($1, $2, 'draft', 10)"
+const insertHold = 'insert into holds (tenant, run, cents) values ($1, $2, 10)'
+const record = (environment: TransactionEnvironment, run: string) =>
+  transact(environment, request(run), (tx) => tx.query('payroll', insertRun, [tenant, run]))
+
+async function ambiguousId(promise: Promise<unknown>): Promise<TransactionId> {
+  const error: unknown = await promise.then(
+    () => 'it was acknowledged',
+    (reason: unknown) => reason,
+  )
+  expect(error).toMatchObject({ code: 'outcome_ambiguous', retry: 'unknown' })
+  return (error as { detail: { transactionId: TransactionId } }).detail.transactionId
+}
+
+describe('a commit that waits for followers', () => {
+  for (const signal of ['pg_cancel_backend', 'pg_terminate_backend'] as const) {
+    test(`HZ-S1: and is answered after ${signal} is unknown, until a barrier passes`, async () => {
+      const environment = await gateway({ limits: quick })
+      const run = newRun()
+      await followers('missing')
+      const outcome = record(environment, run)
+      outcome.catch(() => undefined)
+      await signalWaiter(home, signal)
+      const id = await ambiguousId(outcome)
+      // It is visible here, and on no follower: what is read does not count.
+      expect(await shards.rows(home, 'select from runs where id = $1', [run])).toHaveLength(1)
+      await expect(lookUpOutcome(environment, id)).rejects.toMatchObject({ code: 'node_unavailable' })
+      await followers('')
+      expect(await lookUpOutcome(await gateway(), id)).toMatchObject({ outcome: 'committed', subject: run })
+    })
+  }
+
+  test('HZ-S1: and is told as committed when the followers come while it is asked for', async () => {
+    const environment = await gateway({ limits: { ...quick, outcomeWithinMs: 20_000 } })
+    const run = newRun()
+    await followers('missing')
+    const outcome = record(environment, run)
+    await signalWaiter(home, 'pg_cancel_backend')
+    await followers('')
+    expect(await outcome).toMatchObject({ replayed: false, shards: [{ shard: home }] })
+  })
+
+  test('HZ-S3: past its deadline is unknown, is not cancelled, and goes through later', async () => {
+    const environment = await gateway({ limits: quick })
+    const run = newRun()
+    await followers('missing')
+    const id = await ambiguousId(record(environment, run))
+    expect(await waitsForFollowers()).toBeGreaterThan(0)
+    expect(await shards.rows(home, 'select from runs where id = $1', [run])).toHaveLength(0)
+    await followers('')
+    await eventually(async () => (await shards.rows(home, 'select from runs where id = $1', [run])).length === 1)
+    expect(await lookUpOutcome(await gateway(), id)).toMatchObject({ outcome: 'committed' })
+  })
+
+  test('O3: past its deadline is aborted only once its backend is gone and nothing is there', async () => {
+    let asked = 0
+    const environment = await gateway({
+      limits: { ...quick, outcomeWithinMs: 20_000 },
+      metrics: { ...silentMetrics, count: (name) => (asked += name === 'outcome_asked_total' ? 1 : 0) },
+    })
+    const run = newRun()
+    const other = await Connection.connect(shards.target(home), 10_000)
+    await other.flight([{ text: 'begin' }, { text: insertRun, values: [tenant, run] }])
+    const outcome = transact(environment, request(run), async (tx) => tx.batch('payroll', [[insertRun, [tenant, run]]]))
+    outcome.catch(() => undefined)
+    await eventually(() => asked === 1)
+    // It waits for the other's row, and the commit behind it has arrived: nobody may call it aborted yet.
+    const [row] = await shards.rows<{ pid: number }>(
+      home,
+      `select pid from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
+    )
+    expect(await Promise.race([outcome.catch(() => 'told'), systemClock.sleep(300).then(() => 'asking')])).toBe(
+      'asking',
+    )
+    await shards.rows(home, 'select pg_terminate_backend($1)', [row?.pid])
+    await expect(outcome).rejects.toMatchObject({ code: 'transaction_aborted' })
+    await other.query('rollback')
+    other.release()
+    expect(await shards.rows(home, 'select from runs where id = $1', [run])).toHaveLength(0)
+  })
+
+  test('HZ-S5: waits whatever synchronous_commit the role or the database has', async () => {
+    const environment = await gateway({ limits: quick })
+    await shards.rows(home, 'alter role holdfast_gateway set synchronous_commit = off')
+    await shards.rows(home, 'alter role holdfast_app set synchronous_commit = off')
+    try {
+      const other = await gateway({ limits: quick })
+      const run = newRun()
+      await followers('missing')
+      await ambiguousId(record(other, run))
+      const attempt = transact(environment, request(run), (tx) =>
+        tx.query('payroll', 'set local synchronous_commit = off'),
+      )
+      await expect(attempt).rejects.toMatchObject({ code: 'statement_refused' })
+    } finally {
+      await followers('')
+      await shards.rows(home, 'alter role holdfast_gateway reset synchronous_commit')
+      await shards.rows(home, 'alter role holdfast_app reset synchronous_commit')
+    }
+  })
+})
+
+describe('a prepare that waits for followers', () => {
+  test('HZ-S1: and is cancelled is a no, although the branch is there', async () => {
+    const environment = await gateway({ limits: { ...quick, commitWithinMs: 20_000 } })
+    const run = newRun()
+    await followers('missing')
+    const outcome = transact(environment, request(run), async (tx) => {
+      await tx.query('payroll', insertRun, [tenant, run])
+      tx.batch('treasury', [[insertHold, [tenant, run]]])
+    })
+    outcome.catch(() => undefined)
+    await signalWaiter(treasury, 'pg_cancel_backend')
+    await expect(outcome).rejects.toMatchObject({ code: 'transaction_aborted' })
+    await followers('')
+    await environment.background.drain()
+    const resolver = new Resolver({
+      environment,
+      limits: eager,
+    })
+    await eventually(async () => {
+      await resolver.resolveOnce(treasury)
+      return (await shards.prepared(treasury)).length === 0
+    })
+    expect(await shards.rows(home, 'select from runs where id = $1', [run])).toEqual([])
+    expect(await shards.rows(treasury, 'select from holds where run = $1', [run])).toEqual([])
+  })
+})
+
+describe('a decision that waits for followers', () => {
+  test('HZ-X1: settles no branch until a barrier has passed at home', async () => {
+    const environment = await gateway({ limits: quick })
+    const run = newRun()
+    let reach = () => {}
+    const reached = new Promise<void>((resolve) => {
+      reach = resolve
+    })
+    const own = await gateway({
+      limits: { ...quick, commitWithinMs: 20_000 },
+      onStep: async (step) => {
+        if (step !== 'global record inserted') return
+        await followers('missing')
+        reach()
+      },
+    })
+    const outcome = transact(own, request(run), async (tx) => {
+      await tx.query('payroll', insertRun, [tenant, run])
+      tx.batch('treasury', [[insertHold, [tenant, run]]])
+    })
+    outcome.catch(() => undefined)
+    await reached
+    await signalWaiter(home, 'pg_cancel_backend')
+    const id = await ambiguousId(outcome)
+    // The record is visible at home. A resolver reads it, and does not act on it.
+    expect(
+      await shards.rows(home, 'select outcome from holdfast.transaction_record where transaction_id = $1', [id]),
+    ).toEqual([{ outcome: 'COMMITTED' }])
+    const resolver = new Resolver({
+      environment,
+      limits: eager,
+    })
+    expect(await resolver.resolveOnce(treasury)).toMatchObject([{ resolution: { kind: 'left' } }])
+    expect(await shards.prepared(treasury)).toHaveLength(1)
+    await followers('')
+    const patient = new Resolver({ environment: await gateway(), limits: eager })
+    expect(await patient.resolveOnce(treasury)).toMatchObject([
+      { resolution: { kind: 'settled', outcome: 'COMMITTED' } },
+    ])
+    expect(await shards.rows(treasury, 'select from holds where run = $1', [run])).toHaveLength(1)
+  })
+})
+
+describe('a barrier', () => {
+  test('B2: rejects when it is not acknowledged', async () => {
+    const environment = await gateway({ limits: quick })
+    await followers('missing')
+    await expect(environment.barriers.pass(home)).rejects.toMatchObject({ code: 'node_unavailable' })
+    const cancelled = environment.barriers.pass(treasury)
+    cancelled.catch(() => undefined)
+    await signalWaiter(treasury, 'pg_cancel_backend')
+    await expect(cancelled).rejects.toMatchObject({ code: 'node_unavailable' })
+  })
+
+  test('B1: is shared by all who come while another is under way, and covers only what came before it', async () => {
+    const environment = await gateway({ limits: { ...quick, serviceWithinMs: 20_000 } })
+    const messages = async () =>
+      Number((await shards.rows<{ n: string }>(home, `select pg_current_wal_insert_lsn() - '0/0'::pg_lsn as n`))[0]?.n)
+    await followers('missing')
+    const first = environment.barriers.pass(home)
+    await eventually(async () => (await waitsForFollowers()) === 1)
+    const later = Array.from({ length: 20 }, () => environment.barriers.pass(home))
+    const before = await messages()
+    // Those who came later have sent nothing yet: one wait, and no more log.
+    expect(await waitsForFollowers()).toBe(1)
+    expect(await messages()).toBe(before)
+    await followers('')
+    const positions = await Promise.all([first, ...later])
+    expect(new Set(positions.slice(1)).size).toBe(1)
+    expect(positions[1]).toBeGreaterThanOrEqual(positions[0] ?? 0n)
+  })
+})
