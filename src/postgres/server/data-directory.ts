@@ -1,7 +1,8 @@
 import { execFile } from 'node:child_process'
-import { chmod, chown, mkdir, open, readFile, rename, rm, stat, statfs, writeFile } from 'node:fs/promises'
+import { chmod, chown, mkdir, open, readFile, rename, rm, statfs, writeFile } from 'node:fs/promises'
 import { dirname, join } from 'node:path'
 import { promisify } from 'node:util'
+import { storeDurably } from '../../base/durable-files.ts'
 import { HoldfastError } from '../../base/errors.ts'
 import { fileFailure } from '../../base/file-failure.ts'
 import type { PostgresBinaries } from './binaries.ts'
@@ -40,8 +41,8 @@ export interface InitialiseOptions {
 }
 
 /**
- * Runs `initdb`. The directory must not exist or be empty. Throws `directory_not_writable`, `disk_full` or
- * `server_failed`; what `initdb` began it removes itself.
+ * Runs `initdb`, which flushes what it wrote: no later checkpoint would. The directory must not exist or be empty.
+ * Throws `directory_not_writable`, `disk_full` or `server_failed`; what `initdb` began it removes itself.
  */
 export async function initialiseDataDir(options: InitialiseOptions): Promise<void> {
   const { binaries, user, dataDir, superuser, password } = options
@@ -53,7 +54,7 @@ export async function initialiseDataDir(options: InitialiseOptions): Promise<voi
     await rm(passwordFile, { force: true })
     await writeFile(passwordFile, `${password}\n`, { mode: 0o600, flag: 'wx' })
     await giveTo(user, passwordFile)
-    const args = ['-D', dataDir, '-U', superuser, `--pwfile=${passwordFile}`, '--auth=scram-sha-256', '--no-sync']
+    const args = ['-D', dataDir, '-U', superuser, `--pwfile=${passwordFile}`, '--auth=scram-sha-256']
     args.push('--data-checksums', '--encoding=UTF8', `--wal-segsize=${walSegmentMb}`, ...localeOptions(binaries))
     await run(join(binaries.binDir, 'initdb'), args, { ...identity(user), cwd: '/', env: serverEnvironment })
   } catch (error) {
@@ -61,7 +62,7 @@ export async function initialiseDataDir(options: InitialiseOptions): Promise<voi
   } finally {
     await rm(passwordFile, { force: true })
   }
-  await includeOurFiles(dataDir)
+  await includeOurFiles(dataDir, user)
 }
 
 /** Sorting must not depend on the machine: collation of one node's indexes is used by all others. */
@@ -92,10 +93,11 @@ export async function giveTo(user: ServerUser | undefined, ...paths: string[]): 
   for (const path of paths) await chown(path, user.uid, user.gid)
 }
 
-async function includeOurFiles(dataDir: string): Promise<void> {
+async function includeOurFiles(dataDir: string, user: ServerUser | undefined): Promise<void> {
   const path = join(dataDir, 'postgresql.conf')
   const lines = [settingsFile, upstreamFile].map((file) => `include_if_exists = '${file}'\n`)
-  await writeFile(path, `${await readFile(path, 'utf8')}\n${lines.join('')}`)
+  await storeDurably(path, Buffer.from(`${await readFile(path, 'utf8')}\n${lines.join('')}`))
+  await giveTo(user, path)
 }
 
 /** Replaces a settings file as a whole. In effect after a start or a reload. Mode 0600: it may hold a password. */
@@ -164,16 +166,6 @@ export async function forgetOrigin(dataDir: string, user: ServerUser | undefined
   await writeSettings(dataDir, {}, user, 'postgresql.auto.conf')
 }
 
-/**
- * Flushes what `initdb` wrote, which it does not do by itself. Meant to run beside the server's first minutes; a
- * machine that loses power before may lose the new data directory.
- */
-export async function syncDataDir(options: Pick<InitialiseOptions, 'binaries' | 'user' | 'dataDir'>): Promise<void> {
-  const { binaries, user, dataDir } = options
-  const args = ['--sync-only', '-D', dataDir]
-  await run(join(binaries.binDir, 'initdb'), args, { ...identity(user), cwd: '/', env: serverEnvironment })
-}
-
 const logTailBytes = 4096
 
 /** The last lines of a log, from byte `from` on at the earliest. */
@@ -207,12 +199,4 @@ function initFailure(error: unknown, dataDir: string): HoldfastError {
   if (failure instanceof HoldfastError) return failure
   const output = typeof error === 'object' && error !== null && 'stderr' in error ? String(error.stderr) : String(error)
   return serverFailure(`initdb failed for ${dataDir}`, output.trim(), dataDir, error)
-}
-
-/** Whether `initdb` or a base backup has completed here. */
-export async function isInitialised(dataDir: string): Promise<boolean> {
-  return stat(join(dataDir, 'PG_VERSION')).then(
-    () => true,
-    () => false,
-  )
 }
