@@ -7,7 +7,7 @@ import { readDeliveries } from '../transaction/outbox/delivery-journal.ts'
 import { archiveOf } from './archives.ts'
 import { newestDrillThrough } from './drill-reports.ts'
 import type { GatewayParts } from './gateway-parts.ts'
-import { journalPath } from './gateway-parts.ts'
+import { journalPath } from './journal-path.ts'
 
 /** Where the evidence of an embedded fleet is found: its servers, its archives, and the journals of its home. */
 export function evidenceSources(parts: GatewayParts): EvidenceSources {

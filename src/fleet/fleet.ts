@@ -6,6 +6,7 @@ import type { Progress } from '../base/progress.ts'
 import { silentProgress } from '../base/progress.ts'
 import type { OnStep } from '../base/step.ts'
 import { noStep } from '../base/step.ts'
+import { regionOf } from './region.ts'
 import type { RegionName } from '../directory/topology.ts'
 import type { InDoubtBranch } from '../transaction/in-doubt.ts'
 import type { FleetConfig } from './config.ts'
@@ -171,14 +172,4 @@ export async function resolveConfig(
   }
   const registry = await requireSupervisor(options.dataDir)
   return { reference: registry.config, config: await configOf(registry) }
-}
-
-/** The region of a gateway. Throws `argument_invalid`. */
-export function regionOf(config: FleetConfig, name: string | undefined): RegionName {
-  const regions = [...config.regions.keys()]
-  const found = name === undefined ? regions[0] : regions.find((region) => region === name)
-  if (found !== undefined) return found
-  throw new HoldfastError('argument_invalid', `no region ${JSON.stringify(name)}`, {
-    hint: `known regions are ${regions.join(', ')}`,
-  })
 }

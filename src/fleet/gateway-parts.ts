@@ -1,4 +1,3 @@
-import { join } from 'node:path'
 import type { Clock } from '../base/clock.ts'
 import type { Metrics } from '../base/metrics.ts'
 import type { OnStep } from '../base/step.ts'
@@ -19,6 +18,7 @@ import { type FleetConfig, roundTripMs } from './config.ts'
 import type { Call } from './control.ts'
 import { ControlledTopology } from './controlled-topology.ts'
 import type { FleetHome } from './home.ts'
+import { journalPath } from './journal-path.ts'
 import type { FleetKeys, RoleName } from './keys.ts'
 import { databaseName } from './servers.ts'
 import type { Services } from './services.ts'
@@ -196,9 +196,4 @@ async function dispatchOutbox(
   } finally {
     await journal[Symbol.asyncDispose]()
   }
-}
-
-/** The journal of a shard's deliveries: in the fleet's home, outside of everything that a restore replaces. */
-export function journalPath(home: FleetHome, shard: ShardName): string {
-  return join(home.journalDir, `deliveries-${shard.replaceAll('/', '~')}.jsonl`)
 }

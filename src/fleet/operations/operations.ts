@@ -8,7 +8,12 @@ import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, TopologyDocument } from '../topology-store.ts'
 import { backUp } from './backup.ts'
+import { archiveStatus, verifyArchives } from './archive-status.ts'
 import { failOver } from './failover.ts'
+import { runInvariants } from './invariants.ts'
+import { restoreFleet } from './restore.ts'
+import { listReports } from '../../recovery/drill-store.ts'
+import { listEnvironments } from '../../recovery/environment-servers.ts'
 
 /**
  * What a supervisor does for others, by name. Each operation takes JSON and gives JSON; parameters are parsed here, once.
@@ -64,6 +69,25 @@ const operations: Readonly<Record<string, Operation>> = {
   backup: operation(z.object({ shards: z.array(shard).optional() }), (supervisor, { shards }, progress) =>
     backUp(supervisor, shards, progress),
   ),
+  restore: exclusive(
+    z.object({
+      before: z.string().optional(),
+      at: z.string().optional(),
+      without: z.array(z.string()).optional(),
+      dryRun: z.boolean().optional(),
+    }),
+    restoreFleet,
+  ),
+  invariants: operation(
+    z.object({ environment: z.string().optional(), names: z.array(z.string()).optional() }),
+    (supervisor, params, progress) => runInvariants(supervisor, callTo(supervisor), params, progress),
+  ),
+  environments: operation(nothing, async (supervisor) =>
+    listEnvironments({ environmentsDir: supervisor.home.environmentsDir }),
+  ),
+  drills: operation(nothing, (supervisor) => listReports(supervisor.home.drillsDir)),
+  'archive.status': operation(nothing, (supervisor) => archiveStatus(supervisor)),
+  'archive.verify': operation(nothing, (supervisor) => verifyArchives(supervisor)),
   'links.counts': operation(nothing, (supervisor) => supervisor.links.counts()),
   'links.reset': operation(nothing, (supervisor) => supervisor.links.resetCounts()),
   'links.cut': operation(

@@ -1,0 +1,55 @@
+import type { Progress } from '../../base/progress.ts'
+import { describeConflict } from '../../recovery/exclusion.ts'
+import type { DrillReport } from '../../recovery/drill-report.ts'
+import { excludedOf } from '../../recovery/drill-report.ts'
+import { dryRun, restore } from '../../recovery/restore.ts'
+import { formatTarget, parseTarget, parseTransactionName } from '../../recovery/target.ts'
+import type { RestoreReport } from '../operations-api.ts'
+import type { Supervisor } from '../supervisor.ts'
+import { recoveryContext } from './recovery-context.ts'
+
+export interface RestoreParams {
+  readonly before?: string | undefined
+  readonly at?: string | undefined
+  readonly without?: readonly string[] | undefined
+  readonly dryRun?: boolean | undefined
+}
+
+/** Builds an isolated environment, or only says what would be left out. */
+export async function restoreFleet(
+  supervisor: Supervisor,
+  params: RestoreParams,
+  progress: Progress,
+): Promise<RestoreReport> {
+  const context = await recoveryContext(supervisor, progress)
+  const request = { target: parseTarget(params), without: (params.without ?? []).map(parseTransactionName) }
+  if (params.dryRun === true) {
+    const exclusion = await dryRun(context, request)
+    return {
+      environment: null,
+      target: formatTarget(request.target),
+      shards: [],
+      excluded: excludedOf(exclusion),
+      replayed: 0,
+      review: (exclusion?.review ?? []).map(({ name }) => name),
+      conflicts: (exclusion?.dragged ?? []).map(({ name, because }) => `${name}: ${describeConflict(because)}`),
+      gates: [],
+      rtoMs: 0,
+    }
+  }
+  return toReport(await restore(context, request))
+}
+
+function toReport(report: DrillReport): RestoreReport {
+  return {
+    environment: report.id,
+    target: report.target,
+    shards: report.shards.map(({ shard, stopLsn, backupId }) => ({ shard, stopLsn, backupId })),
+    excluded: report.excluded,
+    replayed: report.shards.reduce((sum, { redone }) => sum + redone, 0),
+    review: report.review.map(({ name }) => name),
+    conflicts: [],
+    gates: report.gates,
+    rtoMs: report.rtoMs,
+  }
+}
