@@ -1,0 +1,240 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { configBelow } from '../../examples/payledger/demo/config.ts'
+import { createRun, readRun } from '../../examples/payledger/payledger.ts'
+import { isHoldfastError } from '../../src/base/errors.ts'
+import type { FleetConfigInput } from '../../src/fleet/config.ts'
+import { openFleet } from '../../src/fleet/fleet.ts'
+import type { Gateway } from '../../src/fleet/gateway.ts'
+import { Sessions } from '../../src/fleet/sessions.ts'
+import type { Connection } from '../../src/postgres/connection.ts'
+import { emptyFrontier } from '../../src/session/frontier.ts'
+import { transact } from '../../src/transaction/transaction.ts'
+import { sqlState } from '../../src/postgres/sqlstate.ts'
+import { leftBehind } from '../../examples/payledger/demo/leftovers.ts'
+import { seedTenant, temporaryFolder, TestFleet } from '../support/fleet.ts'
+import { rm } from 'node:fs/promises'
+
+/** What a fleet says no to, and that nothing is written when it does. */
+
+const tenant = 'globex-eu'
+const actor = 'manager@globex-eu.example'
+const action = { tenant, action: 'payroll.draft', subject: 'misplaced', actor }
+const abroad = 'us-east/treasury'
+
+let fleet: TestFleet
+let gateway: Gateway
+
+beforeAll(async () => {
+  fleet = await TestFleet.open()
+  gateway = await fleet.gateway('eu-west')
+  await seedTenant(gateway, tenant)
+})
+
+afterAll(() => fleet?.close())
+
+const insertRun = `insert into payroll_runs (tenant, id, status, total_cents) values ($1, $2, 'draft', 1)`
+
+/** Everything that a refused request could have left, on every shard. */
+async function written(): Promise<unknown> {
+  const count = `select (select count(*) from holdfast.commit_log) as commits, (select count(*) from payroll_runs) as runs,
+    (select count(*) from holdfast.branch) as branches, (select count(*) from holdfast.idempotency) as keys,
+    (select count(*) from pg_prepared_xacts) as prepared`
+  return Promise.all([...fleet.config.shards.keys()].map((shard) => fleet.ask(shard, count)))
+}
+
+/** Runs what has to fail with a code, and holds that it wrote nothing. */
+async function refused(code: string, attempt: () => Promise<unknown>): Promise<Error> {
+  const before = await written()
+  const error = await attempt().then(
+    () => undefined,
+    (reason: unknown) => reason,
+  )
+  expect(error).toMatchObject({ name: 'HoldfastError', code })
+  expect(await written()).toEqual(before)
+  if (!isHoldfastError(error)) throw new Error('expected a HoldfastError')
+  return error
+}
+
+describe('a write for an EU tenant, sent to the US shard', () => {
+  test('by a statement for the wrong domain: refused where the data is, with the reason', async () => {
+    const error = await refused('placement_denied', () =>
+      gateway.transact(action, (tx) => tx.query('treasury', insertRun, [tenant, 'misplaced'])),
+    )
+    expect(error.message).toBe(
+      'domain payroll of tenant globex-eu is placed on eu-west/payroll, not here on us-east/treasury',
+    )
+  })
+
+  test('by a gateway whose directory is of before a move: refused by the shard, then written where it belongs', async () => {
+    const place = (shard: string, version: number) =>
+      Promise.all(
+        [...fleet.config.shards.keys()].map((at) =>
+          fleet.ask(
+            at,
+            `update holdfast.placement set shard = $1, version = $2 where tenant = $3 and domain = 'payroll'`,
+            [shard, version, tenant],
+          ),
+        ),
+      )
+    await place(abroad, 2)
+    const stale = await fleet.gateway('eu-west', { services: false })
+    expect(stale.parts.directory.current().resolve(tenant, 'payroll').shard).toBe(abroad)
+    await place('eu-west/payroll', 3)
+
+    const known = stale.parts.directory.current()
+    const neverLearns = { current: () => known, refresh: () => Promise.resolve(known) }
+    const error = await refused('placement_denied', () =>
+      transact({ ...stale.parts.environment, directory: neverLearns }, action, (tx) =>
+        tx.query('payroll', insertRun, [tenant, 'stale']),
+      ),
+    )
+    expect(error.message).toContain('is placed on eu-west/payroll, not here on us-east/treasury')
+
+    const { shards } = await stale.transact(action, (tx) => tx.query('payroll', insertRun, [tenant, 'learnt']))
+    expect(shards).toEqual(['eu-west/payroll'])
+  })
+
+  describe('through a raw connection of the application role', () => {
+    let raw: Connection
+
+    beforeAll(async () => {
+      raw = await fleet.connect(abroad, 'holdfast_app')
+    })
+
+    afterAll(() => raw?.release())
+
+    /** What the insert gives behind these statements, in one transaction. */
+    const attempt = async (...before: string[]): Promise<unknown> => {
+      const counted = await written()
+      await raw.query('begin')
+      try {
+        for (const sql of before) await raw.query(sql)
+        return await raw.query(insertRun, [tenant, 'forged']).then(
+          () => 'written',
+          (error: unknown) => error,
+        )
+      } finally {
+        await raw.query('rollback')
+        expect(await written()).toEqual(counted)
+      }
+    }
+    const forge = (binding: string) => `set local holdfast.binding = '${binding.replaceAll("'", "''")}'`
+    const claimed = JSON.stringify({
+      tenant,
+      transaction: '01890000-0000-7000-8000-000000000000',
+      epoch: 1,
+      mode: 'write',
+    })
+
+    test('without an opening', async () => {
+      expect(await attempt()).toMatchObject({
+        sqlState: sqlState.notOpened,
+        message: expect.stringContaining('no opened transaction') as unknown,
+      })
+    })
+
+    test('with a forged binding: it does not verify', async () => {
+      expect(await attempt(forge(`${'0'.repeat(64)}${claimed}`))).toMatchObject({
+        sqlState: sqlState.notOpened,
+        detail: 'The binding of this transaction does not verify.',
+      })
+    })
+
+    test('with the true binding of another transaction', async () => {
+      const opener = await fleet.connect(abroad, 'holdfast_gateway')
+      try {
+        await opener.query('begin')
+        await opener.query('select * from holdfast.open($1, gen_random_uuid(), 1, null, null)', [tenant])
+        const { rows } = await opener.query<{ binding: string }>(
+          `select current_setting('holdfast.binding') as binding`,
+        )
+        expect(rows[0]?.binding).toContain(tenant)
+        expect(await attempt(forge(rows[0]?.binding ?? ''))).toMatchObject({ sqlState: sqlState.notOpened })
+      } finally {
+        await opener.query('rollback')
+        opener.release()
+      }
+    })
+
+    test('by opening it itself', async () => {
+      const opened = raw.query('select * from holdfast.open($1, gen_random_uuid(), 1, null, null)', [tenant])
+      await expect(opened).rejects.toMatchObject({ sqlState: '42501' })
+    })
+
+    test('and it sees no row of any tenant', async () => {
+      expect((await raw.query('select from treasury_accounts')).rowCount).toBe(0)
+    })
+  })
+})
+
+describe('bad input gets its code, and nothing is written', () => {
+  const nothing = () => Promise.resolve(null)
+
+  test('an unknown tenant', async () => {
+    await refused('unknown_tenant', () => gateway.transact({ ...action, tenant: 'nobody' }, nothing))
+    await refused('unknown_tenant', () => readRun(gateway, { tenant: 'nobody', run: 'r' }))
+  })
+
+  test('an unknown domain', async () => {
+    await refused('unknown_domain', () => gateway.transact(action, (tx) => tx.query('pensions', 'select 1')))
+    await refused('unknown_domain', () => gateway.read({ tenant }, (read) => read.query('pensions', 'select 1')))
+  })
+
+  test('a malformed, a tampered and a foreign token', async () => {
+    const { session } = await createRun(gateway, { tenant, run: 'for-its-token', actor, department: 'hq' })
+    const withToken = (token: string) => () => gateway.transact({ ...action, session: token }, nothing)
+    await refused('token_malformed', withToken('not a token'))
+    await refused('token_malformed', withToken(session.slice(0, 20)))
+    const at = Math.floor(session.length / 2)
+    const tampered = session.slice(0, at) + (session[at] === 'A' ? 'B' : 'A') + session.slice(at + 1)
+    await refused('token_forged', withToken(tampered))
+    await refused('token_foreign', () => gateway.transact({ ...action, tenant: 'acme-de', session }, nothing))
+    const { keys, topology, clock, config } = gateway.parts
+    const elsewhere = new Sessions({
+      fleet: 'another',
+      keys,
+      topology,
+      clock,
+      maxClockOffsetMs: config.maxClockOffsetMs,
+    })
+    await refused('token_foreign', withToken(elsewhere.seal(emptyFrontier, tenant)))
+    for (const token of ['not a token', tampered]) {
+      const code = token === tampered ? 'token_forged' : 'token_malformed'
+      await refused(code, () => readRun(gateway, { tenant, run: 'r', session: token }))
+    }
+  })
+
+  test('a statement that controls its transaction or its role, and two in one', async () => {
+    const send = (sql: string) => () => gateway.transact(action, (tx) => tx.query('payroll', sql))
+    await refused('statement_refused', send('commit'))
+    await refused('statement_refused', send('set role holdfast_admin'))
+    await refused('statement_refused', send('select 1; commit'))
+  })
+})
+
+describe('a configuration that cannot stand starts nothing', () => {
+  const cases: [string, (config: FleetConfigInput) => FleetConfigInput, RegExp][] = [
+    [
+      'a replica outside its jurisdiction',
+      (config) => ({
+        ...config,
+        shards: { ...config.shards, 'eu-west/payroll': { durability: 'quorum', followers: ['us-east', 'eu-central'] } },
+      }),
+      /us-east/,
+    ],
+    ['an unknown key', (config) => ({ ...config, replicas: 3 }) as FleetConfigInput, /replicas/],
+  ]
+
+  test.each(cases)('%s', async (_, adapt, reason) => {
+    const root = await temporaryFolder()
+    try {
+      const config = adapt(await configBelow(root))
+      const opened = openFleet({ config })
+      await expect(opened).rejects.toMatchObject({ name: 'HoldfastError', code: 'config_invalid' })
+      await expect(opened).rejects.toThrow(reason)
+      expect(await leftBehind(root)).toEqual([root])
+    } finally {
+      await rm(root, { recursive: true, force: true })
+    }
+  })
+})
