@@ -1,0 +1,283 @@
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { NodeId } from '../../src/directory/topology.ts'
+import type { Connection } from '../../src/postgres/connection.ts'
+import type { ReadRequest } from '../../src/reading/reading.ts'
+import { read } from '../../src/reading/reading.ts'
+import { readUnchecked } from '../../src/reading/unchecked.ts'
+import { emptyFrontier, type Frontier } from '../../src/session/frontier.ts'
+import { eventually } from '../support/eventually.ts'
+import { payrollPlan, payrollShard } from '../support/payroll-plan.ts'
+import type { ReadingGateway } from '../support/reading-gateway.ts'
+import { openReadingGateway } from '../support/reading-gateway.ts'
+import { TestShards } from '../support/shards.ts'
+
+/** Reads of one shard: a primary and a follower in eu-west, another follower in eu-central. */
+
+const primary = 'eu-west/payroll.1' as NodeId
+const near = 'eu-west/payroll.2' as NodeId
+const far = 'eu-west/payroll.3' as NodeId
+const tenant = 'globex-eu'
+const patient = 30_000
+
+let shards: TestShards
+let gateway: ReadingGateway
+let admins: ReadonlyMap<NodeId, Connection>
+
+beforeAll(async () => {
+  shards = await TestShards.open(payrollPlan([{ name: payrollShard, followers: ['eu-west', 'eu-central'] }]))
+  const connected = [primary, near, far].map(async (id) => [id, await shards.connect(id)] as const)
+  admins = new Map(await Promise.all(connected))
+})
+
+beforeEach(async () => {
+  gateway = await openReadingGateway(shards, { limits: { openWithinMs: 2_000 } })
+})
+
+afterEach(async () => {
+  await gateway.close()
+  for (const id of [near, far]) await on(id, 'select pg_wal_replay_resume()')
+})
+
+afterAll(async () => {
+  for (const admin of admins.values()) admin.release()
+  await shards.close()
+})
+
+async function on<R = Record<string, unknown>>(id: NodeId, sql: string, values: readonly unknown[] = []): Promise<R[]> {
+  const admin = admins.get(id)
+  if (admin === undefined) throw new Error(`no connection to ${id}`)
+  return (await admin.query<R>(sql, values)).rows
+}
+
+/** From here on the node receives the log and shows nothing new. */
+async function holdBack(id: NodeId): Promise<void> {
+  await on(id, 'select pg_wal_replay_pause()')
+  await eventually(async () => {
+    const [row] = await on<{ state: string }>(id, 'select pg_get_wal_replay_pause_state() as state')
+    return row?.state === 'paused'
+  })
+}
+
+let runs = 0
+async function newRun(status: string): Promise<{ id: string; frontier: Frontier }> {
+  runs += 1
+  const id = `run-${runs}`
+  const { frontier } = await gateway.write(tenant, (tx) =>
+    tx.query('payroll', 'insert into runs (tenant, id, status) values ($1, $2, $3)', [tenant, id, status]),
+  )
+  return { id, frontier }
+}
+
+async function setStatus(id: string, status: string, before?: Frontier): Promise<Frontier> {
+  const written = await gateway.write(
+    tenant,
+    (tx) => tx.query('payroll', 'update runs set status = $2 where id = $1', [id, status]),
+    before,
+  )
+  return written.frontier
+}
+
+async function statusOf(id: string, request: Partial<ReadRequest>) {
+  const answer = await read(gateway.reading, { tenant, ...request }, async (reader) => {
+    const { rows } = await reader.query<{ status: string }>('payroll', 'select status from runs where id = $1', [id])
+    return rows[0]?.status
+  })
+  return { ...answer, by: answer.served[0] }
+}
+
+async function uncheckedStatus(id: string, node: NodeId): Promise<string | undefined> {
+  const text = 'select status from runs where id = $1'
+  const { rows } = await readUnchecked<{ status: string }>(gateway.reading, { tenant, node, text, values: [id] })
+  return rows[0]?.status
+}
+
+describe('read your writes', () => {
+  test('R1: a follower shows every own write, however often it is asked right after', async () => {
+    let { id, frontier } = await newRun('0')
+    for (let n = 1; n <= 40; n += 1) {
+      frontier = await setStatus(id, `${n}`, frontier)
+      const answer = await statusOf(id, { frontier, prefer: near, waitMs: patient })
+      expect(answer.value).toBe(`${n}`)
+      expect(answer.by).toMatchObject({ node: near, role: 'follower', rerouted: false })
+      frontier = answer.frontier
+    }
+  })
+
+  test('R2: a follower that is held back is waited for, by all readers with one loop', async () => {
+    const { id, frontier: before } = await newRun('draft')
+    await holdBack(near)
+    const frontier = await setStatus(id, 'approved', before)
+    expect(await uncheckedStatus(id, near)).toBe('draft')
+    const reads = Array.from({ length: 5 }, () => statusOf(id, { frontier, prefer: near, waitMs: patient }))
+    await eventually(() => gateway.reading.watch.watchedNodes === 1)
+    await on(near, 'select pg_wal_replay_resume()')
+    for (const answer of await Promise.all(reads)) {
+      expect(answer.value).toBe('approved')
+      expect(answer.by).toMatchObject({ node: near, rerouted: false })
+    }
+    await eventually(() => gateway.reading.watch.watchedNodes === 0)
+  })
+
+  test('R2: past the budget it is asked of another follower, and then of the primary', async () => {
+    const { id, frontier: before } = await newRun('draft')
+    await holdBack(near)
+    const frontier = await setStatus(id, 'approved', before)
+    const other = await statusOf(id, { frontier, prefer: near, waitMs: 0 })
+    expect(other.value).toBe('approved')
+    expect(other.by).toMatchObject({ rerouted: true })
+    expect(other.by?.node).not.toBe(near)
+    await holdBack(far)
+    const later = await setStatus(id, 'paid', frontier)
+    const last = await statusOf(id, { frontier: later, prefer: near, waitMs: 10 })
+    expect(last.value).toBe('paid')
+    expect(last.by).toMatchObject({ node: primary, role: 'primary', rerouted: true })
+  })
+
+  test('R2: with the followers held back and the primary out of reach it fails, and says why', async () => {
+    const { id, frontier: before } = await newRun('draft')
+    await holdBack(near)
+    await holdBack(far)
+    const frontier = await setStatus(id, 'approved', before)
+    const cutOff = await openReadingGateway(shards, {
+      limits: { openWithinMs: 300 },
+      parts: { targetOf: (node) => ({ ...shards.targetOf(node), ...(node.id === primary ? { port: 1 } : {}) }) },
+    })
+    const failed = read(cutOff.reading, { tenant, frontier, waitMs: 20 }, (reader) =>
+      reader.query('payroll', 'select status from runs where id = $1', [id]),
+    )
+    await expect(failed).rejects.toMatchObject({
+      code: 'frontier_not_reached',
+      category: 'unavailable',
+      retry: 'safe',
+      detail: { shard: payrollShard, retryAfterMs: expect.any(Number), missing: { what: 'position' } },
+    })
+    await cutOff.close()
+  })
+
+  test('waitMs 0 never waits', async () => {
+    const { id, frontier: before } = await newRun('draft')
+    await holdBack(near)
+    const frontier = await setStatus(id, 'approved', before)
+    const answer = await statusOf(id, { frontier, prefer: near, waitMs: 0 })
+    expect(answer.by).toMatchObject({ waitedMs: 0, rerouted: true })
+  })
+})
+
+describe('the snapshot that answers', () => {
+  afterEach(async () => {
+    await on(
+      primary,
+      `create or replace function holdfast.open_read(p_tenant text) returns void language sql security definer
+      set search_path = pg_catalog, pg_temp
+      as $$ select holdfast.bind(jsonb_build_object('tenant', p_tenant, 'mode', 'read')) $$`,
+    )
+  })
+
+  test('HZ-T1: a write that is replayed after the snapshot was taken is not taken for shown', async () => {
+    const { id, frontier: before } = await newRun('draft')
+    await eventually(async () => (await uncheckedStatus(id, near)) === 'draft')
+    // The snapshot is taken; then the read stands still until the test lets it go on.
+    await on(
+      primary,
+      `create or replace function holdfast.open_read(p_tenant text) returns void language plpgsql security definer
+      set search_path = pg_catalog, pg_temp as $$ begin
+        perform holdfast.bind(jsonb_build_object('tenant', p_tenant, 'mode', 'read'));
+        perform pg_advisory_lock_shared(77); perform pg_advisory_unlock_shared(77); end $$`,
+    )
+    await eventually(async () => {
+      const [row] = await on<{ source: string }>(
+        near,
+        `select prosrc as source from pg_proc where proname = 'open_read'`,
+      )
+      return row?.source.includes('77') === true
+    })
+    await on(near, 'select pg_advisory_lock(77)')
+    const frontier = await setStatus(id, 'approved', before)
+    // Only the position stands for the write here, as for a session that has read past it.
+    const positionOnly = forgetIds(frontier)
+    const request = { frontier: positionOnly, prefer: near, waitMs: patient }
+    await holdBack(near)
+    const reading = statusOf(id, request)
+    await eventually(async () => {
+      const waiting = await on(near, `select from pg_locks where locktype = 'advisory' and not granted`)
+      return waiting.length > 0
+    })
+    await on(near, 'select pg_wal_replay_resume()')
+    const position = frontier.shards.get(payrollShard)?.histories[0]?.position ?? 0n
+    await eventually(async () => {
+      const [row] = await on<{ past: boolean }>(
+        near,
+        `select pg_last_wal_replay_lsn() >= '0/0'::pg_lsn + $1::numeric as past`,
+        [position],
+      )
+      return row?.past === true
+    })
+    await on(near, 'select pg_advisory_unlock(77)')
+    expect((await reading).value).toBe('approved')
+  })
+})
+
+function forgetIds(frontier: Frontier): Frontier {
+  const shard = frontier.shards.get(payrollShard)
+  if (shard === undefined) return frontier
+  const histories = shard.histories.map((history) => ({ ...history, lastTransactionIds: [], idsSuffice: false }))
+  return { ...frontier, shards: new Map([[payrollShard, { ...shard, histories }]]) }
+}
+
+describe('monotonic reads', () => {
+  test('R6: a session that hops between nodes never goes back, though it has written nothing', async () => {
+    gateway.keepClock(payrollShard)
+    const { id } = await newRun('0')
+    let frontier = emptyFrontier
+    let seen = -1
+    for (let n = 1; n <= 45; n += 1) {
+      await setStatus(id, `${n}`)
+      const prefer = [primary, near, far][n % 3]
+      const answer = await statusOf(id, { frontier, prefer, waitMs: patient })
+      expect(Number(answer.value ?? -1)).toBeGreaterThanOrEqual(seen)
+      seen = Number(answer.value ?? -1)
+      frontier = answer.frontier
+    }
+    expect(seen).toBeGreaterThan(30)
+  })
+
+  test('R6: what the primary has shown is demanded of a follower that is held back', async () => {
+    const { id } = await newRun('draft')
+    await eventually(async () => (await uncheckedStatus(id, near)) === 'draft')
+    await holdBack(near)
+    await setStatus(id, 'approved')
+    const first = await statusOf(id, { prefer: primary })
+    expect(first.value).toBe('approved')
+    expect(await uncheckedStatus(id, near)).toBe('draft')
+    const second = await statusOf(id, { frontier: first.frontier, prefer: near, waitMs: 0 })
+    expect(second.value).toBe('approved')
+    expect(second.by?.node).not.toBe(near)
+  })
+
+  test('HZ-S4: a follower shows a commit that the primary hides; the session is not sent back to the primary', async () => {
+    const { id } = await newRun('draft')
+    gateway.keepClock(payrollShard)
+    await on(primary, `alter system set synchronous_standby_names = 'nobody'`)
+    await on(primary, 'select pg_reload_conf()')
+    await eventually(async () => {
+      const [row] = await on<{ names: string }>(primary, `select current_setting('synchronous_standby_names') as names`)
+      return row?.names === 'nobody'
+    })
+    const writing = setStatus(id, 'approved')
+    await eventually(async () => (await uncheckedStatus(id, near)) === 'approved')
+    expect(await uncheckedStatus(id, primary)).toBe('draft')
+
+    const first = await statusOf(id, { prefer: near })
+    expect(first.value).toBe('approved')
+    const second = statusOf(id, { frontier: first.frontier, level: 'primary', waitMs: 20 })
+    await expect(second).rejects.toMatchObject({
+      code: 'frontier_not_reached',
+      detail: { missing: { what: 'closed_timestamp' } },
+    })
+    await on(primary, 'alter system reset synchronous_standby_names')
+    await on(primary, 'select pg_reload_conf()')
+    await writing
+    const third = await statusOf(id, { frontier: first.frontier, level: 'primary', waitMs: patient })
+    expect(third.value).toBe('approved')
+  })
+})
