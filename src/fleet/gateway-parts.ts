@@ -160,7 +160,8 @@ function archiver(parts: GatewayParts, shard: ShardName, root: string): Archiver
     shard,
     primary: () => {
       const known = parts.topology.current().shards.get(shard)
-      if (known?.state !== 'open') return undefined
+      // A fenced shard is archived on: a cutover waits for the last of its history.
+      if (known === undefined || known.state === 'lost') return undefined
       return roleTarget(parts.keys, known.primary, 'holdfast_replication', `archive-${shard}`)
     },
     clock: parts.clock,

@@ -1,4 +1,5 @@
-import type { ArchiveStatus, ArchiveVerification } from '../../archive/archive.ts'
+import type { ArchiveStatus } from '../../archive/archive.ts'
+import type { ArchiveVerification } from '../../archive/archive-verify.ts'
 import type { ShardName } from '../../directory/topology.ts'
 import { archiveOf } from '../archives.ts'
 import type { Supervisor } from '../supervisor.ts'
