@@ -29,6 +29,7 @@ export async function decideAndRedo(context: RecoveryContext, plan: RestorePlan,
       committed += settled.committed
       rolledBack += settled.rolledBack
       await onStep('restore redo', { shard })
+      await store.keepRedo(admin)
       redone += await redo(admin, one.absent, one.shapes)
       await moveSequences(admin, one.transactions, one.shapes)
       await store.moveClock(admin, plan.clock)

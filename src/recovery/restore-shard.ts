@@ -145,6 +145,7 @@ export async function endRecovery(
   return withConnection(host.adminTarget(server.address), async (admin) => {
     await promote(admin, { dataDir: server.dataDir, user }, promoteWithinSeconds)
     await store.isolate(admin)
+    await store.keepLog(admin)
     await admin.query('checkpoint')
     const timeline = await store.readTimeline(admin)
     const { timeline: newest } = await archive.timelineHistory()

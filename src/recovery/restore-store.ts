@@ -1,3 +1,4 @@
+import { redoSlot, walSlot } from '../archive/archiver.ts'
 import { present } from '../base/assert.ts'
 import type { TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
@@ -68,6 +69,26 @@ export async function recordDecisionOfBranch(admin: Connection, id: TransactionI
 /** No traffic, whatever reaches it; no waiting for followers that are not there. */
 export async function isolate(admin: Connection): Promise<void> {
   await admin.query(`update holdfast.shard set state = 'fenced'`)
+}
+
+/**
+ * Keeps the log from here on for the archive, should the server be taken over: what is redone then reaches the archive
+ * like anything else. A logical slot cannot be made before all prepared transactions have ended.
+ */
+export async function keepLog(admin: Connection): Promise<void> {
+  await admin.query(
+    `select pg_create_physical_replication_slot($1, true)
+     where not exists (select from pg_replication_slots where slot_name = $1)`,
+    [walSlot],
+  )
+}
+
+export async function keepRedo(admin: Connection): Promise<void> {
+  await admin.query(
+    `select pg_create_logical_replication_slot($1, 'pgoutput')
+     where not exists (select from pg_replication_slots where slot_name = $1)`,
+    [redoSlot],
+  )
 }
 
 export interface RestoredTransaction {

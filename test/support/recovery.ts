@@ -1,0 +1,23 @@
+import { systemClock } from '../../src/base/clock.ts'
+import { silentProgress } from '../../src/base/progress.ts'
+import { backUp } from '../../src/fleet/operations/backup.ts'
+import { recoveryContext as contextOf } from '../../src/fleet/operations/recovery-context.ts'
+import type { Hlc } from '../../src/hlc/hlc.ts'
+import { toHlc } from '../../src/hlc/hlc.ts'
+import type { RecoveryContext } from '../../src/recovery/recovery.ts'
+import type { TestFleet } from './fleet.ts'
+
+export function recoveryContext(fleet: TestFleet): Promise<RecoveryContext> {
+  return contextOf(fleet.supervisor, silentProgress)
+}
+
+export async function takeBackups(fleet: TestFleet): Promise<void> {
+  await backUp(fleet.supervisor, undefined, silentProgress)
+}
+
+/** Waits until every archive is closed at a timestamp: then it is a target. */
+export async function archivedAt(context: RecoveryContext, timestamp: Hlc): Promise<void> {
+  for (const archive of context.archives.values()) {
+    while (((await archive.redoThrough())?.closedTimestamp ?? toHlc(0n)) < timestamp) await systemClock.sleep(20)
+  }
+}
