@@ -50,6 +50,13 @@ export class ShardServers {
     })
   }
 
+  /** Starts a primary whose commits wait for nobody, e.g. while its followers are built and no traffic is let in. */
+  async startPrimaryWithoutWaiting(shard: ShardDocument): Promise<void> {
+    const node = nodeOf(shard, shard.primary)
+    const dataDir = this.#servers.dataDirOf(node.folder)
+    await this.#servers.start({ id: node.id, dataDir, settings: this.#settings('') })
+  }
+
   /** Starts a follower's server on its data directory, streaming from the shard's primary. */
   async startFollower(shard: ShardDocument, node: NodeDocument): Promise<void> {
     const dataDir = this.#servers.dataDirOf(node.folder)
