@@ -192,12 +192,11 @@ describe('the snapshot that answers', () => {
       return row?.source.includes('77') === true
     })
     await on(near, 'select pg_advisory_lock(77)')
+    await holdBack(near)
     const frontier = await setStatus(id, 'approved', before)
     // Only the position stands for the write here, as for a session that has read past it.
     const positionOnly = forgetIds(frontier)
-    const request = { frontier: positionOnly, prefer: near, waitMs: patient }
-    await holdBack(near)
-    const reading = statusOf(id, request)
+    const reading = statusOf(id, { frontier: positionOnly, prefer: near, waitMs: patient })
     await eventually(async () => {
       const waiting = await on(near, `select from pg_locks where locktype = 'advisory' and not granted`)
       return waiting.length > 0
