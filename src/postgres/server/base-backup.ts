@@ -121,6 +121,8 @@ class BackupReader implements pg.Submittable {
       case 'm':
         this.#archive?.end()
         this.#inManifest = true
+        // A stream that was ended no longer says that it drained, and the socket may be paused for it.
+        this.#connection?.stream.resume()
         return
       case 'd':
         // The parser's buffer is used again, so what is kept must be a copy.
