@@ -3,7 +3,7 @@ import type { Brand } from '../base/brand.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { GovernedPlacement, PolicyVersion, ResidencyPolicy } from './policy.ts'
 import { policyFromJson } from './policy.ts'
-import type { DomainName, RegionName, ShardName, TenantName } from './topology.ts'
+import type { DomainName, RegionName, ShardName, TenantName, ShardState } from './topology.ts'
 
 /**
  * The directory says which shard is the source of truth for a tenant's domain.
@@ -61,6 +61,13 @@ export interface Placement extends GovernedPlacement {
   readonly shard: ShardName
   readonly version: PlacementVersion
   readonly service: PlacementService
+}
+
+/** What is served of a placement: what its row says, and where its shard is lost what the policy wants then. */
+export function serviceOf({ service, policy }: Placement, state: ShardState): PlacementService {
+  if (state !== 'lost' || service === 'reject') return service
+  // What no policy is about may be read wherever it still is.
+  return policy === null ? 'read-only' : policy.otherwise
 }
 
 export const firstPlacementVersion = 1 as PlacementVersion

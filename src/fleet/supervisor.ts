@@ -153,7 +153,7 @@ export class Supervisor {
       if (node === undefined) continue
       if (id !== shard.primary) return this.shardServers.startFollower(shard, node)
       await this.shardServers.startPrimary(name, shard)
-      return this.shardServers.barrier(node, barrierWithinMs)
+      return this.#open(name, shard)
     }
     throw new HoldfastError('unknown_node', `no node ${id} is in the topology`)
   }
@@ -241,11 +241,28 @@ export class Supervisor {
         await this.shardServers.startPrimary(name as ShardName, shard)
         const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
         await Promise.all(followers.map((node) => this.shardServers.startFollower(shard, node)))
-        const primary = nodeOf(shard, shard.primary)
-        await this.#requirePermanent(primary)
-        await this.shardServers.barrier(primary, barrierWithinMs)
+        await this.#requirePermanent(nodeOf(shard, shard.primary))
+        await this.#open(name as ShardName, shard)
       }),
     )
+  }
+
+  /** F2. Also a shard that was lost, or whose promotion was broken off, is open once its primary is back. */
+  async #open(name: ShardName, shard: ShardDocument): Promise<void> {
+    const primary = nodeOf(shard, shard.primary)
+    await this.shardServers.barrier(primary, barrierWithinMs)
+    if (shard.state === 'open') return
+    const opened = await withConnection(this.shardServers.adminTarget(primary), async (admin) => {
+      // What is fenced for another reason is opened by whoever fenced it.
+      const { rows } = await admin.query(
+        `select from holdfast.shard s join holdfast.history h on h.history_id = s.history_id
+         where s.epoch = $1 and (s.state = 'open' or h.reason = 'promotion')`,
+        [shard.epoch],
+      )
+      if (rows.length > 0) await admin.query('call holdfast.open_shard($1)', [shard.epoch])
+      return rows.length > 0
+    })
+    if (opened) await this.topology.replaceShard(name, { ...shard, state: 'open' })
   }
 
   /** HZ-C3: an unlogged clock would start again from nothing after a crash. */

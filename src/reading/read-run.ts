@@ -1,5 +1,6 @@
 import { HoldfastError, isHoldfastError } from '../base/errors.ts'
 import type { Placement } from '../directory/directory.ts'
+import { serviceOf } from '../directory/directory.ts'
 import type { DomainName, ShardName, TenantName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs } from '../hlc/hlc.ts'
@@ -174,6 +175,7 @@ export class ReadRun {
     if (directory.domain(domain).class === 'reference') {
       return { shard: directory.home(this.#tenant), placement: undefined, routed: undefined }
     }
+    requireReadable(placement, this.#environment.topology)
     return { shard: placement.shard, placement, routed: { domain, version: placement.version } }
   }
 
@@ -185,4 +187,15 @@ export class ReadRun {
       served: bound.map(servedBy),
     }
   }
+}
+
+/** A shard without a legal primary is read only where the policy wants that; its rows say nothing of it yet. */
+function requireReadable(placement: Placement, topology: ReadEnvironment['topology']): void {
+  const state = topology.current().shards.get(placement.shard)?.state
+  if (state !== 'lost' || serviceOf(placement, state) !== 'reject') return
+  const { tenant, domain, shard, policyVersion } = placement
+  throw new HoldfastError('tenant_rejected', `domain ${domain} of tenant ${tenant} is out of service`, {
+    hint: 'no legal region can hold its authority now',
+    detail: { tenant, domain, shard, policyVersion },
+  })
 }

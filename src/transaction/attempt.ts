@@ -1,6 +1,7 @@
 import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
+import type { Placement } from '../directory/directory.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import { hlcZero } from '../hlc/hlc.ts'
 import type { Statement } from '../postgres/connection.ts'
@@ -51,7 +52,7 @@ export class Attempt {
     const key = request.idempotencyKey ?? null
     const placement = homePlacement(environment, request.tenant)
     this.home = new ShardTransaction(environment, {
-      shard: openShard(environment, placement.shard),
+      shard: openShard(environment, placement),
       tenant: request.tenant,
       transactionId,
       isolation: request.isolation ?? 'read committed',
@@ -204,15 +205,16 @@ export class Attempt {
     // Every shard has its own copy of reference data, which nobody may write here.
     if (directory.domain(domain).class === 'reference') return this.home
     requireInService(placement)
-    const part = placement.shard === this.home.shard.name ? this.home : this.#participant(placement.shard)
+    const part = placement.shard === this.home.shard.name ? this.home : this.#participant(placement)
     part.placements.set(domain, placement.version)
     return part
   }
 
-  #participant(name: ShardName): ShardTransaction {
+  #participant(placement: Placement): ShardTransaction {
+    const { shard: name } = placement
     const known = this.#participants.get(name)
     if (known !== undefined) return known
-    const shard = openShard(this.#environment, name)
+    const shard = openShard(this.#environment, placement)
     requireDurable(this.home.shard)
     requireDurable(shard)
     const part = new ShardTransaction(this.#environment, {

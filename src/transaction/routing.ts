@@ -1,8 +1,8 @@
 import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
-import type { Placement } from '../directory/directory.ts'
-import { tenantHome } from '../directory/directory.ts'
-import type { ShardName, ShardTopology } from '../directory/topology.ts'
+import type { Placement, PlacementService } from '../directory/directory.ts'
+import { serviceOf, tenantHome } from '../directory/directory.ts'
+import type { ShardTopology } from '../directory/topology.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { shardOf } from './environment.ts'
 
@@ -16,9 +16,12 @@ export function homePlacement({ directory }: TransactionEnvironment, tenant: str
   return current.resolve(tenant, present(domain, `tenant ${tenant} has home ${home} by a domain at home`).name)
 }
 
-export function openShard(environment: TransactionEnvironment, name: ShardName): ShardTopology {
+/** The shard of a placement, open. A lost one has no legal primary, and each tenant gets what its policy says. */
+export function openShard(environment: TransactionEnvironment, placement: Placement): ShardTopology {
+  const name = placement.shard
   const shard = shardOf(environment, name)
   if (shard.state === 'open') return shard
+  if (shard.state === 'lost') throw outOfService(placement, serviceOf(placement, 'lost'))
   throw new HoldfastError('shard_fenced', `shard ${name} is fenced at epoch ${shard.epoch}`, {
     hint: 'it is being promoted, restored or moved; try again',
     detail: { shard: name, epoch: shard.epoch },
@@ -26,12 +29,16 @@ export function openShard(environment: TransactionEnvironment, name: ShardName):
 }
 
 /** Only an outright rejection is known here; whether a statement writes, its shard decides (HF012). */
-export function requireInService({ tenant, domain, service, policyVersion }: Placement): void {
-  if (service !== 'reject') return
-  throw new HoldfastError('tenant_rejected', `domain ${domain} of tenant ${tenant} is out of service`, {
-    hint: 'no legal region can hold its authority now',
-    detail: { tenant, domain, policyVersion },
-  })
+export function requireInService(placement: Placement): void {
+  if (placement.service === 'reject') throw outOfService(placement, 'reject')
+}
+
+function outOfService({ tenant, domain, policyVersion }: Placement, service: PlacementService): HoldfastError {
+  const what = `domain ${domain} of tenant ${tenant}`
+  const options = { hint: 'no legal region can hold its authority now', detail: { tenant, domain, policyVersion } }
+  return service === 'reject'
+    ? new HoldfastError('tenant_rejected', `${what} is out of service`, options)
+    : new HoldfastError('tenant_read_only', `${what} is read-only`, options)
 }
 
 export function requireDurable(shard: ShardTopology): void {

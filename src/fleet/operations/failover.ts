@@ -28,6 +28,7 @@ export interface FailoverParams {
 const answerWithinMs = 2_000
 const promoteWithinSeconds = 30
 const catchUpWithinMs = 30_000
+const barrierWithinMs = 30_000
 
 export async function failOver(
   supervisor: Supervisor,
@@ -75,16 +76,19 @@ async function legalTargets(
         hint: `ask with: holdfast failover ${params.shard} --what-if`,
       })
     case 'refused':
-      return refuse(supervisor, params.shard, shard, [decision])
+      return refuse(supervisor, params.shard, [decision])
     case 'none_legal':
-      return refuse(supervisor, params.shard, shard, decision.refused)
+      // With its primary gone and nowhere legal to go, the shard serves what the policies say until one is back.
+      if (!supervisor.servers.isRunning(shard.primary)) {
+        await supervisor.topology.replaceShard(params.shard, { ...shard, state: 'lost' })
+      }
+      return refuse(supervisor, params.shard, decision.refused)
   }
 }
 
 async function refuse(
   supervisor: Supervisor,
   name: ShardName,
-  shard: ShardDocument,
   refused: readonly { region: RegionName; refusals: readonly Refusal[] }[],
 ): Promise<never> {
   const reasons = refused.flatMap(({ region, refusals }) =>
@@ -92,10 +96,6 @@ async function refuse(
   )
   const detail = { shard: name, refused: refused.map(({ region }) => region), reasons }
   await journalRefusal(supervisor, { operation: 'failover', ...detail })
-  // With its primary gone and nowhere legal to go, the shard serves what the policies say until one is back.
-  if (!supervisor.servers.isRunning(shard.primary)) {
-    await supervisor.topology.replaceShard(name, { ...shard, state: 'lost' })
-  }
   throw new HoldfastError('residency_denied', reasons.join('; ') || `no region is legal for ${name}`, {
     hint: `ask for the legal options with: holdfast failover ${name} --what-if`,
     detail,
@@ -113,6 +113,7 @@ async function promoteOne(
 ): Promise<FailoverReport['promoted']> {
   const { topology, shardServers, servers } = supervisor
   const old = nodeOf(shard, shard.primary)
+  const wasRunning = servers.isRunning(old.id)
   const followers = shard.nodes.filter(({ id }) => id !== old.id)
   progress({ step: 'fence', detail: `${name} takes no more traffic` })
   await topology.replaceShard(name, { ...shard, state: 'fenced' })
@@ -122,6 +123,7 @@ async function promoteOne(
   const under = underFailover(shard)
   const plan = planPromotion(candidates, under.acknowledgements, targets)
   if (plan.kind !== 'promote') {
+    if (wasRunning) await takeBack(supervisor, name, shard)
     throw new HoldfastError('node_unavailable', `${name}: no promotion is safe: ${describeUnsafe(plan)}`, {
       hint: 'bring a follower back, or restore from the archive',
     })
@@ -130,8 +132,11 @@ async function promoteOne(
   if (plan.source !== plan.promote) await catchUp(supervisor, nodeOf(shard, plan.source), target)
   progress({ step: 'promote', detail: `${target.id} in ${target.region}` })
   const next = await openHistory(supervisor, shard, target)
-  const others = followers.filter(({ id }) => id !== target.id)
-  const document: ShardDocument = {
+  const answered = (id: NodeId) => candidates.some((one) => one.id === id && one.received !== null)
+  const others = followers.filter(({ id }) => id !== target.id && answered(id))
+  // What did not answer may have what the new history does not: like the old primary it is built anew.
+  const silent = followers.filter(({ id }) => !answered(id))
+  let document: ShardDocument = {
     ...shard,
     epoch: next.epoch,
     historyId: next.historyId,
@@ -144,9 +149,21 @@ async function promoteOne(
     progress({ step: 'follow', detail: node.id })
     await shardServers.attach(target, node)
   }
-  const rebuilt = await rebuildRetired(supervisor, name, document, old, progress)
-  await openShard(supervisor, name, rebuilt)
+  for (const node of [old, ...silent]) document = await rebuildRetired(supervisor, name, document, node, progress)
+  await openShard(supervisor, name, document)
   return { node: target.id, region: target.region, epoch: next.epoch, historyId: next.historyId }
+}
+
+/** Nothing was promoted: the primary that was stopped for it goes on as before. */
+async function takeBack(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
+  const { servers, shardServers, topology } = supervisor
+  const primary = nodeOf(shard, shard.primary)
+  await shardServers.startPrimary(name, shard)
+  for (const node of shard.nodes) {
+    if (node.id !== primary.id && servers.isRunning(node.id)) await shardServers.attach(primary, node)
+  }
+  await shardServers.barrier(primary, barrierWithinMs)
+  await topology.replaceShard(name, { ...shard, state: 'open' })
 }
 
 /** V2: the follower listens to nobody any more; what it has flushed and replayed is final. */
@@ -222,7 +239,7 @@ async function openHistory(supervisor: Supervisor, shard: ShardDocument, target:
   return { historyId, epoch }
 }
 
-/** V5: the old primary's node is gone for good; where the law allows it, a new follower takes its place. */
+/** V5: a node that did not come along is gone for good; a new follower takes its place. */
 async function rebuildRetired(
   supervisor: Supervisor,
   name: ShardName,
@@ -232,6 +249,7 @@ async function rebuildRetired(
 ): Promise<ShardDocument> {
   const id = nodeId(name, document.nextNode)
   progress({ step: 'rebuild', detail: `${id} in ${old.region}` })
+  await supervisor.servers.stop(old.id, 'immediate')
   const node = await supervisor.shardServers.place(id, old.region, folderOf(name, document.nextNode))
   await supervisor.shardServers.buildFollower(nodeOf(document, document.primary), node)
   const next = { ...document, nodes: [...document.nodes, node], nextNode: document.nextNode + 1 }
@@ -248,7 +266,7 @@ export async function openShard(supervisor: Supervisor, name: ShardName, documen
   await withConnection(shardServers.adminTarget(primary), (admin) =>
     admin.query('call holdfast.open_shard($1)', [document.epoch]),
   )
-  await shardServers.barrier(primary, 30_000)
+  await shardServers.barrier(primary, barrierWithinMs)
   await topology.replaceShard(name, { ...document, state: 'open' })
 }
 
