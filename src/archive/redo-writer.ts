@@ -82,7 +82,8 @@ export class RedoWriter {
     }
     const { through, closedTimestamp, attribution, shapes, digest, header } = await positionAt(last)
     const isHole = confirmed > through
-    const place = isHole ? fresh : { through, from: header.from, previous: digest }
+    const previous = through === header.start ? header.previous : digest
+    const place = isHole ? fresh : { through, from: header.from, previous }
     const state = { ...place, closedTimestamp, attribution, shapes: new Map(shapes) }
     return new RedoWriter(options, state, generation, isHole ? { from: through, to: confirmed } : null)
   }
@@ -118,8 +119,7 @@ export class RedoWriter {
   appendThrough(lsn: Lsn, closedTimestamp: Hlc): void {
     const state = this.#state
     const at = maxLsn(lsn, state.through)
-    // A segment has more than its start says, so that no two of one timeline start at the same place.
-    if (at <= this.#start) return
+    if (at === state.through && closedTimestamp <= state.closedTimestamp) return
     this.#pending.push(this.#encoder.encode({ kind: 'through', lsn: at, closedTimestamp }))
     state.through = at
     state.closedTimestamp = maxHlc(state.closedTimestamp, closedTimestamp)
