@@ -8,7 +8,7 @@ import { checkInvariants } from './invariant-check.ts'
 import type { PlaceQuestion } from './invariant-place.ts'
 import { openQuiescentView } from './quiescent-view.ts'
 import type { RecoveryContext } from './recovery.ts'
-import type { RestorePlan, ShardPlan } from './restore-plan.ts'
+import type { HistoryPlan, ShardHistoryPlan } from './restore-plan.ts'
 import type { EnvironmentServer, Servers } from './restore-shard.ts'
 import { serverOf } from './restore-shard.ts'
 import type { RestoredTransaction } from './restore-store.ts'
@@ -21,7 +21,7 @@ const connectWithinMs = 5_000
 /** How many names a detail shows. */
 const namesShownMax = 5
 
-export async function checkEverything(context: RecoveryContext, plan: RestorePlan, servers: Servers): Promise<Checks> {
+export async function checkEverything(context: RecoveryContext, plan: HistoryPlan, servers: Servers): Promise<Checks> {
   const storage: Check[] = []
   const data: Check[] = []
   const cutover: Check[] = []
@@ -48,7 +48,7 @@ async function checkStorage(admin: Connection, shard: ShardName): Promise<Check[
   ]
 }
 
-async function checkData(admin: Connection, one: ShardPlan, plan: RestorePlan): Promise<Check[]> {
+async function checkData(admin: Connection, one: ShardHistoryPlan, plan: HistoryPlan): Promise<Check[]> {
   const broken = await store.findBrokenReferences(admin)
   const { missing, unexpected } = compareTransactions(one, plan, await store.readTransactions(admin))
   const names = broken.map(({ constraint, rows }) => `${constraint}: ${rows} rows`)
@@ -115,8 +115,8 @@ function toCheck({ name, severity, violations }: InvariantResult): Check {
 
 /** R2, as ids: what the restored shard shows against what the archive says it must. */
 export function compareTransactions(
-  { cut, transactions }: Pick<ShardPlan, 'cut' | 'transactions'>,
-  { bound }: Pick<RestorePlan, 'bound'>,
+  { cut, stop, transactions }: Pick<ShardHistoryPlan, 'cut' | 'stop' | 'transactions'>,
+  { bound }: Pick<HistoryPlan, 'bound'>,
   restored: readonly RestoredTransaction[],
 ): { missing: string[]; unexpected: string[] } {
   const there = new Set<string>(restored.map(({ transactionId }) => transactionId))
@@ -129,7 +129,7 @@ export function compareTransactions(
     if (known.has(transactionId)) return true
     // The stream may begin after the shard, and a log may go further than the stream.
     const isOlder = oldest === undefined || (commitTimestamp !== null && commitTimestamp < stampOf(oldest))
-    return !isOlder && bound.kind !== 'end'
+    return !isOlder && !(bound.kind === 'end' && stop.kind === 'after')
   })
   return {
     missing: wanted.filter((id) => !there.has(id)),
@@ -137,11 +137,11 @@ export function compareTransactions(
   }
 }
 
-function stampOf(identity: ShardPlan['transactions'][number]['identity']): bigint {
+function stampOf(identity: ShardHistoryPlan['transactions'][number]['identity']): bigint {
   return identity.kind === 'home' || identity.kind === 'branch' ? identity.commitTimestamp : identity.after
 }
 
-function stampedName(transaction: ShardPlan['transactions'][number]): TransactionId | null {
+function stampedName(transaction: ShardHistoryPlan['transactions'][number]): TransactionId | null {
   const { kind } = transaction.identity
   return kind === 'home' || kind === 'branch' ? (nameOf(transaction) as TransactionId) : null
 }

@@ -10,8 +10,8 @@ export const gateNames = ['freeze', 'provision', 'base backup', 'replay', 'promo
 
 export type GateName = (typeof gateNames)[number]
 
-export interface Gate {
-  readonly name: GateName
+export interface Gate<Name extends string = GateName> {
+  readonly name: Name
   readonly ok: boolean
   readonly durationMs: number
   /** One sentence for a person. */

@@ -6,7 +6,7 @@ import { EnvironmentRegistry } from './environment.ts'
 import type { InvariantResult } from './invariant-check.ts'
 import type { RecoveryContext } from './recovery.ts'
 import type { EnvironmentServer, Servers } from './restore-shard.ts'
-import { isolatedSettings } from './restore-shard.ts'
+import { isolatedSettings, serverOf } from './restore-shard.ts'
 import { HoldfastError } from '../base/errors.ts'
 
 /** What becomes of an environment after it was restored: looked at, checked again, dropped. */
@@ -31,18 +31,18 @@ export async function startEnvironment(context: RecoveryContext, environment: En
     })
   }
   const servers = new Map<ShardName, EnvironmentServer>()
-  const shards: EnvironmentShard[] = []
-  for (const one of environment.shards) {
-    const { serverId: id, dataDir } = one
-    const runs = one.address !== null && context.host.isRunning(id)
-    const address = runs
-      ? one.address
-      : await context.host.start({ id, dataDir, settings: isolatedSettings(context, dataDir) })
-    servers.set(one.shard, { id, dataDir, address })
-    shards.push({ ...one, address })
-  }
+  for (const one of environment.shards) servers.set(one.shard, await startServer(context, one))
+  const shards = environment.shards.map((one) => ({ ...one, address: serverOf(servers, one.shard).address }))
   await new EnvironmentRegistry(context.environmentsDir).store({ ...environment, shards })
   return servers
+}
+
+/** The running server of one shard of an environment, as isolated as it was. */
+export async function startServer(context: RecoveryContext, place: EnvironmentShard): Promise<EnvironmentServer> {
+  const { serverId: id, dataDir, address } = place
+  if (address !== null && context.host.isRunning(id)) return { id, dataDir, address }
+  const settings = isolatedSettings(context, dataDir)
+  return { id, dataDir, address: await context.host.start({ id, dataDir, settings }) }
 }
 
 export async function stopEnvironment({ host }: RecoveryContext, { shards }: Environment): Promise<void> {

@@ -5,7 +5,8 @@ import { storeDurably } from '../base/durable-files.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { RegionName, ShardName } from '../directory/topology.ts'
 import { toHlc } from '../hlc/hlc.ts'
-import { parseLsn } from '../postgres/lsn.ts'
+import { toLsn } from '../postgres/lsn.ts'
+import type { Stop } from './cut.ts'
 import type { DrillReport } from './drill-report.ts'
 import type { RecoveryTarget } from './target.ts'
 
@@ -32,8 +33,8 @@ export interface EnvironmentShard {
   readonly dataDir: string
   readonly walDir: string
   readonly address: { readonly host: string; readonly port: number } | null
-  /** Where the physical replay ended, i.e. where its history leaves the fleet's. */
-  readonly stopLsn: string | null
+  /** Where the physical replay ended, which is where its history leaves the fleet's. */
+  readonly stop: Stop
 }
 
 const targetForm: z.ZodType<RecoveryTarget> = z.discriminatedUnion('kind', [
@@ -46,6 +47,8 @@ const targetForm: z.ZodType<RecoveryTarget> = z.discriminatedUnion('kind', [
   z.object({ kind: z.literal('time'), wallMs: z.number() }),
   z.object({ kind: z.literal('end') }),
 ]) as z.ZodType<RecoveryTarget>
+
+const position = z.string().transform((text) => toLsn(BigInt(text)))
 
 const form = z.object({
   format: z.literal(1),
@@ -62,10 +65,10 @@ const form = z.object({
       dataDir: z.string(),
       walDir: z.string(),
       address: z.object({ host: z.string(), port: z.number() }).nullable(),
-      stopLsn: z
-        .string()
-        .refine((text) => parseLsn(text) >= 0n)
-        .nullable(),
+      stop: z.discriminatedUnion('kind', [
+        z.object({ kind: z.literal('before'), lsn: position }),
+        z.object({ kind: z.literal('after'), lsn: position, through: position }),
+      ]),
     }),
   ),
   report: z.custom<DrillReport>((value) => typeof value === 'object' && value !== null).nullable(),

@@ -1,26 +1,27 @@
 import type { Clock } from '../base/clock.ts'
 import type { Progress } from '../base/progress.ts'
-import type { Gate, GateName } from './drill-report.ts'
-import { gateNames } from './drill-report.ts'
+import type { Gate } from './drill-report.ts'
 
 /**
- * Times the gates while a restore passes them. Work for one gate may come in parts: what follows the promotion because
+ * Times the gates while a restore or a cutover passes them. Work for one gate may come in parts: what follows the promotion because
  * PostgreSQL takes no write before it still counts as replay.
  */
-export class Gates {
+export class Gates<Name extends string> {
+  readonly #names: readonly Name[]
   readonly #clock: Clock
   readonly #progress: Progress
   readonly #startedMs: number
-  readonly #parts = new Map<GateName, { durationMs: number; ok: boolean; details: string[] }>()
+  readonly #parts = new Map<Name, { durationMs: number; ok: boolean; details: string[] }>()
 
-  constructor(clock: Clock, progress: Progress) {
+  constructor(names: readonly Name[], clock: Clock, progress: Progress) {
+    this.#names = names
     this.#clock = clock
     this.#progress = progress
     this.#startedMs = clock.monotonicMs()
   }
 
-  async pass<T>(name: GateName, work: () => Promise<{ readonly value: T; readonly detail: string }>): Promise<T> {
-    this.#progress({ step: name, fraction: gateNames.indexOf(name) / gateNames.length })
+  async pass<T>(name: Name, work: () => Promise<{ readonly value: T; readonly detail: string }>): Promise<T> {
+    this.#progress({ step: name, fraction: this.#names.indexOf(name) / this.#names.length })
     const part = this.#parts.get(name) ?? { durationMs: 0, ok: true, details: [] }
     this.#parts.set(name, part)
     const startedMs = this.#clock.monotonicMs()
@@ -38,8 +39,8 @@ export class Gates {
     }
   }
 
-  report(): Gate[] {
-    return gateNames.flatMap((name) => {
+  report(): Gate<Name>[] {
+    return this.#names.flatMap((name) => {
       const part = this.#parts.get(name)
       if (part === undefined) return []
       return [{ name, ok: part.ok, durationMs: Math.round(part.durationMs), detail: part.details.join('; ') }]

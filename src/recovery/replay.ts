@@ -8,7 +8,7 @@ import type { RestoredDecisions } from './cut.ts'
 import { decideBranch } from './cut.ts'
 import type { RecoveryContext } from './recovery.ts'
 import { moveSequences, redo } from './redo.ts'
-import type { RestorePlan } from './restore-plan.ts'
+import type { HistoryPlan } from './restore-plan.ts'
 import type { Servers } from './restore-shard.ts'
 import { serverOf } from './restore-shard.ts'
 import * as store from './restore-store.ts'
@@ -18,7 +18,7 @@ import * as store from './restore-store.ts'
  * sequences past everything that was seen. Every part of it is done at most once, so it can be run again: after a
  * crash, and at a cutover with what came since.
  */
-export async function decideAndRedo(context: RecoveryContext, plan: RestorePlan, servers: Servers): Promise<string> {
+export async function decideAndRedo(context: RecoveryContext, plan: HistoryPlan, servers: Servers): Promise<string> {
   const { host, fleet, onStep } = context
   const restored = await readRestoredDecisions(context, plan, servers)
   let [committed, rolledBack, redone] = [0, 0, 0]
@@ -41,7 +41,7 @@ export async function decideAndRedo(context: RecoveryContext, plan: RestorePlan,
 /** The decisions that any restored shard holds over what is prepared on any. */
 async function readRestoredDecisions(
   { host, fleet }: RecoveryContext,
-  plan: RestorePlan,
+  plan: HistoryPlan,
   servers: Servers,
 ): Promise<RestoredDecisions> {
   const ids = new Set<TransactionId>()

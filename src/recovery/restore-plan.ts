@@ -7,6 +7,7 @@ import { HoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { maxHlc } from '../hlc/hlc.ts'
+import { formatLsn } from '../postgres/lsn.ts'
 import type { Cut, RedoStep, ShardCut, Stop } from './cut.ts'
 import { absentBehind, chooseBackup, chooseStop, planCut } from './cut.ts'
 import type { Exclusion } from './exclusion.ts'
@@ -30,29 +31,38 @@ export interface Frozen {
   readonly timelines: ReadonlyMap<ShardName, TimelineHistory>
 }
 
-export interface RestorePlan {
-  readonly request: RestoreRequest
-  /** Up to where history goes in the end: the target, or with `without` as far as all archives hold it. */
+/** Which history an environment is to have. */
+export interface HistoryPlan {
+  /** Up to where it goes: the target, or with `without` as far as all archives hold it. */
   readonly bound: Bound
   readonly exclusion: Exclusion | null
   readonly cut: Cut
-  readonly shards: ReadonlyMap<ShardName, ShardPlan>
-  /** Up to where all archives held every commit when the plan was made. */
-  readonly reachable: Hlc
+  readonly shards: ReadonlyMap<ShardName, ShardHistoryPlan>
   /** Past every timestamp that the fleet has shown: the restored clocks go on from here. */
   readonly clock: Hlc
 }
 
-export interface ShardPlan {
+export interface ShardHistoryPlan {
   readonly shard: ShardName
-  readonly timeline: TimelineHistory
-  readonly backup: BaseBackupEntry
   readonly stop: Stop
   readonly cut: ShardCut
   readonly absent: readonly RedoStep[]
   readonly shapes: Shapes
   /** Everything the stream has, for sequences and for the comparison of ids. */
   readonly transactions: readonly RedoTransaction[]
+}
+
+/** A history, and the way to it from the archives. */
+export interface RestorePlan extends HistoryPlan {
+  readonly request: RestoreRequest
+  readonly shards: ReadonlyMap<ShardName, ShardPlan>
+  /** Up to where all archives held every commit when the plan was made. */
+  readonly reachable: Hlc
+}
+
+export interface ShardPlan extends ShardHistoryPlan {
+  readonly timeline: TimelineHistory
+  readonly backup: BaseBackupEntry
 }
 
 export async function freeze(archives: ReadonlyMap<ShardName, ShardArchive>): Promise<Frozen> {
@@ -101,13 +111,13 @@ export async function planRestore(
   frozen: Frozen,
   request: RestoreRequest,
 ): Promise<RestorePlan> {
-  const { histories, shapes, timelines } = frozen
+  const { histories, timelines } = frozen
   const exclusion = planExclusion(frozen, request)
   const bound = exclusion === null ? resolveTarget(request.target, histories) : throughOf(histories)
   requireReachable(bound, histories)
   const cut = planCut(histories, { bound, excluded: exclusion?.closure ?? new Set() })
   const shards = new Map<ShardName, ShardPlan>()
-  for (const { shard, transactions, redo } of histories) {
+  for (const { shard, redo } of histories) {
     const archive = present(archives.get(shard), 'a history comes from an archive')
     const timeline = present(timelines.get(shard), 'a frozen shard has its timeline')
     const one = present(cut.shards.get(shard), 'every shard is cut')
@@ -115,12 +125,45 @@ export async function planRestore(
     const backup = chooseBackup(shard, await archive.listBaseBackups(), timeline, limit)
     const audit = await archive.auditWal({ history: timeline, from: backup.startLsn }, 'names')
     const stop = chooseStop(bound, one, redo.lsn, audit)
-    const absent = absentBehind(stop, one)
-    const shapesHere = present(shapes.get(shard), 'a frozen shard has its shapes')
-    shards.set(shard, { shard, timeline, backup, stop, cut: one, absent, shapes: shapesHere, transactions })
+    shards.set(shard, { ...planShard(frozen, cut, shard, stop), timeline, backup })
   }
   const { timestamp: reachable } = closedInAllArchives(histories)
   return { request, bound, exclusion, cut, shards, reachable, clock: clockOf(histories) }
+}
+
+/**
+ * The history of an environment that was restored before, over what the archives hold by now. With `without` that is all of
+ * it but what was left out; else what the target says. `stops` are those of the environment.
+ */
+export function planCatchUp(
+  frozen: Frozen,
+  { target, without }: RestoreRequest,
+  stops: ReadonlyMap<ShardName, Stop>,
+): HistoryPlan {
+  const { histories, shapes } = frozen
+  const bound = without.length === 0 ? resolveTarget(target, histories) : ({ kind: 'end' } as const)
+  const exclusion = without.length === 0 ? null : closeExclusion(histories, shapes, without, bound)
+  const cut = planCut(histories, { bound, excluded: exclusion?.closure ?? new Set() })
+  const shards = new Map([...stops].map(([shard, stop]) => [shard, planShard(frozen, cut, shard, stop)]))
+  return { bound, exclusion, cut, shards, clock: clockOf(histories) }
+}
+
+function planShard({ histories, shapes }: Frozen, cut: Cut, shard: ShardName, stop: Stop): ShardHistoryPlan {
+  const { transactions, redo } = present(
+    histories.find((history) => history.shard === shard),
+    'every shard was frozen',
+  )
+  const reached = stop.kind === 'before' ? stop.lsn : stop.through
+  if (reached < redo.from) {
+    throw new HoldfastError(
+      'restore_unreachable',
+      `the redo stream of ${shard} has a hole between ${formatLsn(reached)} and ${formatLsn(redo.from)}`,
+      { detail: { shard, from: formatLsn(reached), to: formatLsn(redo.from) } },
+    )
+  }
+  const one = present(cut.shards.get(shard), 'every shard is cut')
+  const shapesHere = present(shapes.get(shard), 'a frozen shard has its shapes')
+  return { shard, stop, cut: one, absent: absentBehind(stop, one), shapes: shapesHere, transactions }
 }
 
 function throughOf(histories: readonly ShardHistory[]): Bound {

@@ -1,12 +1,13 @@
 import { redoSlot, walSlot } from '../archive/archiver.ts'
 import { present } from '../base/assert.ts'
-import type { TransactionId } from '../directory/topology.ts'
+import type { Epoch, HistoryId, ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { toHlc } from '../hlc/hlc.ts'
 import type { Connection } from '../postgres/connection.ts'
 import { quoteIdentifier, quoteRelation } from '../postgres/identifier.ts'
 import type { Lsn } from '../postgres/lsn.ts'
-import { parseLsn } from '../postgres/lsn.ts'
+import { formatLsn, parseLsn } from '../postgres/lsn.ts'
+import type { Stop } from './cut.ts'
 
 /** Queries on a restored server, as its administrator. */
 
@@ -217,4 +218,46 @@ export async function readShardState(admin: Connection): Promise<{ state: string
 export async function readImpermanentRelations(admin: Connection): Promise<string[]> {
   const { rows } = await admin.query<{ name: string }>('select name from holdfast.impermanent_relations() as name')
   return rows.map(({ name }) => name)
+}
+
+/** The history of the environment becomes the shard's. What earlier histories left out stays left out. */
+export async function openHistory(
+  admin: Connection,
+  next: {
+    readonly historyId: HistoryId
+    readonly epoch: Epoch
+    readonly fork: Stop
+    readonly leftOut: readonly TransactionId[]
+  },
+): Promise<void> {
+  const { historyId, epoch, fork, leftOut } = next
+  const forkLsn = formatLsn(fork.kind === 'before' ? fork.lsn : fork.through)
+  // The procedure reads the timeline from the control file, which is of the last checkpoint.
+  await admin.query('checkpoint')
+  await admin.query(
+    `call holdfast.open_history($1, $2, $3, 'cutover',
+       array(select unnest($4::uuid[]) union select unnest(h.left_out) from holdfast.history h))`,
+    [historyId, epoch, forkLsn, leftOut],
+  )
+}
+
+/** From here on a settlement by a coordinator of an older epoch is refused. */
+export async function rememberEpochs(
+  admin: Connection,
+  shards: readonly { readonly shard: ShardName; readonly epoch: Epoch }[],
+): Promise<void> {
+  for (const { shard, epoch } of shards) {
+    await admin.query(
+      `insert into holdfast.peer as p (shard, epoch)
+       select $1, $2 where $1 <> (select shard from holdfast.shard)
+       on conflict (shard) do update set epoch = excluded.epoch where p.epoch < excluded.epoch`,
+      [shard, epoch],
+    )
+  }
+}
+
+/** Opens a shard that is fenced at exactly this epoch; says whether it was. */
+export async function reopenShard(admin: Connection, epoch: Epoch): Promise<boolean> {
+  const { rowCount } = await admin.query(`update holdfast.shard set state = 'open' where epoch = $1`, [epoch])
+  return rowCount === 1
 }

@@ -7,8 +7,8 @@ import type { ShardName } from '../directory/topology.ts'
 import { wallMsOfHlc } from '../hlc/hlc.ts'
 import { formatLsn } from '../postgres/lsn.ts'
 import { checkEverything } from './checks.ts'
-import type { Checks, DrillReport } from './drill-report.ts'
-import { checkClasses, excludedOf, verdictOf } from './drill-report.ts'
+import type { Checks, DrillReport, GateName } from './drill-report.ts'
+import { checkClasses, excludedOf, gateNames, verdictOf } from './drill-report.ts'
 import { storeReport } from './drill-store.ts'
 import type { Environment, EnvironmentShard } from './environment.ts'
 import { EnvironmentRegistry } from './environment.ts'
@@ -33,7 +33,7 @@ import { formatTarget } from './target.ts'
  * restore stands and a check does not hold.
  */
 export async function restore(context: RecoveryContext, request: RestoreRequest): Promise<DrillReport> {
-  const gates = new Gates(context.clock, context.progress)
+  const gates = new Gates(gateNames, context.clock, context.progress)
   const plan = await gates.pass('freeze', async () => {
     const value = await planFrom(context, request)
     return { value, detail: describePlan(value) }
@@ -103,7 +103,7 @@ type Register = (shards: readonly EnvironmentShard[]) => Promise<void>
 async function build(
   context: RecoveryContext,
   plan: RestorePlan,
-  gates: Gates,
+  gates: Gates<GateName>,
   { id }: Environment,
   register: Register,
 ): Promise<ReadonlyMap<ShardName, EnvironmentServer>> {
@@ -157,7 +157,7 @@ async function provision(
       dataDir: await host.createDirectory(folder),
       walDir: await host.createDirectory(`${folder}-wal`),
       address: null,
-      stopLsn: formatLsn(stop.lsn),
+      stop,
     })
     await register(shards)
   }
@@ -168,7 +168,7 @@ function reportOf(
   { clock }: RecoveryContext,
   { id, createdAt }: Environment,
   plan: RestorePlan,
-  gates: Gates,
+  gates: Gates<GateName>,
   checks: Checks,
 ): DrillReport {
   const passed = gates.report()
