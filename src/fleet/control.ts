@@ -35,7 +35,10 @@ export async function serveControl(path: string, call: Call): Promise<() => Prom
     sockets.add(socket)
     socket.on('close', () => sockets.delete(socket))
     socket.on('error', () => socket.destroy())
-    createInterface({ input: socket }).on('line', (line) => void answerLine(socket, line, call))
+    // A reader of lines raises its input's errors again, and there they would end the process.
+    createInterface({ input: socket })
+      .on('line', (line) => void answerLine(socket, line, call))
+      .on('error', () => socket.destroy())
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
@@ -94,7 +97,9 @@ export class ControlClient {
 
   private constructor(socket: Socket) {
     this.#socket = socket
-    createInterface({ input: socket }).on('line', (line) => this.#receive(JSON.parse(line) as ControlAnswer))
+    createInterface({ input: socket })
+      .on('line', (line) => this.#receive(JSON.parse(line) as ControlAnswer))
+      .on('error', () => socket.destroy())
     socket.on('error', () => socket.destroy())
     socket.on('close', () => this.#end())
   }

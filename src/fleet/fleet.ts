@@ -116,11 +116,18 @@ export async function startFleet(
   try {
     const controlSocket = controlSocketOf(supervisor.home)
     const stopServing = await serveControl(controlSocket, call)
-    const announce = (gateways: readonly GatewayAddress[]) =>
-      writeRegistry(supervisor.home, { pid: process.pid, controlSocket, config: reference, gateways })
+    let announced: Promise<void> = Promise.resolve()
+    // One after the other, so that the last one stands.
+    const announce = (gateways: readonly GatewayAddress[]) => {
+      const write = () =>
+        writeRegistry(supervisor.home, { pid: process.pid, controlSocket, config: reference, gateways })
+      announced = announced.then(write, write)
+      return announced
+    }
     await announce([])
     const stop = async () => {
       await stopServing()
+      await announced.catch(() => undefined)
       await supervisor.close()
     }
     return { supervisor, call, announce, stop }

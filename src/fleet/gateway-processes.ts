@@ -85,6 +85,7 @@ export class GatewayProcesses {
   }
 
   async #restart(region: RegionName): Promise<void> {
+    if (this.#stopping) return
     this.#addresses.delete(region)
     this.#onChange(this.addresses)
     while (!this.#stopping) {

@@ -57,6 +57,11 @@ export class ShardServers {
     await this.#servers.start({ id: node.id, dataDir, settings: this.#settings('') })
   }
 
+  /** The same, unless it runs: a supervisor that was killed left it down. */
+  async ensurePrimary(shard: ShardDocument): Promise<void> {
+    if (!this.#servers.isRunning(shard.primary)) await this.startPrimaryWithoutWaiting(shard)
+  }
+
   /** Starts a follower's server on its data directory, streaming from the shard's primary. */
   async startFollower(shard: ShardDocument, node: NodeDocument): Promise<void> {
     const dataDir = this.#servers.dataDirOf(node.folder)

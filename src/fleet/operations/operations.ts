@@ -9,6 +9,7 @@ import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, TopologyDocument } from '../topology-store.ts'
 import { backUp } from './backup.ts'
 import { archiveStatus, verifyArchives } from './archive-status.ts'
+import { cutOver } from './cutover.ts'
 import { failOver } from './failover.ts'
 import { runInvariants } from './invariants.ts'
 import { restoreFleet } from './restore.ts'
@@ -78,6 +79,7 @@ const operations: Readonly<Record<string, Operation>> = {
     }),
     restoreFleet,
   ),
+  cutover: exclusive(z.object({ environment: z.string() }), cutOver),
   invariants: operation(
     z.object({ environment: z.string().optional(), names: z.array(z.string()).optional() }),
     (supervisor, params, progress) => runInvariants(supervisor, callTo(supervisor), params, progress),

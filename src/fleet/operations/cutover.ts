@@ -1,0 +1,32 @@
+import type { Progress } from '../../base/progress.ts'
+import { cutover } from '../../recovery/cutover.ts'
+import type { CutoverReport } from '../operations-api.ts'
+import type { Supervisor } from '../supervisor.ts'
+import { backUp } from './backup.ts'
+import { cutoverFleet } from './cutover-steps.ts'
+import { recoveryContext } from './recovery-context.ts'
+
+/**
+ * Makes a restored environment the fleet, and backs up what has a new history: until then a restore of it would have to
+ * begin before the fork.
+ */
+export async function cutOver(
+  supervisor: Supervisor,
+  { environment }: { readonly environment: string },
+  progress: Progress,
+): Promise<CutoverReport> {
+  const report = await cutover(await recoveryContext(supervisor, progress), cutoverFleet(supervisor), { environment })
+  const switched = report.shards.filter(({ kind }) => kind === 'switch').map(({ shard }) => shard)
+  await backUp(supervisor, switched, progress)
+  return {
+    environment: report.environment,
+    shards: report.shards.map(({ shard, epoch }) => ({
+      shard,
+      epoch,
+      historyId: supervisor.topology.shard(shard).historyId,
+    })),
+    leftOut: report.leftOut,
+    compensations: report.compensations,
+    gates: report.gates,
+  }
+}
