@@ -82,6 +82,17 @@ describe('a flight', () => {
     expect(new Set(rows.map((row) => row['name'])).size).toBe(rows.length)
   })
 
+  test('a text that is sent once is not kept by the server, and is one statement all the same', async () => {
+    const outcomes = await connection.flight([
+      { text: 'select 1 as one', once: true },
+      { text: 'select 1; commit', once: true },
+      { text: 'select 2 as two', once: true },
+    ])
+    expect(outcomes.map(tagOf)).toEqual(['SELECT', '42601', 'SELECT'])
+    const { rows } = await connection.query('select statement from pg_prepared_statements')
+    expect(rows.map((row) => row['statement'])).toEqual(['select statement from pg_prepared_statements'])
+  })
+
   test('D3, trap 4, HZ-P2: COMMIT and PREPARE TRANSACTION of a failed transaction answer ROLLBACK', async () => {
     for (const end of ['commit', `prepare transaction 'trap 4'`]) {
       const outcomes = await connection.flight([

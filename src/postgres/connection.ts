@@ -41,6 +41,8 @@ export interface Statement {
   readonly rowMode?: 'array'
   /** Type parsers of the caller, as `pg` takes them. */
   readonly types?: pg.CustomTypesConfig
+  /** The text is never sent again, e.g. because a name is part of it: the server does not keep it prepared. */
+  readonly once?: true
 }
 
 export type Row = Record<string, unknown>

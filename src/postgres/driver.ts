@@ -10,6 +10,9 @@ export type DriverClient = pg.Client & {
   readonly connection: pg.Connection & { readonly parsedStatements: Readonly<Record<string, string>> }
 }
 
+/** The types of the driver leave out its mode. */
+export type WireStatement = pg.QueryConfig & { readonly queryMode?: 'extended' }
+
 /** The protocol counts parameters in 16 bits, and the driver writes what overflows without a word. */
 const valuesMax = 65_535
 
@@ -31,7 +34,7 @@ export function clientConfig(target: ConnectionTarget, connectWithinMs: number):
 }
 
 /** Turns a statement into bytes and strings. Throws a `TypeError` for what cannot be sent. */
-export function serialise(statement: Statement): pg.QueryConfig {
+export function serialise(statement: Statement): WireStatement {
   const { text, values = [] } = statement
   // The wire format ends a text at a zero byte: the rest of it would be read as another message.
   if (text.includes('\0')) throw new TypeError('a statement cannot contain a zero byte')
@@ -39,9 +42,13 @@ export function serialise(statement: Statement): pg.QueryConfig {
   return {
     text,
     values: values.map((value) => prepareValue(value)),
-    // What has a name is prepared, and a prepared text holds one statement: `select 1; commit` is refused.
-    name: createHash('sha256').update(text).digest('base64url').slice(0, 22),
+    // Both ways are the extended protocol, in which a text holds one statement: `select 1; commit` is refused.
+    ...(statement.once === true ? { queryMode: 'extended' as const } : { name: nameOf(text) }),
     ...(statement.rowMode === undefined ? {} : { rowMode: statement.rowMode }),
     ...(statement.types === undefined ? {} : { types: statement.types }),
   }
+}
+
+function nameOf(text: string): string {
+  return createHash('sha256').update(text).digest('base64url').slice(0, 22)
 }

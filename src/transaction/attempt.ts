@@ -121,6 +121,7 @@ export class Attempt {
       return { kind: 'failed', error: end.failure, mayRepeat: end.failure }
     }
     const isGlobal = this.#participants.size > 0
+    if (isGlobal) this.#environment.metrics.observe('global_txn_participants', this.#participants.size)
     await this.#environment.onStep(isGlobal ? 'global reply' : 'local reply', this.#where())
     const participants = [...this.#participants.values()].map((part) => ({
       ...touched(part, 'participant'),

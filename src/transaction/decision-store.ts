@@ -14,11 +14,11 @@ export function observeDecided(timestamp: Hlc): Statement {
 }
 
 export function commitPrepared(gid: string): Statement {
-  return { text: `commit prepared ${literal(gid)}` }
+  return { text: `commit prepared ${literal(gid)}`, once: true }
 }
 
 export function rollbackPrepared(gid: string): Statement {
-  return { text: `rollback prepared ${literal(gid)}` }
+  return { text: `rollback prepared ${literal(gid)}`, once: true }
 }
 
 export type Decision =

@@ -143,7 +143,7 @@ export function prepareBranch(args: {
 
 /** A gid is made by `formatGid` of checked names; a quotation mark cannot be in it, and is doubled all the same. */
 export function prepareTransaction(gid: string): Statement {
-  return { text: `prepare transaction ${literal(gid)}` }
+  return { text: `prepare transaction ${literal(gid)}`, once: true }
 }
 
 /** Moves a clock past a prepare timestamp; refused beyond the offset. In autocommit. */
