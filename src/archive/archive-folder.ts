@@ -1,6 +1,6 @@
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { storeDurably, syncFolder } from '../base/durable-files.ts'
+import { storeNew, syncFolder } from '../base/durable-files.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { historyFileName, isSegmentSize, timelineFolder } from './wal-segment.ts'
@@ -65,11 +65,14 @@ export class ArchiveFolder {
     const known = await this.identity()
     if (known === undefined) {
       await createFolder(this.path)
-      await storeDurably(
-        join(this.path, 'archive.json'),
-        Buffer.from(`${JSON.stringify({ format: 1, ...identity })}\n`),
-      )
-      return
+      const text = Buffer.from(`${JSON.stringify({ format: 1, ...identity })}\n`)
+      try {
+        return await storeNew(join(this.path, 'archive.json'), text)
+      } catch (error) {
+        if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
+        // Another one, the receiver beside the redo stream or another gateway, claimed it meanwhile.
+        return this.claim(identity)
+      }
     }
     if (known.systemId === identity.systemId && known.segmentBytes === identity.segmentBytes) return
     throw new HoldfastError(

@@ -10,7 +10,7 @@ import type { DecodedTransaction } from './redo-assembly.ts'
 import { RedoAssembly } from './redo-assembly.ts'
 import type { Attribution } from './redo-attribution.ts'
 import { advance, attribute } from './redo-attribution.ts'
-import { describeRelation, readDecision, readMarks } from './redo-store.ts'
+import { describeRelation, logRunningTransactions, readDecision, readMarks } from './redo-store.ts'
 import type { RedoIdentity, RedoTransaction, RelationName, RelationShape } from './redo-transaction.ts'
 import type { RedoWriter } from './redo-writer.ts'
 import { beforePageHeader } from './wal-records.ts'
@@ -24,6 +24,12 @@ const markEveryBytes = 1n << 20n
 /** More than this is not taken from the server while the followers are behind. */
 const heldBytesMax = 64 << 20
 const marksMax = 16
+/**
+ * A follower takes over a slot only when the slot's oldest needed log is behind the follower's own, and the slot moves
+ * when the server logs which transactions run: by itself every 15 seconds. Asked for, a new slot is safe in one.
+ */
+const settleEveryMs = 500
+const settleForMs = 20_000
 
 export interface RedoSessionOptions {
   readonly clock: Clock
@@ -32,6 +38,8 @@ export interface RedoSessionOptions {
   readonly beside: Connection
   readonly writer: RedoWriter
   readonly segmentBytes: number
+  /** Whether followers of this server version can take over the slot. */
+  readonly isSlotCarried: boolean
 }
 
 interface Held {
@@ -61,11 +69,14 @@ export class RedoSession {
   #marks: Mark[] = []
   #lastMark: Mark = { lsn: lsnZero, closedTimestamp: hlcZero }
   #markedAtMs = Number.NEGATIVE_INFINITY
+  readonly #beganAtMs: number
+  #settledAtMs = Number.NEGATIVE_INFINITY
 
   constructor(options: RedoSessionOptions) {
     this.#options = options
     this.#attribution = options.writer.attribution
     this.#received = options.writer.through
+    this.#beganAtMs = options.clock.monotonicMs()
   }
 
   async run(signal: AbortSignal): Promise<void> {
@@ -79,6 +90,7 @@ export class RedoSession {
       }
       await this.#look()
       await this.#store()
+      await this.#settleSlot()
     }
   }
 
@@ -162,5 +174,13 @@ export class RedoSession {
     if (await writer.flush()) {
       stream.report({ written: writer.through, flushed: writer.through, applied: writer.through })
     }
+  }
+
+  async #settleSlot(): Promise<void> {
+    const { beside, clock, isSlotCarried } = this.#options
+    const nowMs = clock.monotonicMs()
+    if (!isSlotCarried || nowMs - this.#beganAtMs > settleForMs || nowMs - this.#settledAtMs < settleEveryMs) return
+    this.#settledAtMs = nowMs
+    await logRunningTransactions(beside)
   }
 }

@@ -70,6 +70,11 @@ export async function readDecision(connection: Connection, transactionId: Transa
   return rows[0] && toHlc(BigInt(rows[0].stamp))
 }
 
+/** Makes the server log which transactions run now: from there on the slot needs nothing older. */
+export async function logRunningTransactions(connection: Connection): Promise<void> {
+  await connection.query('select pg_log_standby_snapshot()')
+}
+
 const typesSql = `select format_type(t.id, t.modifier) as type
   from unnest($1::oid[], $2::int[]) with ordinality t(id, modifier, place) order by t.place`
 

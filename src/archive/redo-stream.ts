@@ -81,6 +81,7 @@ export class RedoStream {
     const segmentBytes = await replication.walSegmentBytes()
     await folder.claim({ systemId, segmentBytes })
     const history = await archiveHistory(replication, folder, timeline)
+    const isSlotCarried = (await replication.serverMajor()) >= 17
     const highestStamp = await readHighestStamp(beside)
     await openSlot(replication, beside, slot)
     // Who has the slot is the only writer; so it comes before the look at what is stored.
@@ -89,7 +90,7 @@ export class RedoStream {
     const writer = await RedoWriter.open({ folder, systemId, history, segmentBytesMax }, { confirmed, highestStamp })
     try {
       if (writer.hole !== null) onEvent({ kind: 'redo_lost', ...writer.hole })
-      await new RedoSession({ clock, stream, beside, writer, segmentBytes }).run(signal)
+      await new RedoSession({ clock, stream, beside, writer, segmentBytes, isSlotCarried }).run(signal)
     } finally {
       await writer.close()
     }
