@@ -5,7 +5,7 @@ import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { toHlc } from '../hlc/hlc.ts'
 import type { CommitEffect, CommitEvent, CommitState, Transition } from './commit-protocol.ts'
-import { beginCommit, step } from './commit-protocol.ts'
+import { beginCommit, eventOfDefect, step } from './commit-protocol.ts'
 
 const p = 'us-east/treasury' as ShardName
 const q = 'us-west/ledger' as ShardName
@@ -83,6 +83,11 @@ describe('the coordinator', () => {
       })
     }
   }
+
+  it('G3: takes a defect for a no before the decision, and for no answer after it', () => {
+    const after = Object.values(states).map((state) => step(state, eventOfDefect(state, failure)).state.kind)
+    expect(after).toEqual(['aborted', 'aborted', 'asking', 'ambiguous', 'committed', 'aborted', 'ambiguous'])
+  })
 
   it('decides at once when there is one shard', () => {
     expect(show(beginCommit([], false))).toBe('deciding: decide 0')

@@ -113,6 +113,25 @@ export function step(state: CommitState, event: CommitEvent): Transition {
   }
 }
 
+/** What a defect of ours means in a state: no decision that was not issued yet, and no guess about one that was. */
+export function eventOfDefect(state: CommitState, failure: HoldfastError): CommitEvent {
+  switch (state.kind) {
+    case 'preparing':
+      return { kind: 'given up', failure }
+    case 'observing':
+      return { kind: 'observe refused', failure }
+    case 'deciding':
+      return { kind: 'unanswered' }
+    case 'asking':
+    case 'committed':
+    case 'aborted':
+    case 'ambiguous':
+      return { kind: 'told nothing', failure }
+    default:
+      return unreachable(state)
+  }
+}
+
 type Preparing = Extract<CommitState, { kind: 'preparing' }>
 
 function whilePreparing(state: Preparing, event: CommitEvent): Transition {

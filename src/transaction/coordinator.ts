@@ -1,5 +1,5 @@
 import { present, unreachable } from '../base/assert.ts'
-import { HoldfastError } from '../base/errors.ts'
+import type { HoldfastError } from '../base/errors.ts'
 import type { StepName } from '../base/step.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
@@ -10,10 +10,10 @@ import type { Lsn } from '../postgres/lsn.ts'
 import { judgeCommit } from './acknowledgement.ts'
 import { unsendable } from './caller-statement.ts'
 import type { CommitEffect, CommitEvent, CommitState, Transition } from './commit-protocol.ts'
-import { beginCommit, step } from './commit-protocol.ts'
+import { beginCommit, eventOfDefect, step } from './commit-protocol.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { primaryTarget } from './environment.ts'
-import { askOutcome } from './outcome.ts'
+import { askOutcome, eventOfAnswer } from './outcome.ts'
 import { prepareParticipant } from './participant.ts'
 import { settleBranch } from './settlement.ts'
 import type { ShardTransaction } from './shard-transaction.ts'
@@ -123,7 +123,8 @@ class Coordinator {
 
   /**
    * Runs an effect that answers with an event. A caller that is answered before its last effect, as when one
-   * participant says no, does not wait for the others; `drain` does. A defect leaves the branches to the resolver.
+   * participant says no, does not wait for the others; `drain` does. A defect of ours is an event too: nothing
+   * may go on to a decision after the caller was told of it.
    */
   #perform(effect: () => Promise<CommitEvent>): void {
     this.#environment.background.run(async () => {
@@ -131,9 +132,8 @@ class Coordinator {
         const event = await effect()
         this.#enter(step(this.#state, event))
       } catch (error) {
-        const failure = toHoldfastError(error, this.#homePlace())
-        const isUndecided = this.#state.kind === 'preparing' || this.#state.kind === 'observing'
-        this.#finish({ kind: isUndecided ? 'aborted' : 'ambiguous', failure })
+        const defect = eventOfDefect(this.#state, toHoldfastError(error, this.#homePlace()))
+        this.#enter(step(this.#state, defect))
       }
     })
   }
@@ -189,7 +189,7 @@ class Coordinator {
     try {
       flight = await home.last(tail, this.#environment.limits.commitWithinMs, () => this.#commitSent())
     } catch (error) {
-      home.release()
+      this.#environment.background.run(() => home.rollBack())
       if (error instanceof ConnectionLost && error.sent) return { kind: 'unanswered' }
       // Nothing was sent: a value without a form, a connection that was gone before, an opening that failed earlier.
       return { kind: 'refused', failure: this.#toFailure(error) }
@@ -247,28 +247,8 @@ class Coordinator {
       participants: this.#names,
       serverProcessId: home.serverProcessId,
     })
-    switch (told.kind) {
-      case 'committed':
-        this.#position = told.position
-        return { kind: 'told committed', timestamp: told.timestamp }
-      case 'aborted':
-        return { kind: 'told aborted', failure: this.#aborted(`the answer to the commit was lost, and ${told.why}`) }
-      case 'nothing':
-        return {
-          kind: 'told nothing',
-          failure: new HoldfastError(
-            'outcome_ambiguous',
-            `nobody can tell the outcome of transaction ${transactionId}`,
-            {
-              hint: 'ask again with the transaction id, or send the request again with the same idempotency key',
-              detail: { ...this.#homePlace() },
-              cause: told.cause,
-            },
-          ),
-        }
-      default:
-        return unreachable(told)
-    }
+    if (told.kind === 'committed') this.#position = told.position
+    return eventOfAnswer(told, this.#homePlace())
   }
 
   #settle(shard: ShardName, decision: decisions.Decision): void {
@@ -291,12 +271,6 @@ class Coordinator {
 
   #toFailure(error: unknown): HoldfastError {
     return error instanceof TypeError ? unsendable(error) : toHoldfastError(error, this.#homePlace())
-  }
-
-  #aborted(message: string): HoldfastError {
-    return new HoldfastError('transaction_aborted', `transaction ${this.#plan.transactionId}: ${message}`, {
-      detail: { ...this.#homePlace() },
-    })
   }
 
   #homePlace() {

@@ -1,9 +1,10 @@
-import { present } from '../base/assert.ts'
+import { present, unreachable } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Epoch, ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { lsnZero } from '../postgres/lsn.ts'
 import type { Lsn } from '../postgres/lsn.ts'
+import type { CommitEvent } from './commit-protocol.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { primaryTarget, shardOf } from './environment.ts'
 import type { CommitRow, TransactionRecord } from './decision-store.ts'
@@ -106,6 +107,36 @@ async function askRecord(
   return record.outcome === 'COMMITTED'
     ? { kind: 'committed', timestamp: record.commitTimestamp, position }
     : { kind: 'aborted', why: 'it was presumed aborted' }
+}
+
+/** What the coordinator makes of it. */
+export function eventOfAnswer(
+  told: Told,
+  place: { readonly shard: string; readonly transactionId: string },
+): CommitEvent {
+  const about = `transaction ${place.transactionId}`
+  switch (told.kind) {
+    case 'committed':
+      return { kind: 'told committed', timestamp: told.timestamp }
+    case 'aborted': {
+      const message = `${about}: the answer to the commit was lost, and ${told.why}`
+      return {
+        kind: 'told aborted',
+        failure: new HoldfastError('transaction_aborted', message, { detail: { ...place } }),
+      }
+    }
+    case 'nothing': {
+      const options = {
+        hint: 'ask again with the transaction id, or send the request again with the same idempotency key',
+        detail: { ...place },
+        cause: told.cause,
+      }
+      const failure = new HoldfastError('outcome_ambiguous', `nobody can tell the outcome of ${about}`, options)
+      return { kind: 'told nothing', failure }
+    }
+    default:
+      return unreachable(told)
+  }
 }
 
 export type Outcome =
