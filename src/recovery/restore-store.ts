@@ -234,11 +234,16 @@ export async function openHistory(
   const forkLsn = formatLsn(fork.kind === 'before' ? fork.lsn : fork.through)
   // The procedure reads the timeline from the control file, which is of the last checkpoint.
   await admin.query('checkpoint')
-  await admin.query(
-    `call holdfast.open_history($1, $2, $3, 'cutover',
-       array(select unnest($4::uuid[]) union select unnest(h.left_out) from holdfast.history h))`,
-    [historyId, epoch, forkLsn, leftOut],
+  const { rows } = await admin.query<{ ids: TransactionId[] }>(
+    `select array(select unnest($1::uuid[]) union select unnest(left_out) from holdfast.history)::text[] as ids`,
+    [leftOut],
   )
+  await admin.query(`call holdfast.open_history($1, $2, $3, 'cutover', $4)`, [
+    historyId,
+    epoch,
+    forkLsn,
+    present(rows[0], 'one row').ids,
+  ])
 }
 
 /** From here on a settlement by a coordinator of an older epoch is refused. */

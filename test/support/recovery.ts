@@ -1,9 +1,11 @@
 import { systemClock } from '../../src/base/clock.ts'
 import { silentProgress } from '../../src/base/progress.ts'
 import { backUp } from '../../src/fleet/operations/backup.ts'
+import { cutoverFleet as embeddedCutover } from '../../src/fleet/operations/cutover-steps.ts'
 import { recoveryContext as contextOf } from '../../src/fleet/operations/recovery-context.ts'
 import type { Hlc } from '../../src/hlc/hlc.ts'
 import { toHlc } from '../../src/hlc/hlc.ts'
+import type { CutoverFleet } from '../../src/recovery/cutover.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import type { TestFleet } from './fleet.ts'
 
@@ -20,4 +22,9 @@ export async function archivedAt(context: RecoveryContext, timestamp: Hlc): Prom
   for (const archive of context.archives.values()) {
     while (((await archive.redoThrough())?.closedTimestamp ?? toHlc(0n)) < timestamp) await systemClock.sleep(20)
   }
+}
+
+/** What a cutover asks of the embedded fleet. */
+export function cutoverFleet({ supervisor }: TestFleet): CutoverFleet {
+  return embeddedCutover(supervisor)
 }

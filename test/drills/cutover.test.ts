@@ -1,0 +1,127 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { cleanUp } from '../../examples/payledger/clean-up.ts'
+import { approveRun, createRun, readRun } from '../../examples/payledger/payledger.ts'
+import { nameOf } from '../../src/archive/redo-transaction.ts'
+import type { ShardName } from '../../src/directory/topology.ts'
+import type { Gateway } from '../../src/fleet/gateway.ts'
+import type { Hlc } from '../../src/hlc/hlc.ts'
+import { cutover } from '../../src/recovery/cutover.ts'
+import { dropEnvironment, listEnvironments } from '../../src/recovery/environment-servers.ts'
+import type { RecoveryContext } from '../../src/recovery/recovery.ts'
+import { restore } from '../../src/recovery/restore.ts'
+import { seedTenant, TestFleet } from '../support/fleet.ts'
+import { archivedAt, cutoverFleet, recoveryContext, takeBackups } from '../support/recovery.ts'
+
+/** After the bad day: the environment without the clean-up job becomes the fleet. */
+
+const tenant = 'globex-eu'
+const actor = 'manager@globex-eu.example'
+const payroll = 'eu-west/payroll'
+const treasury = 'us-east/treasury'
+
+let fleet: TestFleet
+let gateway: Gateway
+
+beforeAll(async () => {
+  fleet = await TestFleet.open()
+  gateway = await fleet.gateway('eu-west')
+  await fleet.gateway('us-east')
+  await seedTenant(gateway, tenant)
+  await takeBackups(fleet)
+})
+
+afterAll(() => fleet?.close())
+
+async function approve(run: string): Promise<{ timestamp: Hlc; session: string; id: string }> {
+  await createRun(gateway, { tenant, run, actor, department: 'hq' })
+  const { commitTimestamp, session, transactionId } = await approveRun(gateway, { tenant, run, actor })
+  return { timestamp: commitTimestamp, session, id: transactionId }
+}
+
+async function holds(): Promise<string[]> {
+  const rows = await fleet.ask<{ run_id: string }>(treasury, 'select run_id from treasury_holds order by run_id')
+  return rows.map(({ run_id: run }) => run)
+}
+
+async function contextAt(timestamp: Hlc): Promise<RecoveryContext> {
+  const context = await recoveryContext(fleet)
+  await archivedAt(context, timestamp)
+  return context
+}
+
+describe('cutover', () => {
+  test('R9: nothing acknowledged is lost but what was left out, also what came after the restore', async () => {
+    const before = await approve('jan')
+    while ((await holds()).length === 0);
+    const cleanUps: string[] = []
+    for await (const { outcome } of cleanUp(gateway, { tenant })) cleanUps.push(outcome.transactionId)
+    const { timestamp } = await approve('between')
+    const context = await contextAt(timestamp)
+    const request = { target: { kind: 'before', transaction: cleanUps[0] ?? '' }, without: cleanUps } as const
+    const { id, verdict } = await restore(context, request)
+    expect(verdict).toBe('passed')
+    await approve('late')
+
+    const report = await cutover(context, cutoverFleet(fleet), { environment: id })
+    expect(report.shards.map(({ kind, epoch }) => [kind, epoch])).toEqual([
+      ['switch', 3],
+      ['switch', 3],
+    ])
+    expect(report.leftOut.toSorted()).toEqual(cleanUps.toSorted())
+    expect(report.gates.every(({ ok }) => ok)).toBe(true)
+    expect(await holds()).toEqual(['between', 'jan', 'late'])
+    expect(await listEnvironments(context)).toMatchObject([{ state: 'adopted' }])
+
+    await approve('after')
+    const run = await readRun(gateway, { tenant, run: 'jan', session: before.session })
+    expect(run).toMatchObject({ run: { status: 'approved' } })
+  })
+
+  test('R9: a shard that loses nothing keeps its servers and its history; raw SQL is left out by its position', async () => {
+    await takeBackups(fleet)
+    await approve('feb')
+    while (!(await holds()).includes('feb'));
+    await fleet.ask(treasury, `delete from treasury_holds where run_id in ('feb', 'jan')`)
+    const context = await contextAt((await approve('mar')).timestamp)
+    const names = await unattributedOn(context, treasury)
+    expect(names).toHaveLength(1)
+    const before = fleet.supervisor.topology.document.shards
+    const request = { target: { kind: 'before', transaction: names[0] ?? '' }, without: names } as const
+    const { id, verdict } = await restore(context, request)
+    expect(verdict).toBe('passed')
+
+    const report = await cutover(context, cutoverFleet(fleet), { environment: id })
+    expect(report.shards.map(({ kind, shard }) => [shard, kind])).toEqual([
+      [payroll, 'keep'],
+      [treasury, 'switch'],
+    ])
+    expect(report.leftOut).toEqual(names)
+    expect(await holds()).toEqual(['after', 'between', 'feb', 'jan', 'late', 'mar'])
+    const after = fleet.supervisor.topology.document.shards
+    expect(after[payroll as ShardName]?.historyId).toBe(before[payroll as ShardName]?.historyId)
+    expect(after[treasury as ShardName]?.historyId).not.toBe(before[treasury as ShardName]?.historyId)
+    await approve('apr')
+  })
+
+  test('R9: a cutover that would lose what came after its target is refused before anything is fenced', async () => {
+    await takeBackups(fleet)
+    const { id: lost } = await approve('may')
+    const context = await contextAt((await approve('jun')).timestamp)
+    const { id } = await restore(context, { target: { kind: 'before', transaction: lost }, without: [] })
+    const attempt = cutover(context, cutoverFleet(fleet), { environment: id })
+    await expect(attempt).rejects.toMatchObject({
+      code: 'check_failed',
+      message: expect.stringContaining('would lose'),
+    })
+    await approve('jul')
+    await dropEnvironment(context, id)
+  })
+})
+
+async function unattributedOn(context: RecoveryContext, shard: string): Promise<string[]> {
+  const names: string[] = []
+  for await (const one of context.archives.get(shard as ShardName)?.readRedo() ?? []) {
+    if (one.identity.kind === 'unattributed') names.push(nameOf(one))
+  }
+  return names
+}
