@@ -38,13 +38,16 @@ async function run(options: CommonOptions & { readonly wan?: boolean | string },
     systemClock,
     (addresses) => void fleet.announce(addresses).catch((error: unknown) => printError(error, false)),
   )
-  try {
+  const serving = async () => {
     await Promise.all([...config.regions.keys()].map((region) => gateways.start(region)))
     await fleet.announce(gateways.addresses)
     const tookMs = Math.round(systemClock.monotonicMs() - started)
     if (json) printJson({ ready: true, tookMs, gateways: gateways.addresses, dataDir: config.dataDir })
     else showReady(gateways, tookMs)
-    await Promise.race([interrupted, fleet.supervisor.stopRequested()])
+    await fleet.supervisor.stopRequested()
+  }
+  try {
+    await Promise.race([interrupted, serving()])
     progressLine({ step: 'stop', detail: 'gateways, then servers' })
   } finally {
     await gateways.stop()

@@ -1,0 +1,143 @@
+import { type ChildProcess, spawn } from 'node:child_process'
+import { rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
+import { fileURLToPath } from 'node:url'
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { stringify } from 'yaml'
+import { configBelow } from '../../examples/payledger/demo/config.ts'
+import { leftBehind } from '../../examples/payledger/demo/leftovers.ts'
+import { openFleet } from '../../src/fleet/fleet.ts'
+import { temporaryFolder } from '../support/fleet.ts'
+
+/** `holdfast up` as its user meets it: started, stopped, killed, started again, started twice. */
+
+const shard = 'eu-west/payroll'
+const tenant = 'globex-eu'
+const program = fileURLToPath(new URL('../../dist/cli/cli.js', import.meta.url))
+
+interface Ended {
+  readonly code: number | null
+  readonly signal: NodeJS.Signals | null
+  readonly stdout: string
+}
+
+/** A command in a process of its own. */
+class Command {
+  readonly child: ChildProcess
+  readonly ended: Promise<Ended>
+  #stdout = ''
+
+  constructor(args: readonly string[]) {
+    this.child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
+    this.child.stdout?.setEncoding('utf8').on('data', (text: string) => {
+      this.#stdout += text
+    })
+    this.ended = new Promise((resolve) =>
+      this.child.once('close', (code, signal) => resolve({ code, signal, stdout: this.#stdout })),
+    )
+  }
+
+  /** The document that `up --json` prints when it is ready. */
+  async ready(): Promise<{ gateways: { region: string; url: string }[]; tookMs: number }> {
+    const deadline = this.ended.then(({ code, stdout }) => {
+      throw new Error(`ended with ${code} before it was ready: ${stdout}`)
+    })
+    const printed = new Promise<string>((resolve) => {
+      const look = () => {
+        if (this.#stdout.trimEnd().endsWith('}')) resolve(this.#stdout)
+      }
+      this.child.stdout?.on('data', look)
+      look()
+    })
+    return JSON.parse(await Promise.race([printed, deadline])) as { gateways: []; tookMs: number }
+  }
+}
+
+let root: string
+let configFile: string
+const commands: Command[] = []
+
+const start = (...args: string[]) => {
+  const command = new Command([...args, '--config', configFile, '--json'])
+  commands.push(command)
+  return command
+}
+
+beforeEach(async () => {
+  root = await temporaryFolder()
+  configFile = join(root, 'holdfast.yaml')
+  const { shards, domains, tenants, ...config } = await configBelow(root)
+  // One shard is enough to own servers, followers, links and gateways.
+  const one = {
+    shards: { [shard]: shards[shard] },
+    domains: { payroll: domains?.['payroll'] },
+    tenants: { [tenant]: tenants?.[tenant] },
+    invariants: null,
+  }
+  await writeFile(configFile, stringify({ ...config, ...one, listen: '127.0.0.1:0' }))
+})
+
+afterEach(async () => {
+  for (const { child, ended } of commands.splice(0)) {
+    child.kill('SIGTERM')
+    await ended
+  }
+  await rm(root, { recursive: true, force: true, maxRetries: 5 })
+})
+
+const processes = async () => (await leftBehind(root)).filter((what) => what !== root)
+
+test('up: a second one is refused with who holds it; Ctrl-C stops everything; killed, it is found and recovered', async () => {
+  const first = start('up')
+  const { gateways } = await first.ready()
+  expect(gateways.map(({ region }) => region).toSorted()).toEqual(['eu-central', 'eu-west', 'us-east'])
+  for (const { url } of gateways) expect((await fetch(new URL('/readyz', url))).status).toBe(200)
+  expect(await processes()).not.toEqual([])
+
+  const second = await start('up').ended
+  expect(second.code).toBe(5)
+  expect(JSON.parse(second.stdout)).toMatchObject({
+    error: { code: 'fleet_locked', message: `the data directory is held by process ${first.child.pid}` },
+  })
+
+  // As the process dies that owns the servers: they, and the gateways, are on their own.
+  const attached = await openFleet({ dataDir: join(root, 'data'), region: 'eu-west' })
+  const { transactionId } = await attached.transact(
+    { tenant, action: 'payroll.draft', subject: 'apr-2026', actor: 'test' },
+    (tx) =>
+      tx.query('payroll', `insert into payroll_runs (tenant, id, status, total_cents) values ($1, 'r', 'draft', 1)`, [
+        tenant,
+      ]),
+  )
+  first.child.kill('SIGKILL')
+  expect((await first.ended).signal).toBe('SIGKILL')
+  await attached.close().catch(() => undefined)
+
+  const third = start('up')
+  await third.ready()
+  const again = await openFleet({ dataDir: join(root, 'data'), region: 'eu-west' })
+  expect(await again.transaction(transactionId)).toMatchObject({ outcome: 'committed' })
+  expect((await again.status()).ready).toBe(true)
+  await again.close()
+
+  third.child.kill('SIGINT')
+  expect((await third.ended).code).toBe(0)
+  expect(await processes()).toEqual([])
+})
+
+test('Ctrl-C while it starts leaves nothing running', async () => {
+  const command = start('up')
+  await new Promise<void>((resolve) => {
+    const poll = setInterval(() => {
+      void processes().then((found) => {
+        if (found.some((what) => what.includes('postgres'))) {
+          clearInterval(poll)
+          resolve()
+        }
+      })
+    }, 50)
+  })
+  command.child.kill('SIGINT')
+  await command.ended
+  expect(await processes()).toEqual([])
+})
