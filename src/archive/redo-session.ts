@@ -142,7 +142,7 @@ export class RedoSession {
 
   /** Looks how far the followers are, when something waits for them, and what is closed, now and then. */
   async #look(): Promise<void> {
-    const { beside, clock, segmentBytes } = this.#options
+    const { beside, clock, segmentBytes, stream } = this.#options
     const isDue = clock.monotonicMs() - this.#markedAtMs >= markEveryMs
     const isAwaited = this.#held.some(({ transaction }) => transaction.endLsn > this.#replicated)
     if (!isDue && !isAwaited) return
@@ -151,6 +151,8 @@ export class RedoSession {
     this.#replicated = maxLsn(this.#replicated, minLsn(replicatedLsn, writtenLsn))
     if (!isDue) return
     this.#markedAtMs = clock.monotonicMs()
+    // Commits that carry nothing for the stream leave it behind the log until the server is asked.
+    if (this.#received < writtenLsn) stream.ask()
     const mark = { lsn: beforePageHeader(writtenLsn, segmentBytes), closedTimestamp }
     const last = this.#lastMark
     if (closedTimestamp <= last.closedTimestamp && mark.lsn - last.lsn < markEveryBytes) return

@@ -98,6 +98,11 @@ export class ReplicationStream implements pg.Submittable {
     this.#send(false)
   }
 
+  /** Asks the server how far it is; an idle one says so by itself only every few seconds. */
+  ask(): void {
+    this.#send(true)
+  }
+
   // What follows is called by the driver, which runs this as it runs a query.
 
   submit(connection: pg.Connection): void {
