@@ -1,15 +1,12 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterEach, describe, expect, test } from 'vitest'
 import type { NodeId } from '../../src/directory/topology.ts'
-import type { Connection } from '../../src/postgres/connection.ts'
 import type { ReadRequest } from '../../src/reading/reading.ts'
 import { read } from '../../src/reading/reading.ts'
 import { readUnchecked } from '../../src/reading/unchecked.ts'
 import { emptyFrontier, type Frontier } from '../../src/session/frontier.ts'
 import { eventually } from '../support/eventually.ts'
-import { payrollPlan, payrollShard } from '../support/payroll-plan.ts'
-import type { ReadingGateway } from '../support/reading-gateway.ts'
-import { openReadingGateway } from '../support/reading-gateway.ts'
-import { TestShards } from '../support/shards.ts'
+import { payrollShard } from '../support/payroll-plan.ts'
+import { useReadingShards } from '../support/reading-fixture.ts'
 
 /** Reads of one shard: a primary and a follower in eu-west, another follower in eu-central. */
 
@@ -19,57 +16,23 @@ const far = 'eu-west/payroll.3' as NodeId
 const tenant = 'globex-eu'
 const patient = 30_000
 
-let shards: TestShards
-let gateway: ReadingGateway
-let admins: ReadonlyMap<NodeId, Connection>
-
-beforeAll(async () => {
-  shards = await TestShards.open(payrollPlan([{ name: payrollShard, followers: ['eu-west', 'eu-central'] }]))
-  const connected = [primary, near, far].map(async (id) => [id, await shards.connect(id)] as const)
-  admins = new Map(await Promise.all(connected))
+const fixture = useReadingShards([{ name: payrollShard, followers: ['eu-west', 'eu-central'] }], {
+  limits: { openWithinMs: 2_000 },
 })
-
-beforeEach(async () => {
-  gateway = await openReadingGateway(shards, { limits: { openWithinMs: 2_000 } })
-})
-
-afterEach(async () => {
-  await gateway.close()
-  for (const id of [near, far]) await on(id, 'select pg_wal_replay_resume()')
-})
-
-afterAll(async () => {
-  for (const admin of admins.values()) admin.release()
-  await shards.close()
-})
-
-async function on<R = Record<string, unknown>>(id: NodeId, sql: string, values: readonly unknown[] = []): Promise<R[]> {
-  const admin = admins.get(id)
-  if (admin === undefined) throw new Error(`no connection to ${id}`)
-  return (await admin.query<R>(sql, values)).rows
-}
-
-/** From here on the node receives the log and shows nothing new. */
-async function holdBack(id: NodeId): Promise<void> {
-  await on(id, 'select pg_wal_replay_pause()')
-  await eventually(async () => {
-    const [row] = await on<{ state: string }>(id, 'select pg_get_wal_replay_pause_state() as state')
-    return row?.state === 'paused'
-  })
-}
+const { on, holdBack, letGo } = fixture
 
 let runs = 0
 async function newRun(status: string): Promise<{ id: string; frontier: Frontier }> {
   runs += 1
   const id = `run-${runs}`
-  const { frontier } = await gateway.write(tenant, (tx) =>
+  const { frontier } = await fixture.gateway.write(tenant, (tx) =>
     tx.query('payroll', 'insert into runs (tenant, id, status) values ($1, $2, $3)', [tenant, id, status]),
   )
   return { id, frontier }
 }
 
 async function setStatus(id: string, status: string, before?: Frontier): Promise<Frontier> {
-  const written = await gateway.write(
+  const written = await fixture.gateway.write(
     tenant,
     (tx) => tx.query('payroll', 'update runs set status = $2 where id = $1', [id, status]),
     before,
@@ -78,7 +41,7 @@ async function setStatus(id: string, status: string, before?: Frontier): Promise
 }
 
 async function statusOf(id: string, request: Partial<ReadRequest>) {
-  const answer = await read(gateway.reading, { tenant, ...request }, async (reader) => {
+  const answer = await read(fixture.gateway.reading, { tenant, ...request }, async (reader) => {
     const { rows } = await reader.query<{ status: string }>('payroll', 'select status from runs where id = $1', [id])
     return rows[0]?.status
   })
@@ -87,7 +50,12 @@ async function statusOf(id: string, request: Partial<ReadRequest>) {
 
 async function uncheckedStatus(id: string, node: NodeId): Promise<string | undefined> {
   const text = 'select status from runs where id = $1'
-  const { rows } = await readUnchecked<{ status: string }>(gateway.reading, { tenant, node, text, values: [id] })
+  const { rows } = await readUnchecked<{ status: string }>(fixture.gateway.reading, {
+    tenant,
+    node,
+    text,
+    values: [id],
+  })
   return rows[0]?.status
 }
 
@@ -109,13 +77,13 @@ describe('read your writes', () => {
     const frontier = await setStatus(id, 'approved', before)
     expect(await uncheckedStatus(id, near)).toBe('draft')
     const reads = Array.from({ length: 5 }, () => statusOf(id, { frontier, prefer: near, waitMs: patient }))
-    await eventually(() => gateway.reading.watch.watchedNodes === 1)
-    await on(near, 'select pg_wal_replay_resume()')
+    await eventually(() => fixture.gateway.reading.watch.watchedNodes === 1)
+    await letGo(near)
     for (const answer of await Promise.all(reads)) {
       expect(answer.value).toBe('approved')
       expect(answer.by).toMatchObject({ node: near, rerouted: false })
     }
-    await eventually(() => gateway.reading.watch.watchedNodes === 0)
+    await eventually(() => fixture.gateway.reading.watch.watchedNodes === 0)
   })
 
   test('R2: past the budget it is asked of another follower, and then of the primary', async () => {
@@ -138,7 +106,8 @@ describe('read your writes', () => {
     await holdBack(near)
     await holdBack(far)
     const frontier = await setStatus(id, 'approved', before)
-    const cutOff = await openReadingGateway(shards, {
+    const { shards } = fixture
+    const cutOff = await fixture.open({
       limits: { openWithinMs: 300 },
       parts: { targetOf: (node) => ({ ...shards.targetOf(node), ...(node.id === primary ? { port: 1 } : {}) }) },
     })
@@ -151,7 +120,6 @@ describe('read your writes', () => {
       retry: 'safe',
       detail: { shard: payrollShard, retryAfterMs: expect.any(Number), missing: { what: 'position' } },
     })
-    await cutOff.close()
   })
 
   test('waitMs 0 never waits', async () => {
@@ -201,7 +169,7 @@ describe('the snapshot that answers', () => {
       const waiting = await on(near, `select from pg_locks where locktype = 'advisory' and not granted`)
       return waiting.length > 0
     })
-    await on(near, 'select pg_wal_replay_resume()')
+    await letGo(near)
     const position = frontier.shards.get(payrollShard)?.histories[0]?.position ?? 0n
     await eventually(async () => {
       const [row] = await on<{ past: boolean }>(
@@ -225,7 +193,7 @@ function forgetIds(frontier: Frontier): Frontier {
 
 describe('monotonic reads', () => {
   test('R6: a session that hops between nodes never goes back, though it has written nothing', async () => {
-    gateway.keepClock(payrollShard)
+    fixture.gateway.keepClock(payrollShard)
     const { id } = await newRun('0')
     let frontier = emptyFrontier
     let seen = -1
@@ -255,7 +223,7 @@ describe('monotonic reads', () => {
 
   test('HZ-S4: a follower shows a commit that the primary hides; the session is not sent back to the primary', async () => {
     const { id } = await newRun('draft')
-    gateway.keepClock(payrollShard)
+    fixture.gateway.keepClock(payrollShard)
     await on(primary, `alter system set synchronous_standby_names = 'nobody'`)
     await on(primary, 'select pg_reload_conf()')
     await eventually(async () => {

@@ -14,12 +14,12 @@ export interface ReadingFixture {
   /** Of the running test. */
   readonly gateway: ReadingGateway
   /** Another gateway, closed after the test. */
-  open(options: ReadingGatewayOptions): Promise<ReadingGateway>
+  readonly open: (options: ReadingGatewayOptions) => Promise<ReadingGateway>
   /** Rows of a statement that an administrator sends to a node. */
-  on<R = Record<string, unknown>>(id: NodeId, sql: string, values?: readonly unknown[]): Promise<R[]>
+  readonly on: <R = Record<string, unknown>>(id: NodeId, sql: string, values?: readonly unknown[]) => Promise<R[]>
   /** From here on until the end of the test the node receives the log and shows nothing new. */
-  holdBack(id: NodeId): Promise<void>
-  letGo(id: NodeId): Promise<void>
+  readonly holdBack: (id: NodeId) => Promise<void>
+  readonly letGo: (id: NodeId) => Promise<void>
 }
 
 interface Running {
@@ -44,17 +44,17 @@ export function useReadingShards(plan: readonly ShardPlan[], options: ReadingGat
       if (first === undefined) throw new Error('no test is running')
       return first
     },
-    async open(more) {
+    open: async (more) => {
       const gateway = await openReadingGateway(now().shards, more)
       gateways.push(gateway)
       return gateway
     },
-    async on<R>(id: NodeId, sql: string, values: readonly unknown[] = []) {
+    on: async <R>(id: NodeId, sql: string, values: readonly unknown[] = []) => {
       const admin = now().admins.get(id)
       if (admin === undefined) throw new Error(`no connection to ${id}`)
       return (await admin.query<R>(sql, values)).rows
     },
-    async holdBack(id) {
+    holdBack: async (id) => {
       held.push(id)
       await fixture.on(id, 'select pg_wal_replay_pause()')
       await eventually(async () => {
@@ -62,7 +62,7 @@ export function useReadingShards(plan: readonly ShardPlan[], options: ReadingGat
         return row?.state === 'paused'
       })
     },
-    async letGo(id) {
+    letGo: async (id) => {
       await fixture.on(id, 'select pg_wal_replay_resume()')
     },
   }
