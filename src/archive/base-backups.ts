@@ -116,7 +116,13 @@ export async function extractBaseBackup(
   if (entry === undefined) {
     throw new HoldfastError('restore_unreachable', `the archive of ${folder.shard} has no base backup ${id}`)
   }
-  await unpackStored(join(folder.baseFolder, id), dataDir, user)
+  try {
+    await unpackStored(join(folder.baseFolder, id), dataDir, user)
+  } catch (error) {
+    const problems = await verifyBaseBackup(folder, entry)
+    if (problems.length === 0) throw error
+    throw new HoldfastError('check_failed', `${problems.join(', ')} in the archive of ${folder.shard}`, { cause: error })
+  }
   await forgetOrigin(dataDir, user)
   return entry
 }
