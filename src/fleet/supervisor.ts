@@ -217,10 +217,12 @@ export class Supervisor {
       nodes,
       nextNode: nodes.length + 1,
     }
-    for (const follower of followers) {
-      this.#progress({ step: 'follow', detail: `${follower.id} in ${follower.region}` })
-      await this.shardServers.buildFollower(first, follower)
-    }
+    await Promise.all(
+      followers.map((follower) => {
+        this.#progress({ step: 'follow', detail: `${follower.id} in ${follower.region}` })
+        return this.shardServers.buildFollower(first, follower)
+      }),
+    )
     await this.shardServers.applySynchronousNames(name, document)
     await this.shardServers.barrier(first, barrierWithinMs)
     return document

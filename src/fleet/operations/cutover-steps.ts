@@ -59,11 +59,16 @@ async function open(supervisor: Supervisor, name: ShardName, epoch: Epoch): Prom
   const primary = nodeOf(standing, standing.primary)
   const regions = shardServers.shardConfig(name).followers.slice(standing.nodes.length - 1)
   await shardServers.ensurePrimary(standing)
-  for (const region of regions) {
-    const { nextNode, ...rest } = topology.shard(name)
-    const follower: NodeDocument = await shardServers.place(nodeId(name, nextNode), region, folderOf(name, nextNode))
-    await shardServers.buildFollower(primary, follower)
-    await topology.replaceShard(name, { ...rest, nodes: [...rest.nodes, follower], nextNode: nextNode + 1 })
+  const followers: NodeDocument[] = []
+  for (const [index, region] of regions.entries()) {
+    const number = standing.nextNode + index
+    followers.push(await shardServers.place(nodeId(name, number), region, folderOf(name, number)))
   }
+  await Promise.all(followers.map((follower) => shardServers.buildFollower(primary, follower)))
+  await topology.replaceShard(name, {
+    ...standing,
+    nodes: [...standing.nodes, ...followers],
+    nextNode: standing.nextNode + followers.length,
+  })
   await openShard(supervisor, name, topology.shard(name))
 }
