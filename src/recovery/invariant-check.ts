@@ -49,13 +49,19 @@ export async function checkInvariants(
   view: InvariantView,
   deliveries: readonly Delivery[],
 ): Promise<InvariantResult[]> {
+  // All that is needed is asked for at once: over a distance each question alone would cost a round trip.
+  const prepared = await Promise.all(
+    invariants.map((invariant) =>
+      Promise.all(planInvariant(invariant, question).map((run) => prepareRun(run, view, deliveries))),
+    ),
+  )
   const results: InvariantResult[] = []
-  for (const invariant of invariants) {
+  for (const [index, invariant] of invariants.entries()) {
     const { name, severity } = invariant
     let violations = 0
     const rows: Row[] = []
-    for (const run of planInvariant(invariant, question)) {
-      const found = await runInvariant(invariant, run, view, deliveries)
+    for (const run of present(prepared[index], 'the runs of an invariant')) {
+      const found = await runInvariant(invariant, run, view)
       violations += found.violations
       rows.push(...found.rows)
     }
@@ -70,24 +76,39 @@ export function shardsOf(invariants: readonly Invariant[], question: PlaceQuesti
   return [...new Set(runs.flatMap(({ place, sources }) => [place, ...sources.flatMap(({ shard }) => shard ?? [])]))]
 }
 
-async function runInvariant(
-  invariant: Invariant,
+/** What a run reads, as the tables and parameters of its query. */
+interface PreparedRun {
+  readonly place: ShardName
+  readonly tables: readonly string[]
+  readonly values: readonly string[]
+}
+
+async function prepareRun(
   { tenants, sources, place }: InvariantRun,
   view: InvariantView,
   deliveries: readonly Delivery[],
-): Promise<{ violations: number; rows: Row[] }> {
-  const tables: string[] = []
-  const values: string[] = []
-  for (const source of sources) {
-    const { json, columns } =
+): Promise<PreparedRun> {
+  const fetched = await Promise.all(
+    sources.map((source) =>
       source.shard === null
         ? ofDeliveries(source, deliveries, tenants)
-        : await fetchRows(source, source.shard, tenants, view)
-    values.push(json)
+        : fetchRows(source, source.shard, tenants, view),
+    ),
+  )
+  const tables = sources.map((source, index) => {
+    const { columns } = present(fetched[index], 'the rows of a source')
     const types = columns.map(({ name, type }) => `${quoteIdentifier(name)} ${type}`).join(', ')
-    const records = `json_to_recordset($${values.length}::json) as records(${types})`
-    tables.push(`${quoteIdentifier(source.table)} as materialized (select * from ${records})`)
-  }
+    const records = `json_to_recordset($${index + 1}::json) as records(${types})`
+    return `${quoteIdentifier(source.table)} as materialized (select * from ${records})`
+  })
+  return { place, tables, values: fetched.map(({ json }) => json) }
+}
+
+async function runInvariant(
+  invariant: Invariant,
+  { place, tables, values }: PreparedRun,
+  view: InvariantView,
+): Promise<{ violations: number; rows: Row[] }> {
   const text = `with ${tables.join(',\n')}
     select violation.*, count(*) over () as ${countColumn} from (\n${invariant.query}\n) as violation limit ${rowsShownMax}`
   try {
@@ -121,16 +142,17 @@ async function fetchRows(
   const relation = quoteRelation(isPlatform ? 'holdfast.commit_log' : `public.${source.table}`)
   const columns = source.columns.map((column) => quoteIdentifier(column)).join(', ')
   const where = source.byTenant ? 'where tenant = any($1)' : ''
-  const { rows } = await readFrom(source, view, shard, {
+  const asked = readFrom(source, view, shard, {
     text: `select coalesce(json_agg(row_to_json(needed)), '[]')::text as json from (select ${columns} from ${relation} ${where}) needed`,
     values: source.byTenant ? [tenants] : [],
   })
-  const types = await readFrom(source, view, shard, {
+  const askedTypes = readFrom(source, view, shard, {
     // A type of the application may be missing where the query runs; its text form is enough to compare.
     text: `select a.attname as name, case when a.atttypid < 16384 then format_type(a.atttypid, null) else 'text' end as type
       from pg_attribute a where a.attrelid = $1::regclass and a.attname = any($2) and a.attnum > 0`,
     values: [relation, source.columns],
   })
+  const [{ rows }, types] = await Promise.all([asked, askedTypes])
   return { json: String(rows[0]?.['json']), columns: types.rows.map(toColumn) }
 }
 

@@ -87,10 +87,13 @@ class FleetView implements InvariantView {
     toResult(await this.#read.query<Row>(shard, text, values))
 
   evaluate: InvariantView['evaluate'] = async (shard, { text, values }) => {
-    await this.#read.query(shard, 'set local role holdfast_app')
-    const result = toResult(await this.#read.query<Row>(shard, text, values))
-    await this.#read.query(shard, 'reset role')
-    return result
+    // Sent one behind the other, answered in that order: the role is taken before the query runs, or all of it fails.
+    const [, result] = await Promise.all([
+      this.#read.query(shard, 'set local role holdfast_app'),
+      this.#read.query<Row>(shard, text, values),
+      this.#read.query(shard, 'reset role'),
+    ])
+    return toResult(result)
   }
 }
 
