@@ -1,38 +1,24 @@
-import { readdir } from 'node:fs/promises'
-import { join } from 'node:path'
 import type { DrillFacts } from '../evidence/proof-facts.ts'
 import { type Hlc, toHlc } from '../hlc/hlc.ts'
-import { readJsonFile } from './home.ts'
+import { listReports } from '../recovery/drill-store.ts'
 
-/** What a rehearsal leaves for evidence: how far the history went that it rebuilt, and what its checks said. */
-export interface DrillSummary {
-  readonly id: string
-  readonly at: string
-  /** Decimal, as timestamps are in JSON. */
-  readonly coveredThrough: string
-  readonly invariants: readonly { readonly name: string; readonly violations: number }[]
-  readonly ok: boolean
-}
-
-/** The newest rehearsal that rebuilt the history through a timestamp; null when there is none. */
-export async function newestDrillThrough(drillsDir: string, commitTimestamp: Hlc): Promise<DrillFacts | null> {
-  const names = (await readdir(drillsDir))
-    .filter((name) => name.endsWith('.evidence.json'))
-    .toSorted()
-    .toReversed()
-  for (const name of names) {
-    const summary = (await readJsonFile(join(drillsDir, name))) as DrillSummary | undefined
-    if (summary === undefined) continue
-    const coveredThrough = toHlc(BigInt(summary.coveredThrough))
-    if (coveredThrough < commitTimestamp) continue
-    return {
-      name: summary.id,
-      at: summary.at,
-      coveredThrough,
-      found: true,
-      invariants: summary.invariants,
-      ok: summary.ok,
-    }
+/** The newest rehearsal or restore that rebuilt the history through a timestamp; null when there is none. */
+export async function newestDrillThrough(
+  drillsDir: string,
+  transactionId: string,
+  commitTimestamp: Hlc,
+): Promise<DrillFacts | null> {
+  const reports = await listReports(drillsDir)
+  const report = reports.findLast(({ coveredThrough }) => BigInt(coveredThrough) >= commitTimestamp)
+  if (report === undefined) return null
+  return {
+    name: report.id,
+    at: report.takenAt,
+    coveredThrough: toHlc(BigInt(report.coveredThrough)),
+    found: !report.excluded.some(({ name }) => name === transactionId),
+    invariants: report.checks.data.flatMap(({ name, violations }) =>
+      violations === undefined ? [] : [{ name, violations }],
+    ),
+    ok: report.verdict === 'passed',
   }
-  return null
 }

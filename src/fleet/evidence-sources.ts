@@ -20,7 +20,7 @@ export function evidenceSources(parts: GatewayParts): EvidenceSources {
     },
     deliveriesOf: (shard) => readDeliveries(journalPath(home, shard)),
     receiver: config.outbox !== null,
-    drillOf: (_transactionId, commitTimestamp) => newestDrillThrough(home.drillsDir, commitTimestamp),
+    drillOf: (transactionId, commitTimestamp) => newestDrillThrough(home.drillsDir, transactionId, commitTimestamp),
   }
 }
 

@@ -110,7 +110,7 @@ export async function checkRules(context: RecoveryContext, servers: Servers): Pr
 function toCheck({ name, severity, violations }: InvariantResult): Check {
   const isWarning = severity === 'warning' && violations > 0
   const detail = `${violations} violations${isWarning ? ', a warning' : ''}`
-  return check(`invariant ${name}`, violations === 0 || isWarning, detail)
+  return { ...check(`invariant ${name}`, violations === 0 || isWarning, detail), violations }
 }
 
 /** R2, as ids: what the restored shard shows against what the archive says it must. */

@@ -27,6 +27,8 @@ export interface Check {
   readonly name: string
   readonly ok: boolean
   readonly detail: string
+  /** Of an invariant: how many rows violate it. */
+  readonly violations?: number
 }
 
 export type Checks = Readonly<Record<CheckClass, readonly Check[]>>
@@ -37,6 +39,8 @@ export interface DrillReport {
   readonly id: string
   readonly takenAt: string
   readonly target: string
+  /** Every commit that is not excluded was rebuilt up to here. A timestamp in decimal. */
+  readonly coveredThrough: string
   readonly shards: readonly {
     readonly shard: string
     readonly backupId: string

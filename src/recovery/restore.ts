@@ -4,7 +4,8 @@ import { HoldfastError } from '../base/errors.ts'
 import { newRandomUuid } from '../base/random.ts'
 import { decidePlacement, describeRefusal } from '../directory/policy.ts'
 import type { ShardName } from '../directory/topology.ts'
-import { wallMsOfHlc } from '../hlc/hlc.ts'
+import { type Hlc, toHlc, wallMsOfHlc } from '../hlc/hlc.ts'
+import type { Bound } from './position.ts'
 import { formatLsn } from '../postgres/lsn.ts'
 import { checkEverything } from './checks.ts'
 import type { Checks, DrillReport, GateName } from './drill-report.ts'
@@ -164,6 +165,14 @@ async function provision(
   return shards
 }
 
+/** The last timestamp of which everything is within the bound; undefined where it has no end. */
+function lastWithin(bound: Bound): Hlc | undefined {
+  if (bound.kind === 'end') return undefined
+  if (bound.kind === 'timestamp') return bound.timestamp
+  // Others of the same timestamp may be on the other side.
+  return toHlc(bound.position.timestamp - 1n)
+}
+
 function reportOf(
   { clock }: RecoveryContext,
   { id, createdAt }: Environment,
@@ -177,6 +186,7 @@ function reportOf(
     id,
     takenAt: createdAt,
     target: formatTarget(plan.request.target),
+    coveredThrough: String(lastWithin(plan.bound) ?? plan.reachable),
     shards: [...plan.shards.values()].map(({ shard, backup, stop, absent }) => ({
       shard,
       backupId: backup.id,
