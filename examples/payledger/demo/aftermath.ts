@@ -1,10 +1,12 @@
 import type { Evidence, InvariantResult, TimelineEntry } from 'holdfast'
-import { formatHlc, HoldfastError } from 'holdfast'
+import { formatHlc } from 'holdfast'
 import { cleanUpActor } from '../clean-up.ts'
 import type { PlannedRun } from '../payledger.ts'
 import { readRun } from '../payledger.ts'
+import { april } from '../seed.ts'
 import { draftAndApprove, holdsOf } from './approval.ts'
 import type { Incident } from './incident.ts'
+import { sameMembers } from './words.ts'
 import type { ApprovedRun } from './morning.ts'
 import type { Stage } from './stage.ts'
 import type { Telling } from './story.ts'
@@ -24,6 +26,7 @@ export async function proveApproval({ west }: Stage, { approval }: ApprovedRun, 
     'the commit timestamp is the one that the caller was given',
     evidence.commitTimestamp === approval.commitTimestamp,
   )
+  for (const { link, reason } of broken) tell.say(`Broken is ${link}: ${reason}.`)
   const of = (status: string) => evidence.links.filter((link) => link.status === status).map(({ link }) => link)
   tell.say(
     `Transaction ${approval.transactionId}: proven are ${listOf(of('proven'))}; pending ${listOf(of('pending'))}.`,
@@ -32,14 +35,19 @@ export async function proveApproval({ west }: Stage, { approval }: ApprovedRun, 
 }
 
 /** One approval, proven on both sides of the bad day. */
-export async function proveAgain(stage: Stage, april: ApprovedRun, before: Evidence, tell: Telling): Promise<Evidence> {
-  const after = await proveApproval(stage, april, tell)
+export async function proveAgain(
+  stage: Stage,
+  approved: ApprovedRun,
+  before: Evidence,
+  tell: Telling,
+): Promise<Evidence> {
+  const after = await proveApproval(stage, approved, tell)
   tell.check(
     'the same transaction, decided the same way at the same time, before and after',
     decisionOf(before) === decisionOf(after),
   )
   tell.say(
-    `Before the bad day and after it: ${after.action} ${after.subject} by ${after.actor}, committed at ${formatHlc(april.approval.commitTimestamp)}.`,
+    `Before the bad day and after it: ${after.action} ${after.subject} by ${after.actor}, committed at ${formatHlc(approved.approval.commitTimestamp)}.`,
   )
   return after
 }
@@ -81,38 +89,46 @@ export async function nothingWasLost(
   return results
 }
 
-/** Tokens from before the incident go on; those of what was left out are told so. */
+/**
+ * Tokens from before the incident read on. Those issued since its first commit may have seen what was left out, and are
+ * told so: the approvals' own writes are kept, the job's are not.
+ */
 export async function askWithOldTokens(
   { west }: Stage,
-  april: ApprovedRun,
+  before: readonly ApprovedRun[],
   { commits, approvals }: Incident,
   tell: Telling,
 ): Promise<void> {
-  const kept = [april, ...approvals].filter(({ tenant }) => tenant === april.tenant)
-  for (const each of kept) {
-    const { run } = await readRun(west, { ...each, session: each.approval.session, waitMs: 5_000 })
-    tell.check(`the token of ${each.run} reads its own write`, run?.status === 'approved')
+  const ours = (runs: readonly ApprovedRun[]) => runs.filter(({ tenant }) => tenant === april.tenant)
+  for (const { run, approval } of ours(before)) {
+    const read = await readRun(west, { ...april, run, session: approval.session, waitMs: 5_000 })
+    tell.check(`the token of ${run} reads its own write`, read.run?.status === 'approved')
+  }
+  const during = ours(approvals)
+  for (const { run, approval } of during) {
+    const error = await tell.refused('history_rewritten', `the token of ${run} is told what it may have seen`, () =>
+      readRun(west, { ...april, run, session: approval.session }),
+    )
+    tell.check(`none of it was ${run}'s own`, !mentions(error.detail['own'], approval.transactionId))
   }
   const codes = new Set<string>()
   for (const { outcome, runs } of commits) {
-    const error = await tell.refused(
-      ['history_rewritten', 'write_lost'],
-      `the token of the job is told that ${runs.join(', ')} came back`,
-      () =>
-        west.read({ tenant: april.tenant, session: outcome.session }, (read) =>
-          read.query('treasury', 'select run_id from treasury_holds'),
-        ),
+    const claim = `the token that deleted the holds of ${listOf(runs)} is told so`
+    const error = await tell.refused(['history_rewritten', 'write_lost'], claim, () =>
+      west.read({ tenant: april.tenant, session: outcome.session }, (read) =>
+        read.query('treasury', 'select run_id from treasury_holds'),
+      ),
     )
     codes.add(error.code)
-    tell.check('the error names the transaction', mentions(error, outcome.transactionId))
+    tell.check('the error names its transaction', mentions(error.detail, outcome.transactionId))
   }
   tell.say(
-    `The token that ${april.run} was approved with still reads its own write, and so do those of ${countOf(kept.length - 1, 'approval')} made during the incident. The job's own tokens are told ${listOf([...codes])}, with the ids.`,
+    `The token that ${april.run} was approved with still reads its own write, as do those of ${countOf(ours(before).length - 1, 'other approval')} before the incident. ${countOf(during.length, 'token')} issued during it may have seen the job's work and are told what was left out; their own writes are kept. The job's ${countOf(commits.length, 'token')} are told ${listOf([...codes])}, with the ids.`,
   )
 }
 
-function mentions(error: HoldfastError, transactionId: string): boolean {
-  return `${error.message} ${JSON.stringify(error.detail)}`.includes(transactionId)
+function mentions(detail: unknown, transactionId: string): boolean {
+  return JSON.stringify(detail).includes(transactionId)
 }
 
 /** What left through the outbox arrived once, also what was announced again by a replayed history. */
@@ -150,8 +166,10 @@ export async function readTimeline({ west }: Stage, approvals: readonly Approved
   )
   tell.check(
     'every approval is in it once',
-    JSON.stringify(approved.toSorted()) ===
-      JSON.stringify(approvals.map(({ approval }) => approval.transactionId).toSorted()),
+    sameMembers(
+      approved,
+      approvals.map(({ approval }) => approval.transactionId),
+    ),
   )
   tell.check(
     'nothing of the job is in it',

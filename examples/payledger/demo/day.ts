@@ -96,7 +96,9 @@ export async function playDay(story: Story, stage: Stage): Promise<DayResult> {
   const after = await story.step('prove-after', 'The evidence after the bad day', (tell) =>
     proveAgain(stage, april, before, tell),
   )
-  await story.step('tokens', 'Tokens from before', (tell) => askWithOldTokens(stage, april, incident, tell))
+  await story.step('tokens', 'Tokens from before', (tell) =>
+    askWithOldTokens(stage, [april, seenElsewhere, clicked], incident, tell),
+  )
   const evening = await story.step('effects', 'What left the house', (tell) =>
     countEffects(stage, approvals, [ofGlobex('hq'), ofInitech('support')], tell),
   )

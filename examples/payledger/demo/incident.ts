@@ -6,7 +6,7 @@ import { draftAndApprove } from './approval.ts'
 import type { ApprovedRun } from './morning.ts'
 import type { Stage } from './stage.ts'
 import type { Telling } from './story.ts'
-import { countOf, listOf, violationsOf } from './words.ts'
+import { countOf, listOf, sameMembers, violationsOf } from './words.ts'
 
 export interface CleanUpCommit {
   readonly runs: readonly string[]
@@ -78,8 +78,4 @@ export async function detect({ west }: Stage, incident: Incident, tell: Telling)
     `The timeline shows ${countOf(suspects.length, 'transaction')} of ${cleanUpActor}, the first one ${suspects[0]}.`,
   )
   return violations.broken
-}
-
-export function sameMembers(a: readonly string[], b: readonly string[]): boolean {
-  return JSON.stringify(a.toSorted()) === JSON.stringify(b.toSorted())
 }

@@ -1,9 +1,8 @@
 import type { CutoverReport, ProgressEvent, RestoreReport } from 'holdfast'
 import type { Incident } from './incident.ts'
-import { sameMembers } from './incident.ts'
 import type { Stage } from './stage.ts'
 import type { Telling } from './story.ts'
-import { countOf, listOf, violationsOf } from './words.ts'
+import { countOf, listOf, sameMembers, violationsOf } from './words.ts'
 
 /** The target of the day: as it was just before the job's first commit, and all that followed but the job's. */
 function withoutTheJob({ commits }: Incident): { before: string; without: readonly string[] } {

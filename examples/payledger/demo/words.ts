@@ -19,6 +19,10 @@ export function listOf(names: readonly string[]): string {
   return rest.length === 0 ? last : `${rest.toReversed().join(', ')} and ${last}`
 }
 
+export function sameMembers(a: readonly string[], b: readonly string[]): boolean {
+  return JSON.stringify([...a].toSorted()) === JSON.stringify([...b].toSorted())
+}
+
 export function managerOf(tenant: string): string {
   return `manager@${tenant}.example`
 }
