@@ -1,0 +1,158 @@
+import { afterEach, beforeEach, expect, test } from 'vitest'
+import { systemClock } from '../../src/base/clock.ts'
+import { silentMetrics } from '../../src/base/metrics.ts'
+import { newRandomUuid } from '../../src/base/random.ts'
+import type { OnStep } from '../../src/base/step.ts'
+import { noStep } from '../../src/base/step.ts'
+import { DirectoryStore } from '../../src/directory/directory-store.ts'
+import type { Epoch, HistoryId, RegionName, ShardName, TransactionId } from '../../src/directory/topology.ts'
+import { ConnectionPools } from '../../src/postgres/pools.ts'
+import type { TransactionEnvironment } from '../../src/transaction/environment.ts'
+import { transactionEnvironment } from '../../src/transaction/environment.ts'
+import { lookUpOutcome } from '../../src/transaction/outcome.ts'
+import { Resolver, resolverLimitsDefault } from '../../src/transaction/resolver.ts'
+import { transact } from '../../src/transaction/transaction.ts'
+import { gate } from '../support/approval.ts'
+import { eventually } from '../support/eventually.ts'
+import { payrollPlan, payrollShard, treasuryShard } from '../support/payroll-plan.ts'
+import { TestShards } from '../support/shards.ts'
+
+/** Branches in doubt while a primary is lost: at the participant, and at the home that decided. */
+
+const tenant = 'globex-eu'
+
+let shards: TestShards | undefined
+let pools: ConnectionPools[] = []
+
+async function openShards(): Promise<TestShards> {
+  shards = await TestShards.open(
+    payrollPlan([
+      { name: payrollShard, followers: ['eu-west'] },
+      { name: treasuryShard, followers: ['us-east'] },
+    ]),
+  )
+  return shards
+}
+
+beforeEach(openShards)
+
+afterEach(async () => {
+  await Promise.all(pools.map((pool) => pool.close()))
+  pools = []
+  await shards?.close()
+  shards = undefined
+})
+
+async function gateway(cluster: TestShards, onStep: OnStep = noStep): Promise<TransactionEnvironment> {
+  const pool = new ConnectionPools()
+  pools.push(pool)
+  const { topology, targetOf } = cluster
+  const directory = await DirectoryStore.open({ domains: cluster.plan.domains, topology, pools: pool, targetOf })
+  return transactionEnvironment({
+    fleet: 'test',
+    region: 'eu-west' as RegionName,
+    topology,
+    directory,
+    pools: pool,
+    targetOf,
+    clock: systemClock,
+    metrics: silentMetrics,
+    onStep,
+  })
+}
+
+const approve = (environment: TransactionEnvironment, run: string) =>
+  transact(environment, { tenant, action: 'payroll.approve', subject: run, actor: 'm' }, async (tx) => {
+    await tx.query('payroll', `insert into runs (tenant, id, status) values ($1, $2, 'approved')`, [tenant, run])
+    tx.batch('treasury', [['insert into holds (tenant, run, amount) values ($1, $2, 10)', [tenant, run]]])
+  })
+
+/** Loses the primary of a shard and opens its only follower, at the next epoch and with a history of its own. */
+async function failOver(cluster: TestShards, name: ShardName): Promise<void> {
+  const before = cluster.shard(name)
+  const [successor] = before.followers
+  if (successor === undefined) throw new Error('the plan gives every shard a follower')
+  await cluster.server(before.primary.id).stop('immediate')
+  const admin = await cluster.connect(successor.id)
+  const epoch = (before.epoch + 1) as Epoch
+  const historyId = newRandomUuid() as HistoryId
+  await admin.query("alter system set synchronous_standby_names = ''")
+  await admin.query('select pg_promote(true)')
+  await admin.query(`call holdfast.open_history($1, $2, pg_current_wal_lsn(), 'promotion', '{}')`, [historyId, epoch])
+  await admin.query('call holdfast.open_shard($1)', [epoch])
+  admin.release()
+  cluster.replaceShard({ ...before, epoch, historyId, primary: { ...successor, role: 'primary' }, followers: [] })
+}
+
+async function ask<R>(cluster: TestShards, node: string, sql: string, values: readonly unknown[] = []): Promise<R[]> {
+  const admin = await cluster.connect(node)
+  try {
+    return (await admin.query<R>(sql, values)).rows
+  } finally {
+    admin.release()
+  }
+}
+
+const prepared = (cluster: TestShards, node: string) =>
+  ask<{ gid: string }>(cluster, node, 'select gid from pg_prepared_xacts')
+const runs = async (cluster: TestShards) =>
+  (await ask<{ id: string }>(cluster, cluster.shard(payrollShard).primary.id, 'select id from runs order by id')).map(
+    ({ id }) => id,
+  )
+const holds = async (cluster: TestShards) =>
+  (
+    await ask<{ run: string }>(cluster, cluster.shard(treasuryShard).primary.id, 'select run from holds order by run')
+  ).map(({ run }) => run)
+
+/** One decided and one undecided transaction, each with its branch prepared and its gateway gone for good. */
+async function leaveBranches(cluster: TestShards): Promise<TransactionId> {
+  const decided = gate('global decision row')
+  const { transactionId } = await approve(await gateway(cluster, decided.onStep), 'decided')
+  await decided.reached
+  const undecided = gate('global record inserted')
+  approve(await gateway(cluster, undecided.onStep), 'undecided').catch(() => undefined)
+  await undecided.reached
+  expect(await prepared(cluster, `${treasuryShard}.1`)).toHaveLength(2)
+  await Promise.all(pools.map((pool) => pool.close()))
+  return transactionId
+}
+
+async function resolveAll(cluster: TestShards): Promise<void> {
+  const resolver = new Resolver({
+    environment: await gateway(cluster),
+    limits: { ...resolverLimitsDefault, scanEveryMs: 10, settleAfterMs: 0, abortAfterMs: 0, electionEveryMs: 10 },
+  })
+  const stop = new AbortController()
+  const running = resolver.run(stop.signal)
+  await eventually(async () => (await prepared(cluster, cluster.shard(treasuryShard).primary.id)).length === 0)
+  stop.abort()
+  await running
+}
+
+test('HZ-X7: branches survive the failover of their participant, unseen on the follower, and settle on the new primary', async () => {
+  const cluster = shards ?? (await openShards())
+  await leaveBranches(cluster)
+  expect(await prepared(cluster, `${treasuryShard}.2`)).toEqual([])
+  await failOver(cluster, treasuryShard)
+  expect(await prepared(cluster, `${treasuryShard}.2`)).toHaveLength(2)
+  await resolveAll(cluster)
+  expect([await runs(cluster), await holds(cluster)]).toEqual([['decided'], ['decided']])
+})
+
+test('a decision survives the failover of its home, and settles the branch under the new epoch', async () => {
+  const cluster = shards ?? (await openShards())
+  const transactionId = await leaveBranches(cluster)
+  await failOver(cluster, payrollShard)
+  await resolveAll(cluster)
+  expect([await runs(cluster), await holds(cluster)]).toEqual([['decided'], ['decided']])
+  const environment = await gateway(cluster)
+  expect(await lookUpOutcome(environment, transactionId)).toMatchObject({ outcome: 'committed', home: payrollShard })
+  const peers = await ask(cluster, `${treasuryShard}.1`, 'select shard, epoch from holdfast.peer')
+  expect(peers).toEqual([{ shard: payrollShard, epoch: 2 }])
+  await approve(environment, 'later')
+  await environment.background.drain()
+  expect([await runs(cluster), await holds(cluster)]).toEqual([
+    ['decided', 'later'],
+    ['decided', 'later'],
+  ])
+})
