@@ -13,41 +13,30 @@ returns table (
   closed_timestamp bigint, greatest_timestamp bigint)
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
+-- Planning for the given values costs twice what running costs, and finds the same plan.
+set plan_cache_mode = force_generic_plan
 as $$
-declare
-  v_shard holdfast.shard;
-  v_tells_left_out boolean;
 begin
-  follows := pg_is_in_recovery();
-  position_after := case when follows then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
-    else pg_current_wal_flush_lsn() end;
-  select * into strict v_shard from holdfast.shard;
-  shard := v_shard.shard;
-  v_tells_left_out := exists (select from unnest(p_histories) h where h <> v_shard.history_id);
-  select jsonb_agg(jsonb_build_object('id', h.history_id, 'epoch', h.epoch, 'parent', h.parent, 'fork', h.fork_lsn,
-    'leftOut', case when v_tells_left_out then h.left_out else '{}' end)) into histories
-  from holdfast.history h;
-  select coalesce(jsonb_object_agg(p.domain, jsonb_build_object('shard', p.shard, 'version', p.version,
-    'service', p.service)), '{}') into placements
-  from holdfast.placement p where p.tenant = p_tenant;
-  visible := holdfast.visible_transactions(p_asked);
-  select c.closed_timestamp into strict closed_timestamp from holdfast.closed c;
-  greatest_timestamp := greatest(
-    (select max(l.commit_timestamp) from holdfast.commit_log l),
-    -- A decision is visible before its branch: an upper bound.
-    (select max(d.commit_timestamp) from holdfast.decision d), 0);
-  return next;
+  return query
+    select s.shard, r.follows,
+      case when r.follows then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+        else pg_current_wal_flush_lsn() end,
+      (select jsonb_agg(jsonb_build_object('id', h.history_id, 'epoch', h.epoch, 'parent', h.parent, 'fork', h.fork_lsn,
+         'leftOut', case when p_histories <@ array[s.history_id] then '{}' else h.left_out end))
+       from holdfast.history h),
+      (select coalesce(jsonb_object_agg(p.domain, jsonb_build_object('shard', p.shard, 'version', p.version,
+         'service', p.service)), '{}')
+       from holdfast.placement p where p.tenant = p_tenant),
+      (select coalesce(array_agg(a.id), '{}') from unnest(p_asked) a(id)
+       where exists (select from holdfast.commit_log l where l.transaction_id = a.id)
+          or exists (select from holdfast.branch b where b.transaction_id = a.id)),
+      c.closed_timestamp,
+      greatest(
+        (select max(l.commit_timestamp) from holdfast.commit_log l),
+        -- A decision is visible before its branch: an upper bound.
+        (select max(d.commit_timestamp) from holdfast.decision d), 0)
+    from holdfast.shard s, holdfast.closed c, (select pg_is_in_recovery() as follows) r;
 end
-$$;
-
--- Which of these transactions this snapshot shows: as their home, or as a participant whose branch is settled.
-create or replace function holdfast.visible_transactions(p_asked uuid[]) returns uuid[]
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
-as $$
-  select coalesce(array_agg(a.id), '{}') from unnest(p_asked) a(id)
-  where exists (select from holdfast.commit_log l where l.transaction_id = a.id)
-     or exists (select from holdfast.branch b where b.transaction_id = a.id)
 $$;
 
 -- How far a node is, for those who wait for it: a hint when to ask for a proof again.
@@ -57,7 +46,10 @@ language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
   select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end,
-         c.closed_timestamp, holdfast.visible_transactions(p_asked)
+         c.closed_timestamp,
+         (select coalesce(array_agg(a.id), '{}') from unnest(p_asked) a(id)
+          where exists (select from holdfast.commit_log l where l.transaction_id = a.id)
+             or exists (select from holdfast.branch b where b.transaction_id = a.id))
   from holdfast.closed c
 $$;
 
@@ -76,7 +68,7 @@ as $$
   where d.commit_timestamp > p_above and d.outcome = 'COMMITTED'
 $$;
 
-revoke all on function holdfast.proof(text, uuid[], uuid[]), holdfast.visible_transactions(uuid[]),
-  holdfast.freshness(uuid[]), holdfast.visible_global_transactions(bigint) from public;
+revoke all on function holdfast.proof(text, uuid[], uuid[]), holdfast.freshness(uuid[]),
+  holdfast.visible_global_transactions(bigint) from public;
 grant execute on function holdfast.proof(text, uuid[], uuid[]), holdfast.freshness(uuid[]),
   holdfast.visible_global_transactions(bigint) to holdfast_gateway;
