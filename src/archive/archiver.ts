@@ -3,9 +3,10 @@ import type { ShardName } from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import { Connection } from '../postgres/connection.ts'
 import type { Settings } from '../postgres/server/data-directory.ts'
+import { createSlot } from '../postgres/server/follower.ts'
 import { ArchiveFolder } from './archive-folder.ts'
 import type { RedoStreamEvent } from './redo-stream.ts'
-import { RedoStream } from './redo-stream.ts'
+import { RedoStream, reserveRedo } from './redo-stream.ts'
 import { untilAborted } from './retrying.ts'
 import type { WalReceiverEvent } from './wal-receiver.ts'
 import { WalReceiver } from './wal-receiver.ts'
@@ -63,6 +64,15 @@ export function requiredServerSettings(serverMajor: number): Settings {
     // From 17 on followers carry the slot of the redo stream; before, a promotion leaves a stated hole (HZ-R2).
     ...(serverMajor >= 17 ? { sync_replication_slots: true } : {}),
   }
+}
+
+/**
+ * Makes the archive's slots on a primary that takes no traffic yet: from here on nothing is written that the archive
+ * cannot have, even if no archiver runs for a while.
+ */
+export async function reserveForArchive(primary: ConnectionTarget, clock: Clock): Promise<void> {
+  await createSlot(primary, walSlot)
+  await reserveRedo(primary, redoSlot, clock)
 }
 
 export class Archiver {

@@ -97,6 +97,21 @@ export class RedoStream {
   }
 }
 
+/** Makes the slot on a primary unless it is there, so that nothing can be written before the stream will have it. */
+export async function reserveRedo(primary: ConnectionTarget, slot: string, clock: Clock): Promise<void> {
+  const replication = await ReplicationConnection.connect(primary, 'logical', clock)
+  try {
+    const beside = await Connection.connect(primary, connectWithinMs)
+    try {
+      await openSlot(replication, beside, slot)
+    } finally {
+      beside.release()
+    }
+  } finally {
+    replication.close()
+  }
+}
+
 /** Makes the slot unless it is there and of use. */
 async function openSlot(replication: ReplicationConnection, beside: Connection, slot: string): Promise<void> {
   const state = await readSlot(beside, slot)

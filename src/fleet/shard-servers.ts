@@ -1,3 +1,4 @@
+import { reserveForArchive } from '../archive/archiver.ts'
 import { assert, present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import type { NodeId, RegionName, ShardName } from '../directory/topology.ts'
@@ -110,6 +111,12 @@ export class ShardServers {
 
   shardConfig(name: ShardName): ShardConfig {
     return present(this.#config.shards.get(name), `shard ${name} is configured`)
+  }
+
+  /** Nothing is written on this primary from here on that its archive cannot have. */
+  async reserveForArchive(name: ShardName, node: NodeDocument): Promise<void> {
+    if (this.shardConfig(name).archive === null) return
+    await reserveForArchive(this.#servers.target(node, 'holdfast_replication', `archive-${name}`), this.#clock)
   }
 
   /** A small write that the followers acknowledged: before it, nothing that this primary shows may be acted on. */

@@ -223,6 +223,7 @@ export class Supervisor {
         return this.shardServers.buildFollower(first, follower)
       }),
     )
+    await this.shardServers.reserveForArchive(name, first)
     await this.shardServers.applySynchronousNames(name, document)
     await this.shardServers.barrier(first, barrierWithinMs)
     return document

@@ -262,6 +262,7 @@ async function rebuildRetired(
 export async function openShard(supervisor: Supervisor, name: ShardName, document: ShardDocument): Promise<void> {
   const { shardServers, topology } = supervisor
   const primary = nodeOf(document, document.primary)
+  await shardServers.reserveForArchive(name, primary)
   await shardServers.applySynchronousNames(name, document)
   await withConnection(shardServers.adminTarget(primary), (admin) =>
     admin.query('call holdfast.open_shard($1)', [document.epoch]),

@@ -6,6 +6,7 @@ import { dryRun, restore } from '../../recovery/restore.ts'
 import { formatTarget, parseTarget, parseTransactionName } from '../../recovery/target.ts'
 import type { RestoreReport } from '../operations-api.ts'
 import type { Supervisor } from '../supervisor.ts'
+import { catchUpArchives } from './archive-catch-up.ts'
 import { recoveryContext } from './recovery-context.ts'
 
 export interface RestoreParams {
@@ -21,6 +22,7 @@ export async function restoreFleet(
   params: RestoreParams,
   progress: Progress,
 ): Promise<RestoreReport> {
+  await catchUpArchives(supervisor, progress)
   const context = await recoveryContext(supervisor, progress)
   const request = { target: parseTarget(params), without: (params.without ?? []).map(parseTransactionName) }
   if (params.dryRun === true) {
