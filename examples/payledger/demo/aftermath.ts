@@ -66,19 +66,8 @@ export async function nothingWasLost(
 ): Promise<readonly InvariantResult[]> {
   const { results, total } = await violationsOf(stage.west)
   tell.check('every invariant holds', results.length > 0 && total === 0)
-  const missing: string[] = []
-  for (const tenant of new Set(approvals.map((each) => each.tenant))) {
-    const fleet = homeGateway(stage, tenant)
-    const holds = await holdsOf(fleet, tenant)
-    for (const { run, approval } of approvals.filter((each) => each.tenant === tenant)) {
-      const view = await fleet.transaction(approval.transactionId)
-      const kept =
-        view.outcome === 'committed' &&
-        view.commitTimestamp === approval.commitTimestamp &&
-        holds.get(run) === approval.transactionId
-      if (!kept) missing.push(`${tenant} ${run}`)
-    }
-  }
+  const kept = await Promise.all(approvals.map((each) => isKept(stage, each)))
+  const missing = approvals.flatMap(({ tenant, run }, index) => (kept[index] === true ? [] : [`${run} of ${tenant}`]))
   tell.check(
     `every approval of the day is kept${missing.length === 0 ? '' : `, but ${missing.join(', ')}`}`,
     missing.length === 0,
@@ -87,6 +76,16 @@ export async function nothingWasLost(
     `${countOf(results.length, 'invariant')}, ${total} violations. All ${approvals.length} approvals of the day are there with the transaction id, commit timestamp and hold that they had.`,
   )
   return results
+}
+
+async function isKept(stage: Stage, { tenant, run, approval }: ApprovedRun): Promise<boolean> {
+  const fleet = homeGateway(stage, tenant)
+  const [view, holds] = await Promise.all([fleet.transaction(approval.transactionId), holdsOf(fleet, tenant)])
+  return (
+    view.outcome === 'committed' &&
+    view.commitTimestamp === approval.commitTimestamp &&
+    holds.get(run) === approval.transactionId
+  )
 }
 
 /**

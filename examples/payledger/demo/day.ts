@@ -10,7 +10,8 @@ import type { ApprovedRun } from './morning.ts'
 import { closeOfMarch, fleetIsUp, seed, takeBackup } from './morning.ts'
 import { checkEnvironment, cutOver, dryRun, restore } from './recovery.ts'
 import type { Stage } from './stage.ts'
-import type { Story } from './story.ts'
+import type { Story, Telling } from './story.ts'
+import { listOf } from './words.ts'
 
 /** What a run of the day has to show, beyond its steps. */
 export interface DayResult {
@@ -42,8 +43,28 @@ async function followerInEuCentral({ west }: Stage): Promise<string> {
   return follower.node
 }
 
-/** 09:45 to the evening, in order. Each step leans on what the ones before it gave. */
+/** The day in order. Each step leans on what the ones before it gave. */
 export async function playDay(story: Story, stage: Stage): Promise<DayResult> {
+  const morning = await playMorning(story, stage)
+  const { april, before } = morning
+  const { incident, restored, cutover, approvals: later } = await playBadDay(story, stage)
+  const approvals = [...morning.approvals, ...later]
+
+  const invariants = await story.step('kept', 'Nothing valid was lost', (tell) =>
+    nothingWasLost(stage, approvals, tell),
+  )
+  const after = await story.step('prove-after', 'The evidence after the bad day', (tell) =>
+    proveAgain(stage, april, before, tell),
+  )
+  await story.step('tokens', 'Tokens from before', (tell) => askWithOldTokens(stage, morning.readers, incident, tell))
+  const evening = await story.step('effects', 'What left the house', (tell) =>
+    countEffects(stage, approvals, [ofAcme('support'), ofInitech('support')], tell),
+  )
+  await story.step('timeline', 'The finance timeline', (tell) => readTimeline(stage, [...approvals, ...evening], tell))
+  return resultOf({ april, before, after, invariants, cutover, restored })
+}
+
+async function playMorning(story: Story, stage: Stage) {
   await story.step('fleet', 'The fleet is up', (tell) => fleetIsUp(stage, tell))
   await story.step('seed', 'Three tenants, their people and their cash', (tell) => seed(stage, tell))
   await story.step('backup', 'Base backups', (tell) => takeBackup(stage, tell))
@@ -67,18 +88,18 @@ export async function playDay(story: Story, stage: Stage): Promise<DayResult> {
   const before = await story.step('prove-before', 'The evidence before the bad day', (tell) =>
     proveApproval(stage, april, tell),
   )
+  const readers = [april, seenElsewhere, clicked]
+  return { april, before, readers, approvals: [...march, ...readers] }
+}
 
+async function playBadDay(story: Story, stage: Stage) {
   const incident = await story.step('incident', '10:14, a clean-up job goes wrong', (tell) =>
     cleanUpGoesWrong(stage, [[ofGlobex('support'), ofInitech('hq')], [ofAcme('hq')], [ofGlobex('engineering')]], tell),
   )
   await story.step('detection', 'What must hold does not', (tell) => detect(stage, incident, tell))
-  const stillWorking = await story.step('business-goes-on', 'People go on approving', async (tell) => {
-    const approved = [await draftAndApprove(stage, ofAcme('sales')), await draftAndApprove(stage, ofInitech('sales'))]
-    tell.say(
-      `${approved.map(({ tenant, run }) => `${run} of ${tenant}`).join(' and ')}: approved while the incident is looked into.`,
-    )
-    return approved
-  })
+  const beforeRestore = await story.step('business-goes-on', 'People go on approving', (tell) =>
+    goOnApproving(stage, [ofAcme('sales'), ofInitech('sales')], 'while the incident is looked into', tell),
+  )
 
   await story.step('dry-run', 'What leaving the job out would mean', (tell) => dryRun(stage, incident, tell))
   const restored = await story.step('restore', 'Restore to just before it, replay without it', (tell) =>
@@ -87,23 +108,22 @@ export async function playDay(story: Story, stage: Stage): Promise<DayResult> {
   await story.step('environment', 'The restored environment is checked', (tell) =>
     checkEnvironment(stage, restored.environment, tell),
   )
+  const afterRestore = await story.step('business-still-goes-on', 'People still go on approving', (tell) =>
+    goOnApproving(stage, [ofGlobex('hq'), ofInitech('logistics')], 'on the fleet that is about to be replaced', tell),
+  )
   const cutover = await story.step('cutover', 'Cutover', (tell) => cutOver(stage, restored.environment, incident, tell))
+  return { incident, restored, cutover, approvals: [...incident.approvals, ...beforeRestore, ...afterRestore] }
+}
 
-  const approvals = [...march, april, seenElsewhere, clicked, ...incident.approvals, ...stillWorking]
-  const invariants = await story.step('kept', 'Nothing valid was lost', (tell) =>
-    nothingWasLost(stage, approvals, tell),
-  )
-  const after = await story.step('prove-after', 'The evidence after the bad day', (tell) =>
-    proveAgain(stage, april, before, tell),
-  )
-  await story.step('tokens', 'Tokens from before', (tell) =>
-    askWithOldTokens(stage, [april, seenElsewhere, clicked], incident, tell),
-  )
-  const evening = await story.step('effects', 'What left the house', (tell) =>
-    countEffects(stage, approvals, [ofGlobex('hq'), ofInitech('support')], tell),
-  )
-  await story.step('timeline', 'The finance timeline', (tell) => readTimeline(stage, [...approvals, ...evening], tell))
-  return resultOf({ april, before, after, invariants, cutover, restored })
+async function goOnApproving(
+  stage: Stage,
+  runs: readonly PlannedRun[],
+  when: string,
+  tell: Telling,
+): Promise<readonly ApprovedRun[]> {
+  const approved = await Promise.all(runs.map((run) => draftAndApprove(stage, run)))
+  tell.say(`${listOf(approved.map(({ tenant, run }) => `${run} of ${tenant}`))}: approved ${when}.`)
+  return approved
 }
 
 function resultOf(parts: {
