@@ -2,11 +2,12 @@ import { present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import type { FleetNode, NodeId, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
+import { hlcZero } from '../hlc/hlc.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
 import type { Freshness } from './read-store.ts'
-import { freshness, readFreshness } from './read-store.ts'
+import { freshness, observe, readFreshness } from './read-store.ts'
 
 /**
  * Waiting for nodes to become fresh.
@@ -50,6 +51,8 @@ export class FreshnessWatch {
   readonly #clock: Clock
   readonly #waiters = new Map<NodeId, Set<Waiter>>()
   readonly #sightings = new Map<NodeId, Sighting>()
+  /** The greatest timestamp that a primary was told of. */
+  readonly #observed = new Map<NodeId, Hlc>()
 
   constructor(pools: ConnectionPools, targetOf: (node: FleetNode) => ConnectionTarget, clock: Clock) {
     this.#pools = pools
@@ -91,6 +94,19 @@ export class FreshnessWatch {
         () => undefined,
       )
     })
+  }
+
+  /**
+   * Has a timestamp closed: a clock that is past it is what the keeper of the shard goes by. Told once, however many
+   * wait for it; nobody waits for the answer.
+   */
+  observe(primary: FleetNode, timestamp: Hlc): void {
+    if (timestamp <= (this.#observed.get(primary.id) ?? hlcZero)) return
+    this.#observed.set(primary.id, timestamp)
+    this.#pools.flight(this.#targetOf(primary), [observe(timestamp)], answerWithinMs).then(
+      ([outcome]) => outcome?.ok === true || this.#observed.delete(primary.id),
+      () => this.#observed.delete(primary.id),
+    )
   }
 
   /** Those who wait for a node; the first of them starts the loop that they share. */

@@ -2,7 +2,6 @@ import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Placement } from '../directory/directory.ts'
 import type { FleetNode, NodeId, ShardTopology, TenantName } from '../directory/topology.ts'
-import type { Hlc } from '../hlc/hlc.ts'
 import { hlcZero } from '../hlc/hlc.ts'
 import type { ConnectionTarget, Statement, StatementOutcome } from '../postgres/connection.ts'
 import { evidenceQuestion, remedyFor } from '../session/proof.ts'
@@ -13,7 +12,6 @@ import type { Demand } from './judgement.ts'
 import { awaitedFor, demandedPosition, judge, retryAfterMs } from './judgement.ts'
 import { rankNodes } from './node-choice.ts'
 import { NodeLost, toReadError } from './read-failure.ts'
-import * as store from './read-store.ts'
 import { ShardSnapshot } from './shard-snapshot.ts'
 import type { WaitBudget } from './wait-budget.ts'
 
@@ -182,24 +180,17 @@ class Search {
 
   async #wait(verdict: Verdict, { node, positionBefore }: ShardSnapshot, withinMs: number): Promise<boolean> {
     if (withinMs <= 0) return false
-    const { clock, watch } = this.#environment
+    const { clock, watch, topology } = this.#environment
     const awaited = awaitedFor(verdict, positionBefore, this.#demand.frontier)
-    if (awaited.what === 'closed') this.#wakeKeeper(awaited.timestamp)
-    if (awaited.what === 'transactions') this.#wakeKeeper(awaited.orClosed)
+    const closing = awaited.what === 'closed' ? awaited.timestamp : awaited.what === 'transactions' && awaited.orClosed
+    const primary = topology.current().shards.get(node.shard)?.primary
+    if (closing !== false && primary !== undefined) watch.observe(primary, closing)
     const startedMs = clock.monotonicMs()
     const end = await watch.until(node, awaited, withinMs)
     const spentMs = clock.monotonicMs() - startedMs
     this.#budget.spend(spentMs)
     this.#waitedMs += spentMs
     return end === 'met'
-  }
-
-  /** A clock that is past the timestamp is what has the keeper of the shard close it. */
-  #wakeKeeper(timestamp: Hlc): void {
-    const { pools, targetOf, topology, limits } = this.#environment
-    const primary = topology.current().shards.get(this.#demand.shard)?.primary
-    if (primary === undefined) return
-    pools.flight(targetOf(primary), [store.observe(timestamp)], limits.openWithinMs).catch(() => undefined)
   }
 
   #rank(shard: ShardTopology): FleetNode[] {
