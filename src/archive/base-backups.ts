@@ -121,7 +121,9 @@ export async function extractBaseBackup(
   } catch (error) {
     const problems = await verifyBaseBackup(folder, entry)
     if (problems.length === 0) throw error
-    throw new HoldfastError('check_failed', `${problems.join(', ')} in the archive of ${folder.shard}`, { cause: error })
+    throw new HoldfastError('check_failed', `${problems.join(', ')} in the archive of ${folder.shard}`, {
+      cause: error,
+    })
   }
   await forgetOrigin(dataDir, user)
   return entry
