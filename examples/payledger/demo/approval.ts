@@ -65,7 +65,7 @@ export async function clickFiftyTimes(stage: Stage, run: PlannedRun, tell: Telli
   const told = answers.map(({ transactionId, commitTimestamp, value }) =>
     JSON.stringify({ transactionId, commitTimestamp: formatHlc(commitTimestamp), value }),
   )
-  const holds = await holdsOf(west, run.tenant)
+  const holds = await holdsOf(west, run.tenant, first.session)
   tell.check('one click approved the run', answers.filter(({ replayed }) => !replayed).length === 1)
   tell.check('all clicks got the same answer', new Set(told).size === 1)
   tell.check('there is one hold, of the approval', holds.get(run.run) === first.transactionId)
@@ -75,9 +75,12 @@ export async function clickFiftyTimes(stage: Stage, run: PlannedRun, tell: Telli
   return { ...run, approval: first }
 }
 
-/** The active holds of a tenant: by run, the transaction that reserved it. */
-export async function holdsOf(fleet: Fleet, tenant: string): Promise<ReadonlyMap<string, string>> {
-  const { value } = await fleet.read({ tenant, level: 'primary' }, (read) =>
+/**
+ * The active holds of a tenant: by run, the transaction that reserved it. The treasury learns of a decision after the
+ * caller does, so whoever wants to see an approval there brings its token.
+ */
+export async function holdsOf(fleet: Fleet, tenant: string, session?: string): Promise<ReadonlyMap<string, string>> {
+  const { value } = await fleet.read({ tenant, session, level: 'primary' }, (read) =>
     read.query<{ run_id: string; reserved_in: string }>(
       'treasury',
       `select run_id, reserved_in from treasury_holds where tenant = $1 and status = 'active' order by run_id`,
