@@ -1,7 +1,10 @@
 import { resolve } from 'node:path'
+import type { Command } from 'commander'
+import type { FleetConfig } from '../fleet/config.ts'
 import { loadConfig } from '../fleet/config.ts'
 import { attachFleet, quietRuntime } from '../fleet/fleet.ts'
 import type { Gateway } from '../fleet/gateway.ts'
+import { configOf, requireSupervisor } from '../fleet/registry.ts'
 import { exitCodes, printError, printJson } from './output.ts'
 
 /** What every command takes. */
@@ -12,10 +15,21 @@ export interface CommonOptions {
   readonly region?: string
 }
 
+/** The options of a command, with those that stand before it. */
+export function optionsOf<Own extends object = object>(command: Command): CommonOptions & Own {
+  return command.optsWithGlobals<CommonOptions & Own>()
+}
+
 /** The data directory that a command is about. */
 export async function dataDirOf(options: CommonOptions): Promise<string> {
   if (options.dataDir !== undefined) return resolve(options.dataDir)
   return (await loadConfig(options.config)).dataDir
+}
+
+/** The configuration that a command is about; a data directory knows the one that runs on it. */
+export async function configFor(options: CommonOptions): Promise<FleetConfig> {
+  if (options.dataDir === undefined) return loadConfig(options.config)
+  return configOf(await requireSupervisor(resolve(options.dataDir)))
 }
 
 /** Runs a command on the running fleet; prints its document with `--json`, else what `show` makes of it. */

@@ -1,15 +1,17 @@
 import { resolve } from 'node:path'
 import { pino } from 'pino'
+import { HoldfastError } from '../base/errors.ts'
 import { noStep } from '../base/step.ts'
 import { silentProgress } from '../base/progress.ts'
 import { attachFleet } from '../fleet/fleet.ts'
-import type { GatewayReady } from '../fleet/gateway-processes.ts'
+import { toControlError } from '../fleet/control.ts'
+import type { GatewayReady, GatewayRefusal } from '../fleet/gateway-processes.ts'
 import { PrometheusMetrics } from '../fleet/prometheus.ts'
 import { createHttpApp } from '../http/http.ts'
 import { loadAppRoutes } from '../http/load-app.ts'
 import { serveHttp } from '../http/serve.ts'
 import { crashAt } from './crash-at.ts'
-import { printError } from './output.ts'
+import { exitCodes, printError } from './output.ts'
 
 /** One gateway process: attached to the supervisor, serving HTTP, working in the background, until it is told to stop. */
 export async function runGateway(options: { dataDir?: string; region?: string; port?: string }): Promise<void> {
@@ -41,8 +43,16 @@ export async function runGateway(options: { dataDir?: string; region?: string; p
     await server.close()
     await fleet.close()
   } catch (error) {
-    process.exitCode = printError(error, false)
+    process.exitCode = await tellFailure(error)
   } finally {
     if (process.connected) process.disconnect()
   }
+}
+
+/** Whoever started this process tells the failure, once; without anybody, this process does. */
+async function tellFailure(error: unknown): Promise<number> {
+  if (!process.connected) return printError(error, false)
+  const refusal: GatewayRefusal = { error: toControlError(error) }
+  await new Promise((sent) => process.send?.(refusal, sent))
+  return exitCodes[error instanceof HoldfastError ? error.category : 'internal']
 }

@@ -1,6 +1,8 @@
+import { writeFile } from 'node:fs/promises'
 import pc from 'picocolors'
 import { type ErrorCategory, HoldfastError } from '../base/errors.ts'
 import type { Progress } from '../base/progress.ts'
+import { toJson } from '../http/json.ts'
 
 /** Results go to stdout, one JSON document with `--json`; progress and errors go to stderr. */
 
@@ -18,14 +20,19 @@ export const exitCodes = {
 } as const satisfies Record<ErrorCategory | 'done', number>
 
 export function printJson(value: unknown): void {
-  process.stdout.write(`${JSON.stringify(value, jsonValue, 2)}\n`)
+  process.stdout.write(`${toJson(value, 2)}\n`)
 }
 
-/** Timestamps and positions pass 2^53: strings in JSON. */
-export function jsonValue(_key: string, value: unknown): unknown {
-  if (typeof value === 'bigint') return value.toString()
-  if (value instanceof Map) return Object.fromEntries(value)
-  return value
+/** Throws `argument_invalid` when the file cannot be written. */
+export async function writeDocument(file: string, value: unknown): Promise<void> {
+  try {
+    await writeFile(file, `${toJson(value, 2)}\n`, { flush: true })
+  } catch (cause) {
+    throw new HoldfastError('argument_invalid', `${file} cannot be written`, {
+      hint: 'name a file in a folder that exists and that you can write to',
+      cause,
+    })
+  }
 }
 
 export function printLine(text: string): void {
@@ -46,7 +53,13 @@ export function printError(error: unknown, json: boolean): number {
   } else {
     process.stderr.write(`${pc.red(known?.code ?? 'internal')}: ${message}\n`)
     if (known?.hint !== undefined) process.stderr.write(`${pc.dim(`hint: ${known.hint}`)}\n`)
-    if (known === undefined && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`)
   }
+  // Where it came from is for whoever mends it, in both forms.
+  if (known === undefined && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`)
   return exitCodes[known?.category ?? 'internal']
+}
+
+/** A reader that went away, as `head` does, or a terminal that was closed ends no fleet. */
+export function outliveReaders(): void {
+  for (const stream of [process.stdout, process.stderr]) stream.on('error', () => undefined)
 }

@@ -1,4 +1,5 @@
 import Table from 'cli-table3'
+import { toJson } from '../http/json.ts'
 
 /** Rows in columns, without lines around them, so that they can be cut and grepped. */
 export function table(head: readonly string[], rows: readonly (readonly string[])[]): string {
@@ -11,4 +12,10 @@ export function table(head: readonly string[], rows: readonly (readonly string[]
   })
   for (const row of rows) drawn.push([...row])
   return drawn.toString()
+}
+
+/** A value of a row on one line; nothing for null. */
+export function textOf(value: unknown): string {
+  if (value === null || value === undefined) return ''
+  return typeof value === 'string' ? value : toJson(value).replace(/^"(.*)"$/, '$1')
 }

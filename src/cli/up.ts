@@ -1,50 +1,61 @@
+import { resolve } from 'node:path'
 import { fileURLToPath } from 'node:url'
 import { systemClock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { RegionName } from '../directory/topology.ts'
 import type { FleetConfig } from '../fleet/config.ts'
+import type { EmbeddedFleet } from '../fleet/fleet.ts'
 import { quietRuntime, resolveConfig, startFleet } from '../fleet/fleet.ts'
 import { GatewayProcesses } from '../fleet/gateway-processes.ts'
-import { findSupervisor } from '../fleet/registry.ts'
+import { findSupervisor, type GatewayAddress } from '../fleet/registry.ts'
 import type { CommonOptions } from './attach.ts'
 import { printError, printJson, printLine, progressLine } from './output.ts'
 
+export interface UpOptions extends CommonOptions {
+  readonly wan?: boolean | string
+}
+
+/** What `up` says once the fleet takes requests. */
+export interface UpDocument {
+  readonly ready: true
+  readonly tookMs: number
+  readonly dataDir: string
+  readonly gateways: readonly GatewayAddress[]
+}
+
 /** `holdfast up`: supervisor, one gateway process a region, until Ctrl-C, `holdfast down` or SIGTERM. */
-export async function up(options: CommonOptions & { readonly wan?: boolean | string }): Promise<void> {
-  const json = options.json === true
+export async function up(options: UpOptions): Promise<void> {
+  // One document is all that goes to stdout: what fails after it is told on stderr.
+  let json = options.json === true
+  const showReady = (document: UpDocument) => {
+    if (json) printJson(document)
+    else showGateways(document)
+    json = false
+  }
   try {
-    await run(options, json)
+    await run(options, showReady)
   } catch (error) {
     process.exitCode = printError(error, json)
   }
 }
 
-async function run(options: CommonOptions & { readonly wan?: boolean | string }, json: boolean): Promise<void> {
+async function run(options: UpOptions, showReady: (document: UpDocument) => void): Promise<void> {
   const started = systemClock.monotonicMs()
+  requireOwnOptions(options)
+  const wan = wanOf(options.wan)
   const { reference, config } = await resolveConfig({ config: options.config })
-  const held = await findSupervisor(config.dataDir)
-  if (held !== undefined) {
-    throw new HoldfastError('fleet_locked', `the data directory is held by process ${held.pid}`, {
-      hint: 'attach to it with the other commands, or stop it first with: holdfast down',
-    })
-  }
+  await requireFree(config.dataDir)
   const interrupted = signalled()
-  const fleet = await startFleet(reference, config, wanOf(options.wan), { ...quietRuntime, progress: progressLine })
-  const gateways = new GatewayProcesses(
-    {
-      program: fileURLToPath(new URL('./cli.js', import.meta.url)),
-      args: (region) => ['gateway', '--data-dir', config.dataDir, '--region', region, '--port', portOf(config, region)],
-    },
-    systemClock,
-    (addresses) => void fleet.announce(addresses).catch((error: unknown) => printError(error, false)),
-  )
+  const fleet = await startFleet(reference, config, wan, { ...quietRuntime, progress: progressLine })
+  // From here on the supervisor knows that somebody stops it when it is asked to.
+  const asked = fleet.supervisor.stopRequested()
+  const gateways = gatewaysOf(config, fleet)
   const serving = async () => {
     await Promise.all([...config.regions.keys()].map((region) => gateways.start(region)))
     await fleet.announce(gateways.addresses)
     const tookMs = Math.round(systemClock.monotonicMs() - started)
-    if (json) printJson({ ready: true, tookMs, gateways: gateways.addresses, dataDir: config.dataDir })
-    else showReady(gateways, tookMs)
-    await fleet.supervisor.stopRequested()
+    showReady({ ready: true, tookMs, dataDir: config.dataDir, gateways: gateways.addresses })
+    await asked
   }
   try {
     await Promise.race([interrupted, serving()])
@@ -55,9 +66,44 @@ async function run(options: CommonOptions & { readonly wan?: boolean | string },
   }
 }
 
-function showReady(gateways: GatewayProcesses, tookMs: number): void {
-  for (const { region, url } of gateways.addresses) printLine(`${region.padEnd(16)} ${url}`)
-  printLine(`ready after ${tookMs} ms; Ctrl-C stops the fleet`)
+/** What the configuration decides cannot be chosen at the start. */
+function requireOwnOptions({ dataDir, region }: UpOptions): void {
+  if (dataDir !== undefined) {
+    throw new HoldfastError('argument_invalid', 'up takes its data directory from the configuration', {
+      hint: `write dataDir: ${resolve(dataDir)} there, and leave --data-dir out`,
+    })
+  }
+  if (region !== undefined) {
+    throw new HoldfastError('argument_invalid', 'up serves every region of the configuration', {
+      hint: 'leave --region out',
+    })
+  }
+}
+
+/** Before anything is touched; the lock decides between two that come at once. */
+async function requireFree(dataDir: string): Promise<void> {
+  const held = await findSupervisor(dataDir)
+  if (held === undefined) return
+  throw new HoldfastError('fleet_locked', `the data directory is held by process ${held.pid}`, {
+    hint: 'attach to it with the other commands, or stop it first with: holdfast down',
+    detail: { pid: held.pid, dataDir },
+  })
+}
+
+function gatewaysOf(config: FleetConfig, fleet: EmbeddedFleet): GatewayProcesses {
+  const tell = (error: unknown) => void printError(error, false)
+  return new GatewayProcesses({
+    program: fileURLToPath(new URL('./cli.js', import.meta.url)),
+    args: (region) => ['gateway', '--data-dir', config.dataDir, '--region', region, '--port', portOf(config, region)],
+    clock: systemClock,
+    onChange: (addresses) => void fleet.announce(addresses).catch(tell),
+    onTrouble: (_region, error) => tell(error),
+  })
+}
+
+function showGateways({ gateways, tookMs }: UpDocument): void {
+  for (const { region, url } of gateways) printLine(`${region.padEnd(16)} ${url}`)
+  printLine(`ready after ${tookMs} ms; stop it with Ctrl-C or: holdfast down`)
 }
 
 /** The first region listens where the configuration says, the others on the ports after it. */
@@ -70,14 +116,20 @@ function wanOf(option: boolean | string | undefined): boolean | number {
   if (option === undefined || option === false) return false
   if (option === true) return true
   const ms = Number(option)
-  if (Number.isFinite(ms) && ms >= 0) return ms
+  if (option.trim() !== '' && Number.isFinite(ms) && ms >= 0) return ms
   throw new HoldfastError('argument_invalid', `--wan ${option} is not a number of milliseconds`, {
     hint: 'write --wan 80, or --wan alone for the links of the configuration',
   })
 }
 
+/** The first one stops the fleet. Those that follow change nothing: servers that are not stopped in order stay behind. */
 function signalled(): Promise<void> {
   return new Promise((resolve) => {
-    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => resolve())
+    for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+      process.on(signal, () => {
+        progressLine({ step: 'stop', detail: `asked by ${signal}` })
+        resolve()
+      })
+    }
   })
 }

@@ -4,7 +4,7 @@ import { accepted } from '../postgres/connection.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
 import type { DirectorySource, DomainEntry, Placement, PlacementRow } from './directory.ts'
 import { Directory, placementFromRow } from './directory.ts'
-import type { FleetNode, ShardName, TopologySource } from './topology.ts'
+import type { FleetNode, ShardName, ShardTopology, TopologySource } from './topology.ts'
 
 /**
  * The directory as the shards hold it. Every shard has all rows, so one answer is enough to route by; what comes from
@@ -38,7 +38,7 @@ export class DirectoryStore implements DirectorySource {
     this.#current = Directory.of(options.domains, [])
   }
 
-  /** Throws `node_unavailable` when no primary answers. */
+  /** Throws `node_unavailable` when no node answers. */
   static async open(options: DirectoryStoreOptions): Promise<DirectoryStore> {
     const store = new DirectoryStore(options)
     await store.refresh()
@@ -49,11 +49,10 @@ export class DirectoryStore implements DirectorySource {
     return this.#current
   }
 
-  /** Asks every primary; throws `node_unavailable` when none answers. */
+  /** Asks every shard; throws `node_unavailable` when no node of any answers. */
   async refresh(): Promise<Directory> {
-    const { topology, pools, targetOf } = this.#options
-    const shards = [...topology.current().shards.values()]
-    const answers = await Promise.allSettled(shards.map(({ primary }) => loadPlacements(pools, targetOf(primary))))
+    const shards = [...this.#options.topology.current().shards.values()]
+    const answers = await Promise.allSettled(shards.map((shard) => this.#ask(shard)))
     const loaded = answers.filter((answer) => answer.status === 'fulfilled')
     if (loaded.length === 0)
       throw noAnswer(
@@ -63,11 +62,25 @@ export class DirectoryStore implements DirectorySource {
     this.#current = this.#current.advance(loaded.flatMap(({ value }) => value))
     return this.#current
   }
+
+  /** The rows of a shard: its primary's, on the bad day a follower's, which may be older and are checked at the data. */
+  async #ask({ primary, followers }: ShardTopology): Promise<Placement[]> {
+    const { pools, targetOf } = this.#options
+    try {
+      return await loadPlacements(pools, targetOf(primary))
+    } catch (cause) {
+      for (const follower of followers) {
+        const rows = await loadPlacements(pools, targetOf(follower)).catch(() => undefined)
+        if (rows !== undefined) return rows
+      }
+      throw cause
+    }
+  }
 }
 
 function noAnswer(shards: readonly ShardName[], answers: readonly PromiseSettledResult<unknown>[]): HoldfastError {
   const causes = answers.flatMap((answer) => (answer.status === 'rejected' ? [answer.reason as unknown] : []))
-  return new HoldfastError('node_unavailable', `no primary of ${shards.join(', ')} gives its directory`, {
+  return new HoldfastError('node_unavailable', `no node of ${shards.join(', ')} gives its directory`, {
     hint: 'start the fleet, or look at its status',
     cause: causes[0],
   })

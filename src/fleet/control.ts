@@ -18,7 +18,8 @@ type ControlAnswer =
   | { readonly id: number; readonly result: unknown }
   | { readonly id: number; readonly error: ControlError }
 
-interface ControlError {
+/** An error on its way to another process. */
+export interface ControlError {
   readonly code: string
   readonly message: string
   readonly hint?: string
@@ -70,7 +71,7 @@ async function answerLine(socket: Socket, line: string, call: Call): Promise<voi
   }
 }
 
-function toControlError(error: unknown): ControlError {
+export function toControlError(error: unknown): ControlError {
   if (!(error instanceof HoldfastError)) {
     return { code: 'internal', message: error instanceof Error ? (error.stack ?? error.message) : String(error) }
   }
@@ -156,7 +157,7 @@ export class ControlClient {
   }
 }
 
-function fromControlError({ code, message, hint, detail }: ControlError): HoldfastError {
+export function fromControlError({ code, message, hint, detail }: ControlError): HoldfastError {
   const known = Object.hasOwn(errorTable, code) ? (code as ErrorCode) : 'internal'
   return new HoldfastError(known, message, {
     ...(hint === undefined ? {} : { hint }),

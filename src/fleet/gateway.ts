@@ -2,7 +2,8 @@ import { silentProgress } from '../base/progress.ts'
 import type { Progress } from '../base/progress.ts'
 import { type Answer, read } from '../reading/reading.ts'
 import { snapshot } from '../reading/snapshot.ts'
-import { explainInDoubt } from '../transaction/in-doubt.ts'
+import type { DrillReport } from '../recovery/drill-report.ts'
+import { explainInDoubt, type Resolution } from '../transaction/in-doubt.ts'
 import { Resolver, resolverLimitsDefault } from '../transaction/resolver.ts'
 import { transact } from '../transaction/transaction.ts'
 import { type Evidence, prove } from '../evidence/evidence.ts'
@@ -16,6 +17,8 @@ import { fleetStatus } from './fleet-status.ts'
 import type { GatewayParts } from './gateway-parts.ts'
 import { startServices } from './gateway-parts.ts'
 import type {
+  ArchiveReport,
+  ArchiveVerdict,
   BackupReport,
   BackupRequest,
   CutoverReport,
@@ -23,6 +26,7 @@ import type {
   FailoverReport,
   FailoverRequest,
   FleetStatus,
+  InDoubtView,
   InvariantResult,
   InvariantsRequest,
   RestoreReport,
@@ -106,13 +110,32 @@ export class Gateway implements Fleet {
   }
 
   /** Settles what is in doubt on every shard, or only explains what would become of it. */
-  async resolve(dryRun: boolean): Promise<readonly unknown[]> {
+  async resolve(dryRun: boolean): Promise<readonly InDoubtView[]> {
     const { environment } = this.parts
     if (dryRun) return explainInDoubt(environment, resolverLimitsDefault.abortAfterMs)
     const resolver = new Resolver({ environment })
     const shards = [...environment.topology.current().shards.keys()]
     const resolved = await Promise.all(shards.map((shard) => resolver.resolveOnce(shard)))
-    return resolved.flat()
+    return resolved.flat().map(({ branch: { name, ...branch }, resolution }) => ({
+      ...name,
+      ...branch,
+      ...verdictOf(resolution),
+    }))
+  }
+
+  /** What every archive holds, and how far it can be restored from without a gap. */
+  archives(): Promise<readonly ArchiveReport[]> {
+    return this.#ask('archive.status', {})
+  }
+
+  /** Reads every archive again and holds it against its checksums. */
+  verifyArchives(): Promise<readonly ArchiveVerdict[]> {
+    return this.#ask('archive.verify', {})
+  }
+
+  /** The reports of restores and drills, oldest first. */
+  drills(): Promise<readonly DrillReport[]> {
+    return this.#ask('drills', {})
   }
 
   backup(request: BackupRequest = {}): Promise<readonly BackupReport[]> {
@@ -168,5 +191,18 @@ export class Gateway implements Fleet {
     await this.parts.environment.background.drain()
     await this.parts.pools.close()
     for (const closer of this.#closers) await closer()
+  }
+}
+
+function verdictOf(resolution: Resolution): Pick<InDoubtView, 'verdict' | 'why'> {
+  switch (resolution.kind) {
+    case 'settled': {
+      const verdict = resolution.outcome === 'COMMITTED' ? 'committed' : 'rolled back'
+      return { verdict, why: `its home has the record ${resolution.outcome}` }
+    }
+    case 'left':
+      return { verdict: 'left', why: resolution.why }
+    case 'needs person':
+      return { verdict: 'needs a person', why: resolution.why }
   }
 }

@@ -28,7 +28,7 @@ export interface RestoreRequest {
   readonly at?: string | undefined
   /** Replay everything after the target except these, and what depends on them. */
   readonly without?: readonly string[] | undefined
-  /** Where the environment lies; under the data directory when left out. */
+  /** Where the environment lies. Of an embedded fleet always beside its own servers: `argument_invalid` (never). */
   readonly into?: string | undefined
   /** Only say what would be left out and which later transactions to review. */
   readonly dryRun?: boolean | undefined
@@ -161,4 +161,57 @@ export interface NodeStatus {
   readonly reachable: boolean
   /** Of a primary its flushed position, of a follower what it has replayed; null while unreachable. */
   readonly position: string | null
+}
+
+/** A prepared branch whose decision is not known where it is prepared. */
+export interface InDoubtView {
+  readonly gid: string
+  readonly transactionId: string
+  readonly home: string
+  readonly participant: string
+  readonly ageMs: number
+  /** What would become of it now, or what became of it. */
+  readonly verdict:
+    | 'commit'
+    | 'roll back'
+    | 'wait'
+    | 'unknown'
+    | 'committed'
+    | 'rolled back'
+    | 'left'
+    | 'needs a person'
+  readonly why: string
+}
+
+export interface ArchiveReport {
+  readonly shard: string
+  /** The region that keeps it. */
+  readonly region: string
+  /** Oldest first. */
+  readonly baseBackups: readonly {
+    readonly backupId: string
+    readonly takenAt: string
+    readonly timeline: number
+    readonly startLsn: string
+    readonly endLsn: string
+    readonly bytes: number
+  }[]
+  /** From the newest base backup, a restore may stop anywhere between; null while it may not. */
+  readonly restorable: { readonly from: string; readonly through: string; readonly timeline: number } | null
+  /** Stretches of the log behind that backup that are not there although later ones are. */
+  readonly gaps: readonly { readonly timeline: number; readonly from: string; readonly to: string }[]
+  /** How far the redo stream goes, and since where without a hole; null while it is empty. */
+  readonly redo: { readonly from: string; readonly through: string; readonly closedTimestamp: string } | null
+}
+
+export interface ArchiveVerdict {
+  readonly shard: string
+  readonly region: string
+  readonly ok: boolean
+  /** One sentence for each file that is damaged or missing. */
+  readonly problems: readonly string[]
+  readonly baseBackups: number
+  readonly walSegments: number
+  readonly redoTransactions: number
+  readonly bytes: number
 }

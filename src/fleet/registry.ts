@@ -36,8 +36,11 @@ export async function writeRegistry(home: FleetHome, registry: Registry): Promis
 /** The registry of the supervisor that holds a data directory now, or undefined when none does. */
 export async function findSupervisor(dataDir: string): Promise<Registry | undefined> {
   const home = fleetHome(dataDir)
-  if ((await lockHolder(home.lockFile)) === undefined) return undefined
-  return (await readJsonFile(home.registryFile)) as Registry | undefined
+  const holder = await lockHolder(home.lockFile)
+  if (holder === undefined) return undefined
+  const registry = (await readJsonFile(home.registryFile)) as Registry | undefined
+  // One that was killed left its own behind, and the next one is still starting.
+  return registry?.pid === holder.pid ? registry : undefined
 }
 
 /** The same, or `fleet_not_running`. */

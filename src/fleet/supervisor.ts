@@ -64,6 +64,7 @@ export class Supervisor {
   #closing = false
   #changes: Promise<void> = Promise.resolve()
   readonly #stopRequested = deferred<void>()
+  #stopsOnRequest = false
 
   private constructor(parts: {
     config: FleetConfig
@@ -132,12 +133,19 @@ export class Supervisor {
     return result
   }
 
-  /** Resolves when somebody asked this supervisor to stop. */
+  /** Resolves when somebody asked this supervisor to stop; whoever waits here is expected to close it then. */
   stopRequested(): Promise<void> {
+    this.#stopsOnRequest = true
     return this.#stopRequested.promise
   }
 
+  /** Throws `fleet_locked` where the fleet is a part of a program of its own, which alone knows when to stop. */
   requestStop(): void {
+    if (!this.#stopsOnRequest) {
+      throw new HoldfastError('fleet_locked', `the fleet is a part of process ${process.pid} and stops with it`, {
+        hint: 'close it there, or end that process',
+      })
+    }
     this.#stopRequested.resolve()
   }
 

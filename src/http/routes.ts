@@ -1,9 +1,9 @@
 import type { z } from 'zod'
 import { HoldfastError } from '../base/errors.ts'
-import type { TimelineEntry } from '../evidence/timeline.ts'
+import type { TimelineDocument } from '../fleet/documents.ts'
+import { evidenceDocument, statusDocument, timelineDocument, transactionDocument } from '../fleet/documents.ts'
 import type { Fleet } from '../fleet/fleet-api.ts'
 import type { QueryResult } from '../transaction/transaction.ts'
-import type { Hlc } from '../hlc/hlc.ts'
 import { formatHlc, parseHlc } from '../hlc/hlc.ts'
 import type { AppRequest, AppResponse, AppRoute } from './app-route.ts'
 import {
@@ -45,9 +45,7 @@ export const apiRoutes: readonly ApiRoute[] = [
     answer: transactionView,
     session: false,
     handle: async ({ fleet, params }) => {
-      const view = await fleet.transaction(transactionIdOf(params))
-      const branches = view.branches.map((branch) => ({ ...branch, prepareTimestamp: textOf(branch.prepareTimestamp) }))
-      return answer({ ...view, commitTimestamp: textOf(view.commitTimestamp), branches })
+      return answer(transactionDocument(await fleet.transaction(transactionIdOf(params))))
     },
   },
   {
@@ -57,8 +55,7 @@ export const apiRoutes: readonly ApiRoute[] = [
     answer: evidenceAnswer,
     session: false,
     handle: async ({ fleet, params }) => {
-      const evidence = await fleet.prove(transactionIdOf(params))
-      return answer({ ...evidence, commitTimestamp: textOf(evidence.commitTimestamp) })
+      return answer(evidenceDocument(await fleet.prove(transactionIdOf(params))))
     },
   },
   {
@@ -85,9 +82,7 @@ export const apiRoutes: readonly ApiRoute[] = [
     summary: 'Shards and nodes as this gateway sees them.',
     session: false,
     handle: async ({ fleet }) => {
-      const status = await fleet.status()
-      const shards = status.shards.map((shard) => ({ ...shard, closedTimestamp: textOf(shard.closedTimestamp) }))
-      return answer({ ...status, shards })
+      return answer(statusDocument(await fleet.status()))
     },
   },
   {
@@ -156,11 +151,11 @@ async function showTimeline({ fleet, query }: AppRequest): Promise<AppResponse> 
     since: since === undefined ? undefined : parseHlc(since),
     until: until === undefined ? undefined : parseHlc(until),
   }
-  const entries: (Omit<TimelineEntry, 'commitTimestamp'> & { commitTimestamp: string })[] = []
+  const entries: TimelineDocument[] = []
   for await (const entry of fleet.timeline(range)) {
-    const commitTimestamp = formatHlc(entry.commitTimestamp)
-    if (entries.length === limit) return answer({ entries, next: commitTimestamp })
-    entries.push({ ...entry, commitTimestamp })
+    const document = timelineDocument(entry)
+    if (entries.length === limit) return answer({ entries, next: document.commitTimestamp })
+    entries.push(document)
   }
   return answer({ entries, next: null })
 }
@@ -171,10 +166,6 @@ function answer(body: unknown): AppResponse {
 
 function resultOf({ rows, rowCount }: QueryResult) {
   return { rows, rowCount }
-}
-
-function textOf(timestamp: Hlc | null): string | null {
-  return timestamp === null ? null : formatHlc(timestamp)
 }
 
 function transactionIdOf(params: AppRequest['params']): string {

@@ -2,13 +2,12 @@ import { statfs } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { HoldfastError } from '../../base/errors.ts'
 import type { FleetConfig } from '../../fleet/config.ts'
-import { loadConfig } from '../../fleet/config.ts'
 import { findSupervisor } from '../../fleet/registry.ts'
 import { defaultCacheRoot, locatePostgres } from '../../postgres/server/binaries.ts'
 import { canEnter, serverUser } from '../../postgres/server/server-user.ts'
 import type { CommonOptions } from '../attach.ts'
 import { attachFleet, quietRuntime } from '../../fleet/fleet.ts'
-import { report } from '../attach.ts'
+import { configFor, optionsOf, report } from '../attach.ts'
 import { printLine } from '../output.ts'
 
 /** One thing that was looked at. `warning` is legal and worth knowing; `problem` is neither. */
@@ -26,7 +25,7 @@ export function addDoctorCommand(program: Command): void {
     .command('doctor')
     .description('look for what the fleet would run into on this machine')
     .action((_options: unknown, command: Command) => {
-      const options = command.optsWithGlobals<CommonOptions>()
+      const options = optionsOf(command)
       return report(
         options,
         () => examine(options),
@@ -37,7 +36,7 @@ export function addDoctorCommand(program: Command): void {
 }
 
 async function examine(options: CommonOptions): Promise<Finding[]> {
-  const config = await loadConfig(options.config)
+  const config = await configFor(options)
   return [...(await examineMachine(config)), ...examineConfig(config), ...(await examineFleet(config))]
 }
 

@@ -1,11 +1,13 @@
 import type { Command } from 'commander'
 import { writeExampleConfig } from '../../fleet/config-template.ts'
-import { ControlClient } from '../../fleet/control.ts'
+import { statusDocument } from '../../fleet/documents.ts'
+import type { StatusDocument } from '../../fleet/documents.ts'
+import type { GatewayAddress } from '../../fleet/registry.ts'
 import { requireSupervisor } from '../../fleet/registry.ts'
-import type { FleetStatus } from '../../fleet/operations-api.ts'
 import type { CommonOptions } from '../attach.ts'
-import { dataDirOf, report, withFleet } from '../attach.ts'
-import { printLine, progressLine } from '../output.ts'
+import { dataDirOf, optionsOf, report, withFleet } from '../attach.ts'
+import { down } from '../down.ts'
+import { printLine } from '../output.ts'
 import { table } from '../table.ts'
 import { up } from '../up.ts'
 
@@ -13,40 +15,42 @@ import { up } from '../up.ts'
 export function addLifecycleCommands(program: Command): void {
   program
     .command('init')
-    .description('write a commented holdfast.yaml')
-    .option('--json', 'print one JSON document')
+    .description('write a commented configuration')
     .argument('[file]', 'where to write it', 'holdfast.yaml')
-    .action((file: string, options: { json?: boolean }) =>
+    .action((file: string, _options: unknown, command: Command) =>
       report(
-        options,
+        optionsOf(command),
         () => writeExample(file),
-        ({ written }) => printLine(`wrote ${written}; start it with: holdfast up`),
+        ({ written }) => printLine(`wrote ${written}; start it with: holdfast up --config ${written}`),
       ),
     )
   program
     .command('up')
     .description('start the fleet, its gateways and their HTTP API; Ctrl-C stops it')
     .option('--wan [ms]', 'put the round trips of `links` between regions, or this many milliseconds between all')
-    .action((_options: unknown, command: Command) =>
-      up(command.optsWithGlobals<CommonOptions & { wan?: boolean | string }>()),
-    )
+    .action((_options: unknown, command: Command) => up(optionsOf<{ wan?: boolean | string }>(command)))
   program
     .command('down')
     .description('stop the fleet that runs on the data directory')
     .action((_options: unknown, command: Command) => {
-      const options = command.optsWithGlobals<CommonOptions>()
+      const options = optionsOf(command)
       return report(
         options,
-        () => down(options),
+        async () => down(await dataDirOf(options)),
         () => printLine('stopped'),
       )
     })
   program
     .command('status')
     .description('shards and nodes as this machine reaches them')
-    .action((_options: unknown, command: Command) =>
-      withFleet(command.optsWithGlobals<CommonOptions>(), (fleet) => fleet.status(), showStatus),
-    )
+    .action((_options: unknown, command: Command) => {
+      const options = optionsOf(command)
+      return withFleet(
+        options,
+        async (fleet) => ({ ...statusDocument(await fleet.status()), gateways: await gatewaysOf(options) }),
+        showStatus,
+      )
+    })
 }
 
 async function writeExample(file: string): Promise<{ written: string }> {
@@ -54,17 +58,13 @@ async function writeExample(file: string): Promise<{ written: string }> {
   return { written: file }
 }
 
-async function down(options: CommonOptions): Promise<{ stopped: true }> {
-  const registry = await requireSupervisor(await dataDirOf(options))
-  const client = await ControlClient.connect(registry.controlSocket)
-  const gone = client.closed()
-  await client.call('stop', {}, progressLine)
-  await gone
-  return { stopped: true }
+async function gatewaysOf(options: CommonOptions): Promise<readonly GatewayAddress[]> {
+  return (await requireSupervisor(await dataDirOf(options))).gateways
 }
 
-function showStatus(status: FleetStatus): void {
+function showStatus(status: StatusDocument & { readonly gateways: readonly GatewayAddress[] }): void {
   printLine(`${status.fleet}: ${status.ready ? 'ready' : 'not ready'}`)
+  for (const { region, url } of status.gateways) printLine(`gateway of ${region}: ${url}`)
   printLine(
     table(
       ['shard', 'state', 'epoch', 'in doubt', 'node', 'role', 'region', 'reachable', 'position'],

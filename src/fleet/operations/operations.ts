@@ -75,6 +75,7 @@ const operations: Readonly<Record<string, Operation>> = {
       before: z.string().optional(),
       at: z.string().optional(),
       without: z.array(z.string()).optional(),
+      into: z.string().optional(),
       dryRun: z.boolean().optional(),
     }),
     restoreFleet,

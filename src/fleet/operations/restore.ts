@@ -1,3 +1,4 @@
+import { HoldfastError } from '../../base/errors.ts'
 import type { Progress } from '../../base/progress.ts'
 import { describeConflict } from '../../recovery/exclusion.ts'
 import type { DrillReport } from '../../recovery/drill-report.ts'
@@ -13,6 +14,7 @@ export interface RestoreParams {
   readonly before?: string | undefined
   readonly at?: string | undefined
   readonly without?: readonly string[] | undefined
+  readonly into?: string | undefined
   readonly dryRun?: boolean | undefined
 }
 
@@ -23,6 +25,11 @@ export async function restoreFleet(
   progress: Progress,
 ): Promise<RestoreReport> {
   await catchUpArchives(supervisor, progress)
+  if (params.into !== undefined) {
+    throw new HoldfastError('argument_invalid', 'an environment of an embedded fleet cannot lie elsewhere', {
+      hint: 'leave `into` out: a cutover takes the servers over where they are, beside those of the fleet',
+    })
+  }
   const context = await recoveryContext(supervisor, progress)
   const request = { target: parseTarget(params), without: (params.without ?? []).map(parseTransactionName) }
   if (params.dryRun === true) {

@@ -1,0 +1,31 @@
+import { Command } from 'commander'
+import { addDirectoryCommands } from './commands/directory.ts'
+import { addDoctorCommand } from './commands/doctor.ts'
+import { addLifecycleCommands } from './commands/lifecycle.ts'
+import { addRecoveryCommands } from './commands/recovery.ts'
+import { addTransactionCommands } from './commands/transactions.ts'
+import { runGateway } from './gateway.ts'
+
+/** Every command with its arguments and options. Building it parses nothing and starts nothing. */
+export function buildProgram(): Command {
+  const program = new Command('holdfast')
+    .description('A geo-partitioned data platform on PostgreSQL that can prove what happened.')
+    .option('--config <file>', 'the configuration', 'holdfast.yaml')
+    .option('--data-dir <dir>', 'the data directory of a running fleet, instead of a configuration')
+    .option('--region <region>', 'the region to act from; the first one of the configuration when left out')
+    .option('--json', 'print one JSON document on stdout')
+    .configureHelp({ showGlobalOptions: true })
+    // A wrong command line is told like every other error, by whoever runs this.
+    .configureOutput({ outputError: () => undefined })
+    .exitOverride()
+  addLifecycleCommands(program)
+  addDoctorCommand(program)
+  addDirectoryCommands(program)
+  addTransactionCommands(program)
+  addRecoveryCommands(program)
+  program
+    .command('gateway', { hidden: true })
+    .option('--port <port>')
+    .action((_options: unknown, command: Command) => runGateway(command.optsWithGlobals()))
+  return program
+}
