@@ -12,6 +12,7 @@ export default defineConfig({
         resolve: { alias },
         test: {
           name: 'unit',
+          sequence: { groupOrder: 0 },
           include: ['src/**/*.test.ts', 'test/*.test.ts', 'test/sim/**/*.test.ts'],
           exclude: ['**/*.pg.test.ts'],
         },
@@ -20,6 +21,7 @@ export default defineConfig({
         resolve: { alias },
         test: {
           name: 'postgres',
+          sequence: { groupOrder: 1 },
           include: ['src/**/*.pg.test.ts'],
           globalSetup: ['test/support/postgres-server.ts'],
           testTimeout: 60_000,
@@ -30,6 +32,8 @@ export default defineConfig({
         resolve: { alias },
         test: {
           name: 'cluster',
+          // Alone on the machine: a fleet is a dozen processes.
+          sequence: { groupOrder: 2 },
           include: ['test/cluster/**/*.test.ts', 'test/drills/**/*.test.ts', 'examples/**/*.test.ts'],
           testTimeout: 180_000,
           hookTimeout: 180_000,
