@@ -6,7 +6,7 @@ import { DirectoryStore } from '../directory/directory-store.ts'
 import type { FleetNode, RegionName, ShardName } from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import { ConnectionPools } from '../postgres/pools.ts'
-import { ClockKeeper } from '../transaction/clock-keeper.ts'
+import { ClockKeeper, type ClockKeeperOptions } from '../transaction/clock-keeper.ts'
 import type { TransactionEnvironment } from '../transaction/environment.ts'
 import { primaryTarget, transactionEnvironment } from '../transaction/environment.ts'
 import { DeliveryJournal } from '../transaction/outbox/delivery-journal.ts'
@@ -151,7 +151,12 @@ function serviceEnvironment({ environment, keys, region }: GatewayParts): Transa
 function clockKeeper(parts: GatewayParts, shard: ShardName): ClockKeeper {
   const { region, topology, clock, metrics, onStep } = parts
   const { targetOf } = serviceEnvironment(parts)
-  return new ClockKeeper({ shard, region, topology, targetOf, clock, metrics, onStep })
+  const onBlocked: NonNullable<ClockKeeperOptions['onBlocked']> = ({ pid, gid, ageMs, state }, { blockedMs }) => {
+    const who = gid === null ? `process ${pid} (${state})` : `prepared transaction ${gid}`
+    const what = `${who}, ${Math.round(ageMs)} ms old, keeps timestamps open for ${Math.round(blockedMs)} ms`
+    parts.onServiceTrouble(`clock of ${shard}`, new Error(what))
+  }
+  return new ClockKeeper({ shard, region, topology, targetOf, clock, metrics, onStep, onBlocked })
 }
 
 function archiver(parts: GatewayParts, shard: ShardName, root: string): Archiver {
