@@ -20,7 +20,12 @@ async function main(): Promise<number> {
   const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } })
   const started = performance.now()
   const interrupted = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) process.once(signal, () => interrupted.abort())
+  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
+    process.once(signal, () => {
+      process.stderr.write('\nStopping; servers that are being started are stopped once they run.\n')
+      interrupted.abort()
+    })
+  }
 
   const story = new Story(displayOn(values.json ? process.stderr : process.stdout), interrupted.signal)
   const result = await play(story, interrupted.signal)
@@ -28,7 +33,7 @@ async function main(): Promise<number> {
   const durationMs = Math.round(performance.now() - started)
   if (values.json)
     process.stdout.write(`${JSON.stringify({ ok, durationMs, steps: story.steps, ...result }, null, 2)}\n`)
-  else process.stdout.write(`\n${verdict(story, ok)} in ${(durationMs / 1000).toFixed(1)} s\n`)
+  else process.stdout.write(`\n${verdict(story, interrupted.signal.aborted)} in ${(durationMs / 1000).toFixed(1)} s\n`)
   if (interrupted.signal.aborted) return 130
   return ok ? 0 : 1
 }
@@ -37,7 +42,7 @@ async function main(): Promise<number> {
 async function play(story: Story, interrupted: AbortSignal): Promise<DayResult | undefined> {
   let stage: Stage | undefined
   try {
-    stage = await story.step('start', 'Six servers in three regions start', () => openStage())
+    stage = await story.step('start', 'Six servers in three regions start', (tell) => openStage(tell.progress))
     const day = playDay(story, stage)
     const stopped = whenAborted(interrupted, stage)
     return await Promise.race([day, stopped])
@@ -65,10 +70,11 @@ function whenAborted(signal: AbortSignal, stage: Stage): Promise<undefined> {
   })
 }
 
-function verdict(story: Story, ok: boolean): string {
+function verdict(story: Story, interrupted: boolean): string {
   const checks = story.steps.flatMap((step) => step.checks)
   const held = checks.filter((check) => check.held).length
-  return `${ok ? 'The day holds' : 'The day does not hold'}: ${story.steps.length} steps, ${held} of ${checks.length} checks held,`
+  const end = interrupted ? 'The day was interrupted' : story.ok ? 'The day holds' : 'The day does not hold'
+  return `${end}: ${story.steps.length} steps, ${held} of ${checks.length} checks held,`
 }
 
 process.exitCode = await main()

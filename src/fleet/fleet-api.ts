@@ -1,3 +1,4 @@
+import type { Progress } from '../base/progress.ts'
 import type { Evidence } from '../evidence/evidence.ts'
 import type { TimelineEntry, TimelineRange } from '../evidence/timeline.ts'
 import type { TransactionView } from '../evidence/transaction-view.ts'
@@ -39,6 +40,8 @@ export interface OpenFleetOptions {
   readonly region?: string | undefined
   /** Puts the round trips of `links` between regions, or this many milliseconds between all. For an embedded fleet. */
   readonly wan?: boolean | number | undefined
+  /** What starting the servers tells while it goes on; silent when this process attaches to a running fleet. */
+  readonly onProgress?: Progress | undefined
 }
 
 /**

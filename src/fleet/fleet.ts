@@ -63,7 +63,8 @@ export async function openFleet(options: OpenFleetOptions, runtime: FleetRuntime
   const { reference, config } = await resolveConfig(options)
   const running = await findSupervisor(config.dataDir)
   if (running !== undefined) return attachFleet(config.dataDir, options.region, runtime)
-  const embedded = await startFleet(reference, config, options.wan ?? false, runtime)
+  const { wan = false, onProgress = runtime.progress } = options
+  const embedded = await startFleet(reference, config, wan, { ...runtime, progress: onProgress })
   try {
     const gateway = await openGateway(config, embedded.call, regionOf(config, options.region), {
       ...runtime,

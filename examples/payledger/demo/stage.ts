@@ -27,7 +27,7 @@ export interface Stage {
   close(): Promise<void>
 }
 
-export async function openStage(): Promise<Stage> {
+export async function openStage(progress: (text: string) => void): Promise<Stage> {
   const undo: (() => Promise<void>)[] = []
   let closing: Promise<void> | undefined
   const clear = async () => {
@@ -46,7 +46,12 @@ export async function openStage(): Promise<Stage> {
     undo.push(() => webhooks.close())
     const config = { ...(await configBelow(root)), outbox: { webhook: webhooks.url } }
     const open = async (region: string) => {
-      const fleet = await openFleet({ config, region, wan: true })
+      const fleet = await openFleet({
+        config,
+        region,
+        wan: true,
+        onProgress: ({ step, detail }) => progress(`${step} ${detail ?? ''}`),
+      })
       undo.push(() => fleet.close())
       return fleet
     }
