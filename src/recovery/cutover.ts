@@ -233,10 +233,14 @@ export async function abandonCutover(context: RecoveryContext, fleet: CutoverFle
   await goBack(fleet, fenced, folder)
 }
 
-/** What cannot be opened now stays in the journal, for the next attempt. */
+/** One after the other, since each changes the topology. What cannot be opened now stays in the journal. */
 async function goBack(fleet: CutoverFleet, fenced: readonly FencedShard[], folder: string): Promise<void> {
-  const opened = await Promise.allSettled(fenced.map((one) => reopen(fleet, one)))
-  if (opened.every(({ status }) => status === 'fulfilled')) await dropJournal(folder)
+  let isBack = true
+  for (const one of fenced) {
+    const [opened] = await Promise.allSettled([reopen(fleet, one)])
+    isBack &&= opened.status === 'fulfilled'
+  }
+  if (isBack) await dropJournal(folder)
 }
 
 async function reopen(fleet: CutoverFleet, { shard, epoch, target }: FencedShard): Promise<void> {

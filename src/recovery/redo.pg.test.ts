@@ -142,7 +142,10 @@ describe('redo on a server', () => {
     expect(await redo(admin, all.slice(0, 1), new Map())).toBe(1)
     expect(await redo(admin, all, new Map())).toBe(1)
     expect(await redo(admin, all, new Map())).toBe(0)
-    expect((await admin.query('select what from public.keyless order by what')).rows).toEqual([{ what: 'a' }, { what: 'b' }])
+    expect((await admin.query('select what from public.keyless order by what')).rows).toEqual([
+      { what: 'a' },
+      { what: 'b' },
+    ])
   })
 
   test('HZ-R3: a transaction that was restored physically is not redone, whatever its position', async () => {

@@ -1,0 +1,132 @@
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { cleanUp } from '../../examples/payledger/clean-up.ts'
+import { approveRun, createRun } from '../../examples/payledger/payledger.ts'
+import { systemClock } from '../../src/base/clock.ts'
+import { deferred } from '../../src/base/deferred.ts'
+import { isHoldfastError } from '../../src/base/errors.ts'
+import type { OnStep } from '../../src/base/step.ts'
+import type { Gateway } from '../../src/fleet/gateway.ts'
+import { abandonCutover, cutover } from '../../src/recovery/cutover.ts'
+import type { RecoveryContext } from '../../src/recovery/recovery.ts'
+import { restore } from '../../src/recovery/restore.ts'
+import { seedTenant, TestFleet } from '../support/fleet.ts'
+import { archivedAt, cutoverFleet, recoveryContext, takeBackups } from '../support/recovery.ts'
+
+/** A cutover that is broken off at every step: before the switch the fleet is as it was, from then on it goes forward. */
+
+const tenant = 'globex-eu'
+const actor = 'manager@globex-eu.example'
+const treasury = 'us-east/treasury'
+
+let fleet: TestFleet
+let gateway: Gateway
+let context: RecoveryContext
+let environment: string
+let holding = false
+const release = deferred<void>()
+
+beforeAll(async () => {
+  fleet = await TestFleet.open()
+  const onStep: OnStep = (step, { shard }) =>
+    holding && step === 'global decision row' && shard === treasury ? release.promise : Promise.resolve()
+  gateway = await fleet.gateway('eu-west', { onStep })
+  await fleet.gateway('us-east', { onStep })
+  await seedTenant(gateway, tenant)
+  await takeBackups(fleet)
+  await approve('jan')
+  while ((await holds()).length === 0);
+  const cleanUps: string[] = []
+  for await (const { outcome } of cleanUp(gateway, { tenant })) cleanUps.push(outcome.transactionId)
+  context = await recoveryContext(fleet)
+  await archivedAt(context, (await approve('feb')).commitTimestamp)
+  const target = { kind: 'before', transaction: cleanUps[0] ?? '' } as const
+  environment = (await restore(context, { target, without: cleanUps })).id
+})
+
+afterAll(() => fleet?.close())
+
+async function approve(run: string) {
+  await onceTold(() => createRun(gateway, { tenant, run, actor, department: 'hq' }))
+  return onceTold(() => approveRun(gateway, { tenant, run, actor }))
+}
+
+/** A gateway learns of a new epoch by being refused, or a moment later by itself. */
+async function onceTold<T>(act: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await act()
+    } catch (error) {
+      if (!isHoldfastError(error, 'shard_fenced')) throw error
+      await systemClock.sleep(20)
+    }
+  }
+}
+
+async function holds(): Promise<string[]> {
+  const rows = await fleet.ask<{ run_id: string }>(treasury, 'select run_id from treasury_holds order by run_id')
+  return rows.map(({ run_id: run }) => run)
+}
+
+/** Runs the cutover and breaks it off the `nth` time that it reaches a step of a shard. */
+function breakOff(step: Parameters<OnStep>[0], shard: string, nth = 1) {
+  let seen = 0
+  const onStep: OnStep = (reached, where) =>
+    reached === step && where.shard === shard && ++seen === nth
+      ? Promise.reject(new Error(`broken off at ${step} of ${shard}`))
+      : Promise.resolve()
+  return cutover({ ...context, onStep }, cutoverFleet(fleet), { environment })
+}
+
+const stateOf = () => fleet.ask<{ state: string; epoch: number }>(treasury, 'select state, epoch from holdfast.shard')
+
+test.each([
+  ['cutover fence', 'eu-west/payroll', 1],
+  ['cutover fence', treasury, 1],
+  ['restore redo', treasury, 2],
+] as const)('R9: broken off at %s of %s, the fleet takes traffic as before', async (step, shard, nth) => {
+  await expect(breakOff(step, shard, nth)).rejects.toThrow('broken off')
+  expect(await stateOf()).toMatchObject([{ state: 'open' }])
+  await approve(`after ${step} ${shard}`.replaceAll(/[^a-z]/g, '-'))
+  expect(await holds()).not.toContain('jan')
+})
+
+test('R9: a cutover that could not even open the fleet again can be given up later', async () => {
+  const helpless = { ...cutoverFleet(fleet), reopened: () => Promise.reject(new Error('the supervisor is gone')) }
+  const onStep: OnStep = (step) =>
+    step === 'restore redo' ? Promise.reject(new Error('broken off')) : Promise.resolve()
+  const fencedOnce: OnStep = async (step, where) => {
+    if ((await stateOf())[0]?.state === 'fenced') await onStep(step, where)
+  }
+  await expect(cutover({ ...context, onStep: fencedOnce }, helpless, { environment })).rejects.toThrow('broken off')
+  await abandonCutover(context, cutoverFleet(fleet), environment)
+  await approve('given-up')
+  // Once more changes nothing.
+  await abandonCutover(context, cutoverFleet(fleet), environment)
+  expect(await stateOf()).toMatchObject([{ state: 'open' }])
+})
+
+test('R9: from the switch on it is run again and goes forward; a branch in doubt at the fence is settled by its record', async () => {
+  holding = true
+  const { transactionId } = await approve('in-doubt')
+  expect(await fleet.prepared()).toHaveLength(1)
+  await expect(breakOff('cutover switch', treasury)).rejects.toThrow('broken off')
+  holding = false
+  release.resolve()
+  expect(await stateOf()).toMatchObject([{ state: 'fenced' }])
+  await expect(abandonCutover(context, cutoverFleet(fleet), environment)).rejects.toMatchObject({
+    code: 'check_failed',
+  })
+  await expect(breakOff('cutover open', 'eu-west/payroll')).rejects.toThrow('broken off')
+  await expect(breakOff('cutover open', treasury)).rejects.toThrow('broken off')
+
+  const report = await cutover(context, cutoverFleet(fleet), { environment })
+  const again = await cutover(context, cutoverFleet(fleet), { environment })
+  expect(again).toMatchObject({ shards: report.shards, leftOut: report.leftOut })
+  expect(await stateOf()).toMatchObject([{ state: 'open' }])
+  expect(await holds()).toEqual(expect.arrayContaining(['jan', 'feb', 'in-doubt']))
+  const log = await fleet.ask('eu-west/payroll', 'select from holdfast.commit_log where transaction_id = $1', [
+    transactionId,
+  ])
+  expect(log).toHaveLength(1)
+  await approve('after')
+})
