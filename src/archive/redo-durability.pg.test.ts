@@ -42,7 +42,7 @@ function connect(): Promise<Connection> {
 interface Place {
   readonly folder: ArchiveFolder
   readonly archive: ShardArchive
-  start(segmentBytesMax?: number): RunningRedo
+  readonly start: (segmentBytesMax?: number) => RunningRedo
 }
 
 /** An archive of its own, and a slot that begins with it. */
@@ -170,7 +170,8 @@ describe('A4: the stream has every transaction once, in the order of the commit 
       const to = await closedAndStored(archive)
       await last.stop()
       const streamed = await readAll(archive, { from, to })
-      expect(streamed.map(({ xid }) => xid).sort()).toEqual(written.sort())
+      const ascending = (a: number, b: number) => a - b
+      expect(streamed.map(({ xid }) => xid).sort(ascending)).toEqual(written.sort(ascending))
       const places = new Set(streamed.map(({ commitLsn }) => commitLsn))
       const inLog = (await commitRecords(from, to)).filter((lsn) => places.has(lsn))
       expect(streamed.map(({ commitLsn }) => commitLsn)).toEqual(inLog)

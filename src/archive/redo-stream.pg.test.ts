@@ -278,6 +278,32 @@ describe('how far the stream is', () => {
     await expect.poll(async () => ((await archive.redoThrough())?.closedTimestamp ?? 0n) >= last).toBe(true)
   })
 
+  test('its closed timestamp does not run ahead of a decoder that is behind', async () => {
+    const archive = archiveOf(root)
+    const { rows } = await admin.query<{ pid: number }>(
+      `select active_pid as pid from pg_replication_slots where slot_name = 'hf_redo'`,
+    )
+    const { pid } = present(rows[0], 'a decoder')
+    process.kill(pid, 'SIGSTOP')
+    const stamped = await commitHome(admin, [`insert into payroll_runs (tenant, status) values ('globex-eu', 'x')`])
+    try {
+      expect(await closeNow()).toBeGreaterThanOrEqual(stamped.commitTimestamp)
+      // The stream has looked at the closed timestamp since, twice.
+      const looks = `select from pg_stat_activity where query like '%replicated_through%' and query_start > $1 and pid <> pg_backend_pid()`
+      for (let look = 0; look < 2; look++) {
+        const { rows: now } = await admin.query('select clock_timestamp() as t')
+        await vi.waitUntil(async () => (await admin.query(looks, [now[0]?.['t']])).rowCount > 0, { timeout: 10_000 })
+      }
+      expect((await archive.redoThrough())?.closedTimestamp).toBeLessThan(stamped.commitTimestamp)
+    } finally {
+      process.kill(pid, 'SIGCONT')
+    }
+    await expect
+      .poll(async () => ((await archive.redoThrough())?.closedTimestamp ?? 0n) >= stamped.commitTimestamp)
+      .toBe(true)
+    expect((await readAll(archive)).map(nameOf)).toContain(stamped.transactionId)
+  })
+
   test('lets the server forget the log of a shard where nothing is committed', async () => {
     const confirmed = async (): Promise<Lsn> => {
       const { rows } = await admin.query<{ lsn: string }>(

@@ -161,6 +161,7 @@ describe('a restore from the archive', () => {
   })
 
   test('HZ-T2: that is promoted takes a timeline number that the shard has not used', async () => {
+    await commitHome(admin, [insert('the last one')])
     const last = present((await archived()).at(-1), 'a transaction')
     const taken = join(archive.path, 'wal', '00000002.history')
     await writeFile(taken, `1\t${formatLsn(last.endLsn)}\tanother restore\n`)
