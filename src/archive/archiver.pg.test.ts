@@ -1,0 +1,80 @@
+import { join } from 'node:path'
+import { afterAll, beforeAll, expect, test, vi } from 'vitest'
+import { archiveOf, currentLsn, start, testShard } from '../../test/support/archive.ts'
+import { archiveSettings, commitHome, foundShard, shardTarget } from '../../test/support/archive-shard.ts'
+import { ServerYard } from '../../test/support/servers.ts'
+import { systemClock } from '../base/clock.ts'
+import { Connection } from '../postgres/connection.ts'
+import type { LocalServer } from '../postgres/server/local-server.ts'
+import type { ArchiverEvent } from './archiver.ts'
+import { Archiver } from './archiver.ts'
+
+let yard: ServerYard
+let server: LocalServer
+
+beforeAll(async () => {
+  yard = await ServerYard.open()
+  server = await yard.primary('primary', archiveSettings)
+  await foundShard(yard, server)
+})
+
+afterAll(async () => {
+  await yard[Symbol.asyncDispose]()
+})
+
+function connect(): Promise<Connection> {
+  return Connection.connect(shardTarget(yard, server, 'holdfast_admin'), 10_000)
+}
+
+function startArchiver(root: string) {
+  const events: ArchiverEvent[] = []
+  const primary = () => shardTarget(yard, server)
+  const onEvent = (event: ArchiverEvent) => events.push(event)
+  const archiver = new Archiver({ root, shard: testShard, primary, clock: systemClock, onEvent })
+  const isElected = () => events.filter(({ kind }) => kind === 'elected').length
+  return { ...start((signal) => archiver.run(signal)), isElected, events }
+}
+
+test('of several archivers one is elected, and another takes over; a crash of the server stops neither for good', async () => {
+  const root = join(yard.root, 'archive')
+  const archive = archiveOf(root)
+  const archivers = [startArchiver(root), startArchiver(root)]
+  await vi.waitUntil(() => archivers.some(({ isElected }) => isElected() > 0), { timeout: 10_000 })
+  const admin = await connect()
+  const active = 'select from pg_replication_slots where active'
+  await vi.waitUntil(async () => (await admin.query(active)).rowCount === 2, { timeout: 10_000 })
+  const first = await commitHome(admin, [`insert into payroll_runs (tenant, status) values ('globex-eu', 'one')`])
+  const idsNow = async () => {
+    const ids: string[] = []
+    for await (const { identity } of archive.readRedo()) if (identity.kind === 'home') ids.push(identity.transactionId)
+    return ids
+  }
+  await expect.poll(idsNow, { timeout: 10_000 }).toEqual([first.transactionId])
+  expect(archivers.reduce((count, { isElected }) => count + isElected(), 0)).toBe(1)
+
+  const [elected, other] = archivers[0]?.isElected() ? archivers : archivers.toReversed()
+  await elected?.stop()
+  await vi.waitUntil(() => other?.isElected() === 1, { timeout: 10_000 })
+  const second = await commitHome(admin, [`insert into payroll_runs (tenant, status) values ('globex-eu', 'two')`])
+  await expect.poll(idsNow, { timeout: 10_000 }).toEqual([first.transactionId, second.transactionId])
+
+  await server.kill()
+  await server.start()
+  const again = await connect()
+  const third = await commitHome(again, [`insert into payroll_runs (tenant, status) values ('globex-eu', 'three')`])
+  await expect
+    .poll(idsNow, { timeout: 20_000 })
+    .toEqual([first.transactionId, second.transactionId, third.transactionId])
+  const to = await currentLsn(again)
+  await again.query('select pg_switch_wal()')
+  const backup = await archive.takeBaseBackup({
+    target: shardTarget(yard, server),
+    region: 'eu-west' as never,
+    decision: { allowed: true },
+  })
+  expect(backup.startLsn).toBeGreaterThanOrEqual(to)
+  await expect.poll(async () => (await archive.status()).restorable !== null, { timeout: 10_000 }).toBe(true)
+  expect(other?.events.filter(({ kind }) => kind === 'redo_lost' || kind === 'log_lost')).toEqual([])
+  await other?.stop()
+  again.release()
+})
