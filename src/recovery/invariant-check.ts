@@ -91,7 +91,7 @@ async function prepareRun(
   const fetched = await Promise.all(
     sources.map((source) =>
       source.shard === null
-        ? ofDeliveries(source, deliveries, tenants)
+        ? Promise.resolve(ofDeliveries(source, deliveries, tenants))
         : fetchRows(source, source.shard, tenants, view),
     ),
   )
