@@ -28,7 +28,7 @@ describe('the configuration of PayLedger', () => {
       const domain = domains.find((each) => each.name === name)
       const files = await readSqlFiles(domain?.schema ?? '')
       const made = files.flatMap(({ text }) => [...text.matchAll(/create table (\w+)/g)].map(([, table]) => table))
-      expect(made.toSorted()).toEqual([...(domain?.tables ?? [])].toSorted())
+      expect(new Set(made)).toEqual(new Set(domain?.tables))
     },
   )
 })

@@ -42,7 +42,9 @@ async function main(): Promise<number> {
 async function play(story: Story, interrupted: AbortSignal): Promise<DayResult | undefined> {
   let stage: Stage | undefined
   try {
-    stage = await story.step('start', 'Six servers in three regions start', (tell) => openStage(tell.progress))
+    stage = await story.step('start', 'Six servers in three regions start', (tell) =>
+      openStage((text) => tell.progress(text)),
+    )
     const day = playDay(story, stage)
     const stopped = whenAborted(interrupted, stage)
     return await Promise.race([day, stopped])
