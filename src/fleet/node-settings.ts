@@ -17,6 +17,8 @@ export function nodeSettings(major: number): Settings {
     wal_sender_timeout: '10s',
     wal_retrieve_retry_interval: '200ms',
     synchronous_commit: 'on',
+    // A server that restarts itself after a crash would show commits that no follower has, before anyone asks for a barrier.
+    restart_after_crash: false,
     // An idle transaction holds the closed timestamp of the whole shard.
     idle_in_transaction_session_timeout: '60s',
     // A statement or a row of a regulated table never reaches the log.

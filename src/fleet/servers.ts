@@ -30,6 +30,9 @@ export class FleetServers implements ServerHost {
   readonly user: ServerUser | undefined
   readonly #options: ServersOptions
   readonly #servers = new Map<string, LocalServer>()
+  /** Those whose end nobody asked for, should they end. */
+  readonly #meantToRun = new Set<string>()
+  #onCrash: (id: string) => void = () => {}
 
   constructor(options: ServersOptions) {
     this.#options = options
@@ -58,7 +61,7 @@ export class FleetServers implements ServerHost {
 
   async start(spec: ServerSpec): Promise<ServerAddress> {
     const address = this.addressOf(basename(spec.dataDir))
-    await this.#servers.get(spec.id)?.stop('fast')
+    await this.stop(spec.id, 'fast')
     const server = new LocalServer({
       binaries: this.binaries,
       user: this.user,
@@ -71,11 +74,27 @@ export class FleetServers implements ServerHost {
     })
     this.#servers.set(spec.id, server)
     await server.start()
+    this.#meantToRun.add(spec.id)
+    void server.ended().then(() => {
+      if (this.#servers.get(spec.id) === server && this.#meantToRun.delete(spec.id)) this.#onCrash(spec.id)
+    })
     return address
   }
 
+  /** Calls back when a server ends that nobody stopped. */
+  watchCrashes(onCrash: (id: string) => void): void {
+    this.#onCrash = onCrash
+  }
+
   async stop(id: string, mode: StopMode): Promise<void> {
+    this.#meantToRun.delete(id)
     await this.#servers.get(id)?.stop(mode)
+  }
+
+  /** Crashes a server, as when its machine loses power. It stays down. */
+  async kill(id: string): Promise<void> {
+    this.#meantToRun.delete(id)
+    await this.server(id).kill()
   }
 
   isRunning(id: string): boolean {
@@ -92,6 +111,7 @@ export class FleetServers implements ServerHost {
   }
 
   async stopAll(): Promise<void> {
+    this.#meantToRun.clear()
     await Promise.all([...this.#servers.values()].map((server) => server.stop('fast')))
   }
 

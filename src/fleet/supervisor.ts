@@ -1,4 +1,4 @@
-import { rm } from 'node:fs/promises'
+import { readdir, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { present } from '../base/assert.ts'
 import { deferred } from '../base/deferred.ts'
@@ -7,7 +7,9 @@ import { systemClock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Progress } from '../base/progress.ts'
 import type { Epoch, Jurisdiction, NodeId, RegionName, ShardName } from '../directory/topology.ts'
+import type { Connection } from '../postgres/connection.ts'
 import { defaultCacheRoot, locatePostgres } from '../postgres/server/binaries.ts'
+import { clearPredecessor } from '../postgres/server/predecessor.ts'
 import { serverUser } from '../postgres/server/server-user.ts'
 import type { FleetConfig } from './config.ts'
 import { roundTripMs } from './config.ts'
@@ -18,6 +20,8 @@ import { clearRunDir, makeHome } from './home.ts'
 import type { FleetKeys } from './keys.ts'
 import { loadOrMakeKeys } from './keys.ts'
 import { LinkNetwork } from './link-network.ts'
+import { folderOf, nodeId } from './node-names.ts'
+import { finishPromotion } from './promotion.ts'
 import { FleetServers } from './servers.ts'
 import { nodeOf, ShardServers } from './shard-servers.ts'
 import type { SupervisorLock } from './supervisor-lock.ts'
@@ -49,6 +53,8 @@ export interface SupervisorOptions {
 }
 
 const barrierWithinMs = 20_000
+/** Between attempts to bring back a server that ended by itself. */
+const recoverPauseMs = 1_000
 
 export class Supervisor {
   readonly config: FleetConfig
@@ -98,6 +104,7 @@ export class Supervisor {
     const lock = await takeLock(home.lockFile)
     let supervisor: Supervisor | undefined
     try {
+      if (lock.previousHolderCrashed) await stopLeftServers(home, clock)
       await clearRunDir(home)
       const binaries = await locatePostgres(await defaultCacheRoot(user), user)
       const keys = await loadOrMakeKeys(home.keysDir)
@@ -151,19 +158,48 @@ export class Supervisor {
 
   /** Crashes a node's server. It stays down until it is restarted. */
   async killNode(id: NodeId): Promise<void> {
-    await this.servers.server(id).kill()
+    await this.servers.kill(id)
   }
 
   /** Starts a node's server again; a primary takes traffic once a barrier has passed (F2). */
   async restartNode(id: NodeId): Promise<void> {
-    for (const [name, shard] of Object.entries(this.topology.document.shards) as [ShardName, ShardDocument][]) {
-      const node = shard.nodes.find((one) => one.id === id)
-      if (node === undefined) continue
-      if (id !== shard.primary) return this.shardServers.startFollower(shard, node)
-      await this.shardServers.startPrimary(name, shard)
-      return this.#open(name, shard)
+    const found = this.#shardOf(id)
+    if (found === undefined) throw new HoldfastError('unknown_node', `no node ${id} is in the topology`)
+    const [name, shard] = found
+    if (id !== shard.primary) return this.shardServers.startFollower(shard, nodeOf(shard, id))
+    // What it shows after its crash may be on no follower (HZ-S2).
+    const fenced: ShardDocument = { ...shard, state: 'fenced' }
+    if (shard.state === 'open') await this.topology.replaceShard(name, fenced)
+    await this.shardServers.startPrimary(name, shard)
+    return this.#open(name, fenced)
+  }
+
+  #shardOf(id: string): [ShardName, ShardDocument] | undefined {
+    const shards = Object.entries(this.topology.document.shards) as [ShardName, ShardDocument][]
+    return shards.find(([, { nodes }]) => nodes.some((node) => node.id === id))
+  }
+
+  /** Starts a node that ended by itself again, until it runs, is no longer wanted, or the fleet stops. */
+  async #recover(id: string): Promise<void> {
+    for (;;) {
+      const found = this.#shardOf(id)
+      if (this.#closing || found === undefined) return
+      const [, shard] = found
+      const isBack = this.servers.isRunning(id)
+      // A primary that runs and could not pass its barrier yet is not back.
+      if (isBack && (id !== shard.primary || shard.state === 'open')) return
+      this.#progress({ step: 'restart', detail: `${id} ended by itself` })
+      try {
+        await this.exclusively(() => this.restartNode(id as NodeId))
+        return
+      } catch (error) {
+        this.#progress({
+          step: 'restart failed',
+          detail: `${id}: ${error instanceof Error ? error.message : String(error)}`,
+        })
+      }
+      await this.clock.sleep(recoverPauseMs)
     }
-    throw new HoldfastError('unknown_node', `no node ${id} is in the topology`)
   }
 
   /** Stops the servers in order and gives the data directory back. */
@@ -181,6 +217,7 @@ export class Supervisor {
     this.#topology = await TopologyStore.load(this.home.topologyFile)
     if (this.#topology === undefined) await this.#found()
     else await this.#restart(this.#topology.document)
+    this.servers.watchCrashes((id) => void this.#recover(id))
   }
 
   async #found(): Promise<void> {
@@ -246,34 +283,37 @@ export class Supervisor {
       }
     }
     await Promise.all(
-      Object.entries(document.shards).map(async ([name, shard]) => {
-        for (const node of shard.nodes) await this.shardServers.place(node.id, node.region, node.folder)
-        this.#progress({ step: 'start', detail: name })
-        await this.shardServers.startPrimary(name as ShardName, shard)
-        const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
-        await Promise.all(followers.map((node) => this.shardServers.startFollower(shard, node)))
-        await this.#requirePermanent(nodeOf(shard, shard.primary))
-        await this.#open(name as ShardName, shard)
-      }),
+      (Object.entries(document.shards) as [ShardName, ShardDocument][]).map(([name, shard]) =>
+        this.#restartShard(name, shard),
+      ),
     )
   }
 
-  /** F2. Also a shard that was lost, or whose promotion was broken off, is open once its primary is back. */
+  async #restartShard(name: ShardName, shard: ShardDocument): Promise<void> {
+    // The shard's own rows say what its commits promise; a setting that says less would break it without a word.
+    if (this.config.shards.get(name)?.durability !== shard.durability) {
+      throw new HoldfastError('config_invalid', `shard ${name} was founded with durability ${shard.durability}`, {
+        hint: 'leave the shard and its durability in the configuration as they were, or start on a new data directory',
+      })
+    }
+    for (const node of shard.nodes) await this.shardServers.place(node.id, node.region, node.folder)
+    this.#progress({ step: 'start', detail: name })
+    if (shard.promotion !== undefined) return finishPromotion(this, name, this.#progress)
+    await this.shardServers.startPrimary(name, shard)
+    const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
+    await Promise.all(followers.map((node) => this.shardServers.startFollower(shard, node)))
+    await this.#requirePermanent(nodeOf(shard, shard.primary))
+    await this.#open(name, shard)
+  }
+
+  /** F2. Also a shard that was lost, or whose promotion did not begin, is open once its primary is back. */
   async #open(name: ShardName, shard: ShardDocument): Promise<void> {
     const primary = nodeOf(shard, shard.primary)
+    const admin = this.shardServers.adminTarget(primary)
+    // What a cutover closed has no followers yet and cannot pass a barrier; the cutover opens it when it is run again.
+    if (shard.state !== 'open' && !(await withConnection(admin, (at) => isOpenInData(at, shard.epoch)))) return
     await this.shardServers.barrier(primary, barrierWithinMs)
-    if (shard.state === 'open') return
-    const opened = await withConnection(this.shardServers.adminTarget(primary), async (admin) => {
-      // What is fenced for another reason is opened by whoever fenced it.
-      const { rows } = await admin.query(
-        `select from holdfast.shard s join holdfast.history h on h.history_id = s.history_id
-         where s.epoch = $1 and (s.state = 'open' or h.reason = 'promotion')`,
-        [shard.epoch],
-      )
-      if (rows.length > 0) await admin.query('call holdfast.open_shard($1)', [shard.epoch])
-      return rows.length > 0
-    })
-    if (opened) await this.topology.replaceShard(name, { ...shard, state: 'open' })
+    if (shard.state !== 'open') await this.topology.replaceShard(name, { ...shard, state: 'open' })
   }
 
   /** HZ-C3: an unlogged clock would start again from nothing after a crash. */
@@ -293,11 +333,13 @@ export class Supervisor {
   }
 }
 
-export function nodeId(shard: ShardName, number: number): NodeId {
-  return `${shard}.${number}` as NodeId
+async function isOpenInData(admin: Connection, epoch: Epoch): Promise<boolean> {
+  const { rows } = await admin.query(`select from holdfast.shard s where s.epoch = $1 and s.state = 'open'`, [epoch])
+  return rows.length > 0
 }
 
-/** The folder of a node, below the servers' folder and, for its socket, below the run directory. */
-export function folderOf(shard: ShardName, number: number): string {
-  return join(`${shard.replaceAll('/', '~')}.${number}`)
+/** Servers of nodes and of restored environments outlive a supervisor that was killed; nobody else ends them. */
+async function stopLeftServers({ serversDir }: FleetHome, clock: Clock): Promise<void> {
+  const folders = await readdir(serversDir)
+  await Promise.all(folders.map((folder) => clearPredecessor(join(serversDir, folder), clock)))
 }

@@ -30,7 +30,9 @@ export interface NodeChoice {
 }
 
 export function rankNodes(shard: ShardTopology, choice: NodeChoice): FleetNode[] {
-  const candidates = choice.primaryOnly ? [shard.primary] : [shard.primary, ...shard.followers.filter(isLegal(choice))]
+  // The primary of a shard that takes no traffic may show, after its crash, what no follower has (HZ-S2).
+  const primaries = shard.state === 'open' ? [shard.primary] : []
+  const candidates = choice.primaryOnly ? primaries : [...primaries, ...shard.followers.filter(isLegal(choice))]
   return candidates
     .map((node) => ({ node, rank: rankOf(node, choice) }))
     .toSorted((a, b) => compareRanks(a.rank, b.rank))

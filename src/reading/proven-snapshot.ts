@@ -1,4 +1,3 @@
-import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Placement } from '../directory/directory.ts'
 import type { FleetNode, NodeId, ShardTopology, TenantName } from '../directory/topology.ts'
@@ -41,6 +40,8 @@ export interface ProvenSnapshot {
 
 /** Of the budget, for the first node that is asked; the rest is for those after it. */
 const firstShare = 0.75
+/** About what a promotion or a restart behind a barrier takes. */
+const fencedRetryAfterMs = 500
 
 /**
  * Throws `frontier_not_reached`, `node_unavailable`, what a lost or rewritten history tells, or `placement_stale` when
@@ -70,7 +71,7 @@ function shardOf(environment: ReadEnvironment, { shard }: Demand): ShardTopology
 
 function isSame(a: ShardTopology, b: ShardTopology): boolean {
   const idsOf = (shard: ShardTopology) => [shard.primary, ...shard.followers].map(({ id }) => id).join(' ')
-  return a.epoch === b.epoch && a.historyId === b.historyId && idsOf(a) === idsOf(b)
+  return a.state === b.state && a.epoch === b.epoch && a.historyId === b.historyId && idsOf(a) === idsOf(b)
 }
 
 type NotProven = Exclude<Verdict, { kind: 'proven' }>
@@ -114,7 +115,15 @@ class Search {
       const { verdict, node } = this.#lastVerdict
       return refusalFor(verdict, { shard: node.shard, node: node.id, retryAfterMs: retryAfterMs(verdict) })
     }
-    const lost = present(this.#lastLost, 'a shard has a primary, which was asked')
+    if (this.#lastLost === undefined) {
+      // Nobody was asked: the primary takes no traffic, and no follower may answer this.
+      const { shard } = this.#demand
+      return new HoldfastError('shard_fenced', `${shard} takes no traffic now`, {
+        hint: 'it is being promoted, restored or brought back; try again soon',
+        detail: { shard, retryAfterMs: fencedRetryAfterMs },
+      })
+    }
+    const lost = this.#lastLost
     return toReadError(lost, lost.node)
   }
 
