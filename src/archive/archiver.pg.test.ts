@@ -35,6 +35,25 @@ function startArchiver(root: string) {
   return { ...start((signal) => archiver.run(signal)), isElected, events }
 }
 
+test('HZ-R2: followers carry the slot of the stream, also one that somebody else made', async ({ skip }) => {
+  if (yard.binaries.major < 17) skip('followers do not carry slots')
+  const admin = await connect()
+  await admin.query(`select pg_create_logical_replication_slot('hf_redo', 'pgoutput')`)
+  const archiver = startArchiver(join(yard.root, 'carried'))
+  const sql = `select failover, active from pg_replication_slots where slot_name = 'hf_redo'`
+  await expect.poll(async () => (await admin.query(sql)).rows).toEqual([{ failover: true, active: true }])
+  await archiver.stop()
+  const drop = `select pg_drop_replication_slot(slot_name) from pg_replication_slots`
+  await vi.waitUntil(
+    async () =>
+      await admin.query(drop).then(
+        () => true,
+        () => false,
+      ),
+  )
+  admin.release()
+})
+
 test('of several archivers one is elected, and another takes over; a crash of the server stops neither for good', async () => {
   const root = join(yard.root, 'archive')
   const archive = archiveOf(root)

@@ -25,11 +25,11 @@ const markEveryBytes = 1n << 20n
 const heldBytesMax = 64 << 20
 const marksMax = 16
 /**
- * A follower takes over a slot only when the slot's oldest needed log is behind the follower's own, and the slot moves
- * when the server logs which transactions run: by itself every 15 seconds. Asked for, a new slot is safe in one.
+ * A follower takes over a slot only once the slot needs nothing older than the follower has, and the slot moves on when
+ * the server logs which transactions run: by itself every 15 seconds. Asked for, a new slot is carried in one.
  */
-const settleEveryMs = 500
-const settleForMs = 20_000
+const settleEveryMs = { atFirst: 500, later: 5_000 }
+const settlesForMs = 20_000
 
 export interface RedoSessionOptions {
   readonly clock: Clock
@@ -181,7 +181,8 @@ export class RedoSession {
   async #settleSlot(): Promise<void> {
     const { beside, clock, isSlotCarried } = this.#options
     const nowMs = clock.monotonicMs()
-    if (!isSlotCarried || nowMs - this.#beganAtMs > settleForMs || nowMs - this.#settledAtMs < settleEveryMs) return
+    const everyMs = nowMs - this.#beganAtMs < settlesForMs ? settleEveryMs.atFirst : settleEveryMs.later
+    if (!isSlotCarried || nowMs - this.#settledAtMs < everyMs) return
     this.#settledAtMs = nowMs
     await logRunningTransactions(beside)
   }

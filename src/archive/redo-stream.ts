@@ -38,6 +38,8 @@ export type RedoStreamEvent =
 
 export const publication = 'holdfast_redo'
 const connectWithinMs = 10_000
+/** The first version whose followers synchronise logical slots. */
+const slotsCarriedFrom = 17
 const segmentBytesMaxDefault = 16 << 20
 export class RedoStream {
   readonly #options: RedoStreamOptions
@@ -81,7 +83,7 @@ export class RedoStream {
     const segmentBytes = await replication.walSegmentBytes()
     await folder.claim({ systemId, segmentBytes })
     const history = await archiveHistory(replication, folder, timeline)
-    const isSlotCarried = (await replication.serverMajor()) >= 17
+    const isSlotCarried = (await replication.serverMajor()) >= slotsCarriedFrom
     const highestStamp = await readHighestStamp(beside)
     await openSlot(replication, beside, slot)
     // Who has the slot is the only writer; so it comes before the look at what is stored.
@@ -115,7 +117,11 @@ export async function reserveRedo(primary: ConnectionTarget, slot: string, clock
 /** Makes the slot unless it is there and of use. */
 async function openSlot(replication: ReplicationConnection, beside: Connection, slot: string): Promise<void> {
   const state = await readSlot(beside, slot)
-  if (state !== undefined && !state.isLost) return
+  if (state !== undefined && !state.isLost) {
+    // Whoever else made it may not have said that followers shall carry it.
+    if ((await replication.serverMajor()) >= slotsCarriedFrom) await replication.carryOverFailover(slot)
+    return
+  }
   if (state !== undefined) await replication.dropSlot(slot)
   await replication.createLogicalSlot(slot)
 }

@@ -87,6 +87,11 @@ export class ReplicationConnection {
     return parseLsn(present(consistentPoint, 'a new slot has a consistent point'))
   }
 
+  /** Lets followers that synchronise slots carry this one, however it was made. From PostgreSQL 17 on. */
+  async carryOverFailover(slot: string): Promise<void> {
+    await this.#row(`ALTER_REPLICATION_SLOT ${identifier(slot)} (FAILOVER true)`)
+  }
+
   /** Streams the log of one timeline from a position. Rejects with `ServerError` when the server has it no more. */
   startPhysical(slot: string, from: Lsn, timeline: number): Promise<ReplicationStream> {
     return this.#start(`START_REPLICATION SLOT ${identifier(slot)} PHYSICAL ${formatLsn(from)} TIMELINE ${timeline}`)

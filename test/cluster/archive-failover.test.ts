@@ -88,7 +88,7 @@ describe('the archive of a shard whose primary changes', () => {
               redoSlot,
             ])
           ).rowCount,
-        { timeout: 60_000 },
+        { timeout: 120_000 },
       )
       .toBe(1)
 
