@@ -1,4 +1,4 @@
-import { link, readFile, rename, rm, writeFile } from 'node:fs/promises'
+import { link, readFile, rm, writeFile } from 'node:fs/promises'
 import { formatWallMs, systemClock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import { newRandomUuid } from '../base/random.ts'
@@ -23,6 +23,7 @@ export interface SupervisorLock {
 }
 
 const attemptsMax = 20
+const contendedMs = 50
 
 /** Takes the lock, or throws `fleet_locked` with who holds it. */
 export async function takeLock(path: string): Promise<SupervisorLock> {
@@ -34,7 +35,7 @@ export async function takeLock(path: string): Promise<SupervisorLock> {
   let previousHolderCrashed = false
   for (let attempt = 0; attempt < attemptsMax; attempt++) {
     if (await createExclusively(path, JSON.stringify(mine))) {
-      return { previousHolderCrashed, release: () => rm(path, { force: true }) }
+      return { previousHolderCrashed, release: releaseOnce(path) }
     }
     const holder = await readHolder(path)
     if (holder === undefined) continue
@@ -48,11 +49,8 @@ export async function takeLock(path: string): Promise<SupervisorLock> {
         },
       )
     }
-    previousHolderCrashed = true
-    // Renaming takes the stale file out of the way once, whoever else tries the same.
-    const aside = `${path}.${newRandomUuid()}`
-    await rename(path, aside).catch(() => undefined)
-    await rm(aside, { force: true })
+    if (await removeStale(path, holder)) previousHolderCrashed = true
+    else await systemClock.sleep(contendedMs)
   }
   throw new HoldfastError('fleet_locked', `the lock ${path} is contended`, { hint: 'try again' })
 }
@@ -61,6 +59,34 @@ export async function takeLock(path: string): Promise<SupervisorLock> {
 export async function lockHolder(path: string): Promise<LockHolder | undefined> {
   const holder = await readHolder(path)
   return holder !== undefined && (await isAlive(holder)) ? holder : undefined
+}
+
+/** A second release would take the lock of whoever came next. */
+function releaseOnce(path: string): () => Promise<void> {
+  let released: Promise<void> | undefined
+  return () => (released ??= rm(path, { force: true }))
+}
+
+/**
+ * Removes the file of a holder that died; says whether it did. Of two that saw the same dead holder the slower one would
+ * remove the lock that the faster one has taken since. So one at a time may remove, and looks again before it does.
+ */
+async function removeStale(path: string, seen: LockHolder): Promise<boolean> {
+  const removing = `${path}.removing`
+  if (!(await createExclusively(removing, JSON.stringify({ pid: process.pid, since: '', startTicks: '' })))) {
+    // Left by one that was killed in here, within milliseconds.
+    const remover = await readHolder(removing)
+    if (remover !== undefined && !signal(remover.pid, 0)) await rm(removing, { force: true })
+    return false
+  }
+  try {
+    const now = await readHolder(path)
+    if (now === undefined || now.pid !== seen.pid || now.startTicks !== seen.startTicks) return false
+    await rm(path, { force: true })
+    return true
+  } finally {
+    await rm(removing, { force: true })
+  }
 }
 
 /** The file appears whole or not at all: a link to a written file, which fails when the name exists. */
