@@ -1,3 +1,4 @@
+import { chmod } from 'node:fs/promises'
 import { createConnection, createServer, type Server, type Socket } from 'node:net'
 import { createInterface } from 'node:readline'
 import { type ErrorCode, errorTable, HoldfastError } from '../base/errors.ts'
@@ -43,8 +44,10 @@ export async function serveControl(path: string, call: Call): Promise<() => Prom
   })
   await new Promise<void>((resolve, reject) => {
     server.once('error', reject)
-    server.listen({ path, readableAll: false, writableAll: false }, resolve)
+    server.listen({ path }, resolve)
   })
+  // Whoever can connect may cut over or fail over, whatever the umask of this process lets others do.
+  await chmod(path, 0o600)
   return () =>
     new Promise((resolve) => {
       server.close(() => resolve())
@@ -56,10 +59,8 @@ async function answerLine(socket: Socket, line: string, call: Call): Promise<voi
   const send = (answer: ControlAnswer) => {
     if (!socket.destroyed) socket.write(`${JSON.stringify(answer, bigintAsString)}\n`)
   }
-  let request: ControlRequest
-  try {
-    request = JSON.parse(line) as ControlRequest
-  } catch {
+  const request = parseRequest(line)
+  if (request === undefined) {
     socket.destroy()
     return
   }
@@ -68,6 +69,17 @@ async function answerLine(socket: Socket, line: string, call: Call): Promise<voi
     send({ id, result: (await call(request.method, request.params, (progress) => send({ id, progress }))) ?? null })
   } catch (error) {
     send({ id, error: toControlError(error) })
+  }
+}
+
+/** A line that is no request must not end the supervisor. */
+function parseRequest(line: string): ControlRequest | undefined {
+  try {
+    const value: unknown = JSON.parse(line)
+    const isRequest = typeof value === 'object' && value !== null && 'id' in value && 'method' in value
+    return isRequest ? (value as ControlRequest) : undefined
+  } catch {
+    return undefined
   }
 }
 
