@@ -1,6 +1,7 @@
 import { reserveForArchive } from '../archive/archiver.ts'
-import { assert, present } from '../base/assert.ts'
+import { present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
+import { HoldfastError } from '../base/errors.ts'
 import type { NodeId, RegionName, ShardName } from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import { upstreamFile, writeSettings } from '../postgres/server/data-directory.ts'
@@ -13,6 +14,9 @@ import type { LinkNetwork } from './link-network.ts'
 import { nodeSettings, slotName, synchronousStandbyNames } from './node-settings.ts'
 import type { FleetServers } from './servers.ts'
 import type { NodeDocument, ShardDocument } from './topology-store.ts'
+
+const inForceWithinMs = 30_000
+const pollMs = 10
 
 /**
  * The servers of shards by role: starting a primary, building and attaching followers, naming whom commits wait for.
@@ -73,6 +77,8 @@ export class ShardServers {
   /** Builds a follower from the running primary, starts it, and waits until it streams. */
   async buildFollower(primary: NodeDocument, node: NodeDocument): Promise<void> {
     const dataDir = this.#servers.dataDirOf(node.folder)
+    // An earlier build may have got as far as a server that never streamed.
+    await this.#servers.stop(node.id, 'immediate')
     await this.#servers.removeDirectory(node.folder)
     await buildFollower({ upstream: this.#upstream(primary, node), dataDir, user: this.#servers.user })
     await this.#servers.start({ id: node.id, dataDir, settings: this.#settings('') })
@@ -85,6 +91,32 @@ export class ShardServers {
     this.#servers.server(node.id).reload()
   }
 
+  /** Points a running follower back at the shard's primary, which still has its slot. In force soon after. */
+  async pointBack(primary: NodeDocument, node: NodeDocument): Promise<void> {
+    await follow(this.#servers.dataDirOf(node.folder), this.#upstream(primary, node), this.#servers.user)
+    this.#servers.server(node.id).reload()
+  }
+
+  /** Drops the slot that a node had at a source it follows no longer: it would keep that node's log for ever. */
+  async forgetSlot(source: NodeDocument, node: NodeDocument): Promise<void> {
+    const deadline = this.#clock.monotonicMs() + inForceWithinMs
+    await withConnection(this.adminTarget(source), async (admin) => {
+      for (;;) {
+        const { rows } = await admin.query<{ active: boolean }>(
+          'select active from pg_replication_slots where slot_name = $1',
+          [slotName(node.id)],
+        )
+        const [slot] = rows
+        if (slot === undefined) return
+        if (!slot.active) return void (await admin.query('select pg_drop_replication_slot($1)', [slotName(node.id)]))
+        if (this.#clock.monotonicMs() > deadline) {
+          throw new HoldfastError('node_unavailable', `${node.id} does not let go of its slot at ${source.id}`)
+        }
+        await this.#clock.sleep(pollMs)
+      }
+    })
+  }
+
   /** Points a running follower at another source of its log, with a slot there, and waits until it streams. */
   async attach(source: NodeDocument, node: NodeDocument): Promise<void> {
     const upstream = this.#upstream(source, node)
@@ -94,9 +126,35 @@ export class ShardServers {
     await withConnection(this.adminTarget(source), (admin) => waitStreaming(admin, node.id, 30_000, this.#clock))
   }
 
-  /** Lets the primary's commits wait for the followers that the document names. */
+  /** Lets the primary's commits wait for the followers that the document names; resolves when every commit does. */
   async applySynchronousNames(name: ShardName, shard: ShardDocument): Promise<void> {
-    await this.#servers.server(shard.primary).configure(this.#settings(this.synchronousNames(name, shard)))
+    const names = this.synchronousNames(name, shard)
+    await this.#servers.server(shard.primary).configure(this.#settings(names))
+    await this.#requireInForce(nodeOf(shard, shard.primary), names)
+  }
+
+  /**
+   * HAZARD: whether commits wait at all is told to them by the checkpointer, which takes a reload up in its own time; until
+   * then a commit and even a barrier pass alone. A new session that has the value shows that the checkpointer was told, and
+   * a checkpoint asked for after that begins when it has listened.
+   */
+  async #requireInForce(node: NodeDocument, names: string): Promise<void> {
+    const deadline = this.#clock.monotonicMs() + inForceWithinMs
+    for (;;) {
+      const isTold = await withConnection(this.adminTarget(node), async (admin) => {
+        const { rows } = await admin.query<{ names: string }>(
+          `select current_setting('synchronous_standby_names') as names`,
+        )
+        if (rows[0]?.names !== names) return false
+        await admin.query('checkpoint', [], inForceWithinMs)
+        return true
+      })
+      if (isTold) return
+      if (this.#clock.monotonicMs() > deadline) {
+        throw new HoldfastError('node_unavailable', `${node.id} does not take up whom its commits wait for`)
+      }
+      await this.#clock.sleep(pollMs)
+    }
   }
 
   /** A primary that waits for nobody, e.g. while its followers are built and no traffic is let in. */
@@ -123,7 +181,9 @@ export class ShardServers {
   async barrier(node: NodeDocument, withinMs: number): Promise<void> {
     await withConnection(this.adminTarget(node), async (admin) => {
       const { warnings } = await admin.query('select holdfast.barrier()', [], withinMs)
-      assert(warnings.length === 0, `the barrier at ${node.id} was not acknowledged: ${warnings[0]?.message}`)
+      const [warning] = warnings
+      if (warning === undefined) return
+      throw new HoldfastError('node_unavailable', `the barrier at ${node.id} was not acknowledged: ${warning.message}`)
     })
   }
 

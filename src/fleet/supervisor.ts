@@ -167,6 +167,7 @@ export class Supervisor {
     if (found === undefined) throw new HoldfastError('unknown_node', `no node ${id} is in the topology`)
     const [name, shard] = found
     if (id !== shard.primary) return this.shardServers.startFollower(shard, nodeOf(shard, id))
+    if (shard.promotion !== undefined) return finishPromotion(this, name, this.#progress)
     // What it shows after its crash may be on no follower (HZ-S2).
     const fenced: ShardDocument = { ...shard, state: 'fenced' }
     if (shard.state === 'open') await this.topology.replaceShard(name, fenced)

@@ -35,6 +35,15 @@ export interface ShardDocument {
   readonly nodes: readonly NodeDocument[]
   /** The number of the next node; numbers are never used again. */
   readonly nextNode: number
+  /** Under way and only to be finished: `primary`, `epoch` and `historyId` are already those that it leads to. */
+  readonly promotion?: PromotionDocument | undefined
+}
+
+export interface PromotionDocument {
+  /** Where the new history leaves the old one. */
+  readonly forkLsn: string
+  /** What did not come along: each is built anew in its region. */
+  readonly retired: readonly NodeDocument[]
 }
 
 export interface NodeDocument {
@@ -53,6 +62,7 @@ export class TopologyStore {
   readonly #path: string
   #document: TopologyDocument
   #changed: Promise<void>
+  #writing: Promise<void> = Promise.resolve()
   #announce: () => void = () => {}
 
   private constructor(path: string, document: TopologyDocument) {
@@ -80,8 +90,14 @@ export class TopologyStore {
     return present(this.#document.shards[name], `shard ${name} is in the topology`)
   }
 
-  /** Replaces one shard; durable before it is told to anyone. */
-  async replaceShard(name: ShardName, shard: ShardDocument): Promise<void> {
+  /** Replaces one shard; durable before it is told to anyone. One after the other, or the second would undo the first. */
+  replaceShard(name: ShardName, shard: ShardDocument): Promise<void> {
+    const written = this.#writing.then(() => this.#replaceShard(name, shard))
+    this.#writing = written.catch(() => undefined)
+    return written
+  }
+
+  async #replaceShard(name: ShardName, shard: ShardDocument): Promise<void> {
     const document = {
       ...this.#document,
       version: this.#document.version + 1,

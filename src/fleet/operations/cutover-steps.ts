@@ -1,10 +1,11 @@
 import { basename } from 'node:path'
 import type { Epoch, ShardName } from '../../directory/topology.ts'
 import type { Adoption, CutoverFleet } from '../../recovery/cutover.ts'
+import { folderOf, nodeId } from '../node-names.ts'
+import { openShard } from '../promotion.ts'
 import { nodeOf } from '../shard-servers.ts'
-import { folderOf, nodeId, type Supervisor } from '../supervisor.ts'
+import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, ShardDocument } from '../topology-store.ts'
-import { openShard } from './failover.ts'
 
 /** What a cutover does to the servers and the topology of an embedded fleet. Each step may be run again after a crash. */
 export function cutoverFleet(supervisor: Supervisor): CutoverFleet {
@@ -45,6 +46,7 @@ async function adopt(supervisor: Supervisor, { shard: name, epoch, historyId, se
     primary: primary.id,
     nodes: [primary],
     nextNode: old.nextNode + 1,
+    promotion: undefined,
   }
   await shardServers.startPrimaryWithoutWaiting(document)
   await topology.replaceShard(name, document)

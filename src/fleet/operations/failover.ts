@@ -7,12 +7,12 @@ import { describeRefusal, whatIf } from '../../directory/policy.ts'
 import type { Epoch, HistoryId, NodeId, RegionName, ShardName } from '../../directory/topology.ts'
 import { type Candidate, decideTarget, planPromotion, type ShardUnderFailover } from '../../failover/failover.ts'
 import { parseLsn } from '../../postgres/lsn.ts'
-import { promote } from '../../postgres/server/follower.ts'
 import { jurisdictionsOf } from '../config.ts'
 import { withConnection } from '../../postgres/postgres.ts'
 import type { FailoverReport } from '../operations-api.ts'
+import { finishPromotion } from '../promotion.ts'
 import { nodeOf } from '../shard-servers.ts'
-import { folderOf, nodeId, type Supervisor } from '../supervisor.ts'
+import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, ShardDocument } from '../topology-store.ts'
 import { journalRefusal } from './refusals.ts'
 import { placementsOn } from './placements.ts'
@@ -26,7 +26,6 @@ export interface FailoverParams {
 }
 
 const answerWithinMs = 2_000
-const promoteWithinSeconds = 30
 const catchUpWithinMs = 30_000
 const barrierWithinMs = 30_000
 
@@ -46,9 +45,16 @@ export async function failOver(
     durationMs: Math.round(supervisor.clock.monotonicMs() - started),
   })
   if (params.whatIf === true) return report(null)
-  const targets = await legalTargets(supervisor, params, shard, placements)
-  const promoted = await promoteOne(supervisor, params.shard, shard, targets, progress)
-  return report(promoted)
+  if (shard.promotion === undefined) {
+    const targets = await legalTargets(supervisor, params, shard, placements)
+    await promoteOne(supervisor, params.shard, shard, targets, progress)
+  } else {
+    // One that was broken off was decided already.
+    await finishPromotion(supervisor, params.shard, progress)
+  }
+  const promoted = supervisor.topology.shard(params.shard)
+  const { id, region } = nodeOf(promoted, promoted.primary)
+  return report({ node: id, region, epoch: promoted.epoch, historyId: promoted.historyId })
 }
 
 function requireShard(supervisor: Supervisor, name: ShardName): ShardDocument {
@@ -110,60 +116,80 @@ async function promoteOne(
   shard: ShardDocument,
   targets: readonly RegionName[],
   progress: Progress,
-): Promise<FailoverReport['promoted']> {
-  const { topology, shardServers, servers } = supervisor
-  const old = nodeOf(shard, shard.primary)
-  const wasRunning = servers.isRunning(old.id)
-  const followers = shard.nodes.filter(({ id }) => id !== old.id)
+): Promise<void> {
+  const { topology, servers } = supervisor
+  const wasRunning = servers.isRunning(shard.primary)
   progress({ step: 'fence', detail: `${name} takes no more traffic` })
   await topology.replaceShard(name, { ...shard, state: 'fenced' })
-  await servers.stop(old.id, 'fast')
+  try {
+    const begun = await beginPromotion(supervisor, name, shard, targets, progress)
+    // From here on it only goes forward, also after a crash.
+    await topology.replaceShard(name, begun)
+  } catch (error) {
+    await takeBack(supervisor, name, shard, wasRunning)
+    throw error
+  }
+  await finishPromotion(supervisor, name, progress)
+}
+
+/** V2, V3: stops the old primary, and chooses whom to promote. Nothing that it does cannot be taken back. */
+async function beginPromotion(
+  supervisor: Supervisor,
+  name: ShardName,
+  shard: ShardDocument,
+  targets: readonly RegionName[],
+  progress: Progress,
+): Promise<ShardDocument> {
+  const old = nodeOf(shard, shard.primary)
+  const followers = shard.nodes.filter(({ id }) => id !== old.id)
+  await supervisor.servers.stop(old.id, 'fast')
   progress({ step: 'stop receiving', detail: followers.map(({ id }) => id).join(', ') })
   const candidates = await Promise.all(followers.map((node) => stopReceiving(supervisor, name, shard, node)))
-  const under = underFailover(shard)
-  const plan = planPromotion(candidates, under.acknowledgements, targets)
+  const plan = planPromotion(candidates, underFailover(shard).acknowledgements, targets)
   if (plan.kind !== 'promote') {
-    if (wasRunning) await takeBack(supervisor, name, shard)
     throw new HoldfastError('node_unavailable', `${name}: no promotion is safe: ${describeUnsafe(plan)}`, {
       hint: 'bring a follower back, or restore from the archive',
     })
   }
   const target = nodeOf(shard, plan.promote)
   if (plan.source !== plan.promote) await catchUp(supervisor, nodeOf(shard, plan.source), target)
-  progress({ step: 'promote', detail: `${target.id} in ${target.region}` })
-  const next = await openHistory(supervisor, shard, target)
+  const { rows } = await withConnection(supervisor.shardServers.adminTarget(target), (admin) =>
+    admin.query<{ lsn: string }>('select pg_last_wal_replay_lsn()::text as lsn', [], answerWithinMs),
+  )
   const answered = (id: NodeId) => candidates.some((one) => one.id === id && one.received !== null)
-  const others = followers.filter(({ id }) => id !== target.id && answered(id))
-  // What did not answer may have what the new history does not: like the old primary it is built anew.
-  const silent = followers.filter(({ id }) => !answered(id))
-  let document: ShardDocument = {
+  const others = followers.filter(({ id }) => id !== target.id)
+  return {
     ...shard,
-    epoch: next.epoch,
-    historyId: next.historyId,
+    epoch: (shard.epoch + 1) as Epoch,
+    historyId: newRandomUuid() as HistoryId,
     state: 'fenced',
     primary: target.id,
-    nodes: [target, ...others],
+    nodes: [target, ...others.filter(({ id }) => answered(id))],
+    promotion: {
+      forkLsn: present(rows[0], 'one row').lsn,
+      // What did not answer may have what the new history does not: like the old primary it is built anew.
+      retired: [old, ...others.filter(({ id }) => !answered(id))],
+    },
   }
-  await topology.replaceShard(name, document)
-  for (const node of others) {
-    progress({ step: 'follow', detail: node.id })
-    await shardServers.attach(target, node)
-  }
-  for (const node of [old, ...silent]) document = await rebuildRetired(supervisor, name, document, node, progress)
-  await openShard(supervisor, name, document)
-  return { node: target.id, region: target.region, epoch: next.epoch, historyId: next.historyId }
 }
 
-/** Nothing was promoted: the primary that was stopped for it goes on as before. */
-async function takeBack(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
+/** Nothing was promoted: the followers follow as before, and a primary that was stopped for it goes on. */
+async function takeBack(
+  supervisor: Supervisor,
+  name: ShardName,
+  shard: ShardDocument,
+  wasRunning: boolean,
+): Promise<void> {
   const { servers, shardServers, topology } = supervisor
   const primary = nodeOf(shard, shard.primary)
-  await shardServers.startPrimary(name, shard)
   for (const node of shard.nodes) {
-    if (node.id !== primary.id && servers.isRunning(node.id)) await shardServers.attach(primary, node)
+    if (node.id !== primary.id && servers.isRunning(node.id)) await shardServers.pointBack(primary, node)
   }
-  await shardServers.barrier(primary, barrierWithinMs)
-  await topology.replaceShard(name, { ...shard, state: 'open' })
+  if (wasRunning) {
+    await shardServers.startPrimary(name, shard)
+    await shardServers.barrier(primary, barrierWithinMs)
+  }
+  await topology.replaceShard(name, { ...shard, state: wasRunning ? 'open' : shard.state })
 }
 
 /** V2: the follower listens to nobody any more; what it has flushed and replayed is final. */
@@ -223,52 +249,7 @@ async function catchUp(supervisor: Supervisor, source: NodeDocument, target: Nod
     }
   })
   await shardServers.detach(target)
-}
-
-/** V4: the new history, at the next epoch, before anything else can happen on the promoted node. */
-async function openHistory(supervisor: Supervisor, shard: ShardDocument, target: NodeDocument) {
-  const historyId = newRandomUuid() as HistoryId
-  const epoch = (shard.epoch + 1) as Epoch
-  const dataDir = supervisor.servers.dataDirOf(target.folder)
-  await withConnection(supervisor.shardServers.adminTarget(target), async (admin) => {
-    const { rows } = await admin.query<{ lsn: string }>('select pg_last_wal_replay_lsn()::text as lsn')
-    const forkLsn = present(rows[0], 'one row').lsn
-    await promote(admin, { dataDir, user: supervisor.servers.user }, promoteWithinSeconds)
-    await admin.query('call holdfast.open_history($1, $2, $3, $4, $5)', [historyId, epoch, forkLsn, 'promotion', []])
-  })
-  return { historyId, epoch }
-}
-
-/** V5: a node that did not come along is gone for good; a new follower takes its place. */
-async function rebuildRetired(
-  supervisor: Supervisor,
-  name: ShardName,
-  document: ShardDocument,
-  old: NodeDocument,
-  progress: Progress,
-): Promise<ShardDocument> {
-  const id = nodeId(name, document.nextNode)
-  progress({ step: 'rebuild', detail: `${id} in ${old.region}` })
-  await supervisor.servers.stop(old.id, 'immediate')
-  const node = await supervisor.shardServers.place(id, old.region, folderOf(name, document.nextNode))
-  await supervisor.shardServers.buildFollower(nodeOf(document, document.primary), node)
-  const next = { ...document, nodes: [...document.nodes, node], nextNode: document.nextNode + 1 }
-  await supervisor.topology.replaceShard(name, next)
-  await supervisor.servers.removeDirectory(old.folder)
-  return next
-}
-
-/** The shard takes traffic once its commits wait for followers again and a barrier has passed. */
-export async function openShard(supervisor: Supervisor, name: ShardName, document: ShardDocument): Promise<void> {
-  const { shardServers, topology } = supervisor
-  const primary = nodeOf(document, document.primary)
-  await shardServers.reserveForArchive(name, primary)
-  await shardServers.applySynchronousNames(name, document)
-  await withConnection(shardServers.adminTarget(primary), (admin) =>
-    admin.query('call holdfast.open_shard($1)', [document.epoch]),
-  )
-  await shardServers.barrier(primary, barrierWithinMs)
-  await topology.replaceShard(name, { ...document, state: 'open' })
+  await shardServers.forgetSlot(source, target)
 }
 
 function underFailover(shard: ShardDocument): ShardUnderFailover {
