@@ -208,8 +208,9 @@ async function stopReceiving(
   try {
     return await withConnection(supervisor.shardServers.adminTarget(node), async (admin) => {
       for (;;) {
+        // A receiver that has just begun anew says the start of its segment, below what the node has replayed.
         const { rows } = await admin.query<{ received: string; replayed: string; receiving: boolean }>(
-          `select coalesce(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text as received,
+          `select greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text as received,
              pg_last_wal_replay_lsn()::text as replayed, exists (select from pg_stat_wal_receiver) as receiving`,
           [],
           answerWithinMs,
