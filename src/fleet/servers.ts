@@ -32,6 +32,8 @@ export class FleetServers implements ServerHost {
   readonly #servers = new Map<string, LocalServer>()
   /** Those whose end nobody asked for, should they end. */
   readonly #meantToRun = new Set<string>()
+  readonly #starting = new Set<Promise<void>>()
+  #stopping = false
   #onCrash: (id: string) => void = () => {}
 
   constructor(options: ServersOptions) {
@@ -72,8 +74,16 @@ export class FleetServers implements ServerHost {
       settings: spec.settings,
       clock: this.#options.clock,
     })
+    if (this.#stopping) throw stopping(spec.id)
     this.#servers.set(spec.id, server)
-    await server.start()
+    const started = server.start()
+    this.#starting.add(started)
+    try {
+      await started
+    } finally {
+      this.#starting.delete(started)
+    }
+    if (this.#stopping) throw stopping(spec.id)
     this.#meantToRun.add(spec.id)
     void server.ended().then(() => {
       if (this.#servers.get(spec.id) === server && this.#meantToRun.delete(spec.id)) this.#onCrash(spec.id)
@@ -110,9 +120,14 @@ export class FleetServers implements ServerHost {
     })
   }
 
+  /** For good: an operation that is still under way starts no server behind it. */
   async stopAll(): Promise<void> {
+    this.#stopping = true
     this.#meantToRun.clear()
-    await Promise.all([...this.#servers.values()].map((server) => server.stop('fast')))
+    const stop = () => Promise.all([...this.#servers.values()].map((server) => server.stop('fast')))
+    await stop()
+    await Promise.allSettled(this.#starting)
+    await stop()
   }
 
   adminTarget(address: ServerAddress): ConnectionTarget {
@@ -128,4 +143,8 @@ export class FleetServers implements ServerHost {
       applicationName,
     }
   }
+}
+
+function stopping(id: string): HoldfastError {
+  return new HoldfastError('fleet_not_running', `the fleet stops: ${id} is not started`, { hint: 'start it again' })
 }
