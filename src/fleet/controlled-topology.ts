@@ -1,3 +1,4 @@
+import { deferred } from '../base/deferred.ts'
 import { silentProgress } from '../base/progress.ts'
 import type { RegionName, Topology, TopologySource } from '../directory/topology.ts'
 import type { Call } from './control.ts'
@@ -31,13 +32,20 @@ export class ControlledTopology implements TopologySource {
 
   /** Follows the changes until the signal; ends when the supervisor goes away. */
   async run(signal: AbortSignal): Promise<void> {
-    const aborted = new Promise<undefined>((resolve) => signal.addEventListener('abort', () => resolve(undefined)))
-    while (!signal.aborted) {
-      // A question that is left behind is answered within seconds, to nobody.
-      const asked = ask(this.#call, this.#current.version)
-      asked.catch(() => undefined)
-      const document = await Promise.race([asked, aborted])
-      if (document !== undefined) this.#take(document)
+    const aborted = deferred<undefined>()
+    const abort = () => aborted.resolve(undefined)
+    signal.addEventListener('abort', abort)
+    try {
+      while (!signal.aborted) {
+        // A question that is left behind is answered within seconds, to nobody.
+        const asked = ask(this.#call, this.#current.version)
+        asked.catch(() => undefined)
+        const document = await Promise.race([asked, aborted.promise])
+        if (document !== undefined) this.#take(document)
+      }
+    } finally {
+      // Begun again as long as the supervisor is gone: listeners would gather.
+      signal.removeEventListener('abort', abort)
     }
   }
 
