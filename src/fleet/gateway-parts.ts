@@ -138,8 +138,17 @@ export function startServices(parts: GatewayParts, services: Services, archives:
     }
     const webhook = parts.config.outbox?.webhook
     if (webhook === undefined) continue
-    services.start({ name: `outbox of ${shard}`, run: (signal) => dispatchOutbox(parts, shard, webhook, signal) })
+    const isHere = (of: RegionName) => archives === 'all' || isSameLaw(parts, of)
+    services.start({
+      name: `outbox of ${shard}`,
+      run: (signal) => dispatchOutbox(parts, shard, { webhookUrl: webhook, isHere }, signal),
+    })
   }
+}
+
+/** Whether a region has the jurisdiction of this gateway's: payloads of events pass through who dispatches them. */
+function isSameLaw({ config, region }: GatewayParts, other: RegionName): boolean {
+  return config.regions.get(other)?.jurisdiction === config.regions.get(region)?.jurisdiction
 }
 
 /** For what belongs to no request: its connections say so where round trips are counted. */
@@ -179,7 +188,7 @@ function archiver(parts: GatewayParts, shard: ShardName, root: string): Archiver
 async function dispatchOutbox(
   parts: GatewayParts,
   shard: ShardName,
-  webhookUrl: string,
+  { webhookUrl, isHere }: { readonly webhookUrl: string; readonly isHere: (primary: RegionName) => boolean },
   signal: AbortSignal,
 ): Promise<void> {
   const { clock, metrics, onStep } = parts
@@ -190,7 +199,7 @@ async function dispatchOutbox(
       shard,
       target: () => {
         const known = parts.topology.current().shards.get(shard)
-        return known?.state === 'open' ? primaryTarget(environment, shard) : undefined
+        return known?.state === 'open' && isHere(known.primary.region) ? primaryTarget(environment, shard) : undefined
       },
       journal,
       webhookUrl,
