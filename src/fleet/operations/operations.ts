@@ -107,7 +107,8 @@ const operations: Readonly<Record<string, Operation>> = {
     onNode(supervisor, id, 'select pg_wal_replay_resume()'),
   ),
   'node.kill': operation(z.object({ node }), (supervisor, { node: id }) => supervisor.killNode(id)),
-  'node.restart': operation(z.object({ node }), (supervisor, { node: id }) => supervisor.restartNode(id)),
+  // A primary that came back in the middle of its own replacement would be a second one.
+  'node.restart': exclusive(z.object({ node }), (supervisor, { node: id }) => supervisor.restartNode(id)),
 }
 
 /** The operations of a supervisor as others call them. */
