@@ -24,7 +24,10 @@ export function evidenceSources(parts: GatewayParts): EvidenceSources {
   }
 }
 
+/** Throws `unknown_tenant`. */
 export async function* timelineOf(parts: GatewayParts, range: TimelineRange): AsyncGenerator<TimelineEntry> {
+  // Silence about a tenant that there is not would read as if nothing had happened.
+  if (range.tenant !== undefined) (await parts.directory.refresh()).placementsOf(range.tenant)
   yield* readTimeline({ environment: parts.environment, archives: await archivesOf(parts) }, range)
 }
 

@@ -154,6 +154,11 @@ export class Gateway implements Fleet {
     return this.#ask('cutover', request, request.onProgress)
   }
 
+  /** Gives up a cutover that was broken off before it switched anything. Throws `check_failed` when it has begun to. */
+  abandonCutover(environment: string): Promise<{ readonly environment: string }> {
+    return this.#ask('cutover.abandon', { environment })
+  }
+
   async failover(request: FailoverRequest): Promise<FailoverReport> {
     return this.#ask('failover', request, request.onProgress)
   }

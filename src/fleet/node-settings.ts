@@ -23,6 +23,8 @@ export function nodeSettings(major: number): Settings {
     idle_in_transaction_session_timeout: '60s',
     // A statement or a row of a regulated table never reaches the log.
     log_min_error_statement: 'panic',
+    // The message of an error quotes values: what is logged begins above it.
+    log_min_messages: 'log',
     log_error_verbosity: 'terse',
     log_checkpoints: false,
     log_autovacuum_min_duration: -1,

@@ -97,9 +97,20 @@ function addRestoreCommands(program: Command): void {
     .command('cutover')
     .description('make a restored environment the fleet')
     .argument('<environment>', 'its id, as restore gave it')
-    .action((environment: string, _options: unknown, command: Command) =>
-      withFleet(optionsOf(command), (fleet) => fleet.cutover({ environment, onProgress: progressLine }), showCutover),
+    .option('--abandon', 'give up one that was broken off before it switched, and open the fleet as it was')
+    .action((environment: string, { abandon }: { abandon?: boolean }, command: Command) =>
+      abandon === true
+        ? withFleet(optionsOf(command), (fleet) => fleet.abandonCutover(environment), showAbandoned)
+        : withFleet(
+            optionsOf(command),
+            (fleet) => fleet.cutover({ environment, onProgress: progressLine }),
+            showCutover,
+          ),
     )
+}
+
+function showAbandoned({ environment }: { readonly environment: string }): void {
+  printLine(`the cutover to ${environment} is given up; the fleet is open as it was`)
 }
 
 function addDrillCommands(program: Command): void {

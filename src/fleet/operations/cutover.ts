@@ -1,5 +1,5 @@
 import type { Progress } from '../../base/progress.ts'
-import { cutover } from '../../recovery/cutover.ts'
+import { abandonCutover, cutover } from '../../recovery/cutover.ts'
 import type { CutoverReport } from '../operations-api.ts'
 import type { Supervisor } from '../supervisor.ts'
 import { backUp } from './backup.ts'
@@ -29,4 +29,14 @@ export async function cutOver(
     compensations: report.compensations,
     gates: report.gates,
   }
+}
+
+/** Gives up a cutover that was broken off before it switched anything, and opens the fleet as it was. */
+export async function abandon(
+  supervisor: Supervisor,
+  { environment }: { readonly environment: string },
+  progress: Progress,
+): Promise<{ readonly environment: string; readonly abandoned: true }> {
+  await abandonCutover(await recoveryContext(supervisor, progress), cutoverFleet(supervisor), environment)
+  return { environment, abandoned: true }
 }

@@ -4,12 +4,13 @@ import type { Progress } from '../../base/progress.ts'
 import type { NodeId, RegionName, ShardName } from '../../directory/topology.ts'
 import type { Call } from '../control.ts'
 import { withConnection } from '../../postgres/postgres.ts'
+import { regionOf } from '../region.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, TopologyDocument } from '../topology-store.ts'
 import { backUp } from './backup.ts'
 import { archiveStatus, verifyArchives } from './archive-status.ts'
-import { cutOver } from './cutover.ts'
+import { abandon, cutOver } from './cutover.ts'
 import { failOver } from './failover.ts'
 import { runInvariants } from './invariants.ts'
 import { restoreFleet } from './restore.ts'
@@ -63,7 +64,11 @@ const operations: Readonly<Record<string, Operation>> = {
     (supervisor, { shard: name, to, whatIf }, progress) =>
       failOver(
         supervisor,
-        { shard: name, ...(to === undefined ? {} : { to }), ...(whatIf === undefined ? {} : { whatIf }) },
+        {
+          shard: name,
+          ...(to === undefined ? {} : { to: regionOf(supervisor.config, to) }),
+          ...(whatIf === undefined ? {} : { whatIf }),
+        },
         progress,
       ),
   ),
@@ -81,6 +86,7 @@ const operations: Readonly<Record<string, Operation>> = {
     restoreFleet,
   ),
   cutover: exclusive(z.object({ environment: z.string() }), cutOver),
+  'cutover.abandon': exclusive(z.object({ environment: z.string() }), abandon),
   invariants: operation(
     z.object({ environment: z.string().optional(), names: z.array(z.string()).optional() }),
     (supervisor, params, progress) => runInvariants(supervisor, callTo(supervisor), params, progress),

@@ -24,14 +24,14 @@ export async function restoreFleet(
   params: RestoreParams,
   progress: Progress,
 ): Promise<RestoreReport> {
-  await catchUpArchives(supervisor, progress)
   if (params.into !== undefined) {
     throw new HoldfastError('argument_invalid', 'an environment of an embedded fleet cannot lie elsewhere', {
       hint: 'leave `into` out: a cutover takes the servers over where they are, beside those of the fleet',
     })
   }
-  const context = await recoveryContext(supervisor, progress)
   const request = { target: parseTarget(params), without: (params.without ?? []).map(parseTransactionName) }
+  await catchUpArchives(supervisor, progress)
+  const context = await recoveryContext(supervisor, progress)
   if (params.dryRun === true) {
     const exclusion = await dryRun(context, request)
     return {
