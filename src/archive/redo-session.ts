@@ -19,8 +19,8 @@ import { beforePageHeader } from './wal-records.ts'
 const heldLookMs = 10
 /** How often it is stored how far the stream is. */
 const markEveryMs = 200
-/** A server that closes no timestamp is told this often, in bytes of its log, what it may forget. */
-const markEveryBytes = 1n << 20n
+/** The same while no timestamp is closed: a slot that stands still keeps log, and followers cannot take it over. */
+const markIdleEveryMs = 1_000
 /** More than this is not taken from the server while the followers are behind. */
 const heldBytesMax = 64 << 20
 const marksMax = 16
@@ -68,6 +68,7 @@ export class RedoSession {
   #openBytes = 0
   #marks: Mark[] = []
   #lastMark: Mark = { lsn: lsnZero, closedTimestamp: hlcZero }
+  #lookedAtMs = Number.NEGATIVE_INFINITY
   #markedAtMs = Number.NEGATIVE_INFINITY
   readonly #beganAtMs: number
   #settledAtMs = Number.NEGATIVE_INFINITY
@@ -143,20 +144,23 @@ export class RedoSession {
   /** Looks how far the followers are, when something waits for them, and what is closed, now and then. */
   async #look(): Promise<void> {
     const { beside, clock, segmentBytes, stream } = this.#options
-    const isDue = clock.monotonicMs() - this.#markedAtMs >= markEveryMs
+    const isDue = clock.monotonicMs() - this.#lookedAtMs >= markEveryMs
     const isAwaited = this.#held.some(({ transaction }) => transaction.endLsn > this.#replicated)
     if (!isDue && !isAwaited) return
     const { closedTimestamp, writtenLsn, replicatedLsn } = await readMarks(beside)
     // Where nobody is waited for now, somebody may be for what is written later.
     this.#replicated = maxLsn(this.#replicated, minLsn(replicatedLsn, writtenLsn))
     if (!isDue) return
-    this.#markedAtMs = clock.monotonicMs()
+    const nowMs = clock.monotonicMs()
+    this.#lookedAtMs = nowMs
     // Commits that carry nothing for the stream leave it behind the log until the server is asked.
     if (this.#received < writtenLsn) stream.ask()
     const mark = { lsn: beforePageHeader(writtenLsn, segmentBytes), closedTimestamp }
     const last = this.#lastMark
-    if (closedTimestamp <= last.closedTimestamp && mark.lsn - last.lsn < markEveryBytes) return
+    const isIdle = closedTimestamp <= last.closedTimestamp
+    if (isIdle && (mark.lsn <= last.lsn || nowMs - this.#markedAtMs < markIdleEveryMs)) return
     this.#lastMark = mark
+    this.#markedAtMs = nowMs
     this.#marks = [...this.#marks.slice(0, marksMax - 1), mark]
   }
 
