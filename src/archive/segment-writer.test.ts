@@ -1,10 +1,11 @@
 import { execFile } from 'node:child_process'
-import { mkdtemp, readdir, readFile, rm, writeFile } from 'node:fs/promises'
+import { mkdir, mkdtemp, readdir, readFile, rm, symlink, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { promisify } from 'node:util'
 import fc from 'fast-check'
 import { describe, expect, onTestFinished, test } from 'vitest'
+import { isHoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { toLsn } from '../postgres/lsn.ts'
 import { ArchiveFolder } from './archive-folder.ts'
@@ -100,6 +101,23 @@ describe('a segment in the archive', () => {
       ),
       { numRuns: 15 },
     )
+  })
+
+  test('HZ-A5: on a full disk is neither named nor reported, and is whole once there is room', async ({ skip }) => {
+    if (process.platform !== 'linux') skip('needs /dev/full')
+    const folder = await newFolder()
+    await mkdir(folder.walFolderOf(1), { recursive: true })
+    const partial = join(folder.walFolderOf(1), `${name}.partial`)
+    await symlink('/dev/full', partial)
+    const writer = new SegmentWriter(folder, segmentBytes, first)
+    const full = (error: unknown) => isHoldfastError(error, 'disk_full')
+    await expect(writer.write(toLsn(BigInt(start)), segment(1))).rejects.toSatisfy(full)
+    expect(writer.position).toBe(BigInt(start))
+    await writer.close()
+    expect(await readdir(folder.walFolderOf(1))).toEqual([`${name}.partial`])
+    await rm(partial)
+    await write(folder, segment(1))
+    expect(await readSegment(folder, first, { systemId: '7', segmentBytes })).toMatchObject({ ok: true })
   })
 
   test('without its checksum, or cut, is not taken for whole', async () => {

@@ -5,6 +5,7 @@ import { dirname } from 'node:path'
 import { assert } from '../base/assert.ts'
 import { storeDurably, syncFolder } from '../base/durable-files.ts'
 import { HoldfastError } from '../base/errors.ts'
+import { fileFailure } from '../base/file-failure.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { toLsn } from '../postgres/lsn.ts'
 import type { ArchiveFolder } from './archive-folder.ts'
@@ -39,8 +40,34 @@ export class SegmentWriter {
     return this.#position
   }
 
+  /** Throws `disk_full` or `directory_not_writable`; what was reported as flushed stays. */
   async write(start: Lsn, bytes: Buffer): Promise<void> {
     assert(start === this.#position, `the log comes without a gap: ${start} after ${this.#position}`)
+    try {
+      await this.#write(bytes)
+    } catch (error) {
+      throw fileFailure(error, this.#folder.path)
+    }
+  }
+
+  /** Makes everything that was written survive a crash. Resolves with the position up to which it does. */
+  async flush(): Promise<Lsn> {
+    try {
+      if (this.#dirty) await this.#file?.datasync()
+    } catch (error) {
+      throw fileFailure(error, this.#folder.path)
+    }
+    this.#dirty = false
+    return this.#position
+  }
+
+  async close(): Promise<void> {
+    const file = this.#file
+    this.#file = undefined
+    await file?.close()
+  }
+
+  async #write(bytes: Buffer): Promise<void> {
     for (let done = 0; done < bytes.length; ) {
       this.#file ??= await this.#openPartial()
       const offset = Number(this.#position % BigInt(this.#segmentBytes))
@@ -52,19 +79,6 @@ export class SegmentWriter {
       this.#position = toLsn(this.#position + BigInt(part.length))
       if (offset + part.length === this.#segmentBytes) await this.#seal()
     }
-  }
-
-  /** Makes everything that was written survive a crash. Resolves with the position up to which it does. */
-  async flush(): Promise<Lsn> {
-    if (this.#dirty) await this.#file?.datasync()
-    this.#dirty = false
-    return this.#position
-  }
-
-  async close(): Promise<void> {
-    const file = this.#file
-    this.#file = undefined
-    await file?.close()
   }
 
   /** Bytes that are in it stay until the same bytes are written over them: they may be all that is left of a shard. */
