@@ -1,3 +1,5 @@
+import { ArchiveFolder } from '../archive/archive-folder.ts'
+import { HoldfastError } from '../base/errors.ts'
 import { type DataClass, type DomainEntry, initialPlacements, tenantHome } from '../directory/directory.ts'
 import type { HistoryId, ShardName } from '../directory/topology.ts'
 import type { Connection } from '../postgres/connection.ts'
@@ -15,6 +17,22 @@ import { databaseName, type FleetServers } from './servers.ts'
 
 export interface FoundedShard {
   readonly historyId: HistoryId
+}
+
+/**
+ * A new cluster cannot go on with the archive of an earlier one, and whoever lost a data directory wants that archive
+ * more than an empty fleet. Throws `config_invalid`, before anything is made.
+ */
+export async function requireUnusedArchives({ shards }: Pick<FleetConfig, 'shards'>): Promise<void> {
+  for (const { name, archive } of shards.values()) {
+    if (archive === null) continue
+    const folder = new ArchiveFolder(archive.path, name)
+    if ((await folder.identity()) === undefined) continue
+    throw new HoldfastError('config_invalid', `${folder.path} is the archive of an earlier fleet`, {
+      hint: 'move it away, or configure another archive; nothing was started',
+      detail: { shard: name },
+    })
+  }
 }
 
 export async function foundShard(

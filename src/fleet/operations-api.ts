@@ -76,6 +76,8 @@ export interface InvariantResult {
 
 export interface CutoverRequest {
   readonly environment: string
+  /** Of an environment without the later history: everything behind its target is given up. Refused unless said. */
+  readonly acceptLoss?: boolean | undefined
   readonly onProgress?: Progress | undefined
 }
 

@@ -14,7 +14,7 @@ import { serverUser } from '../postgres/server/server-user.ts'
 import type { FleetConfig } from './config.ts'
 import { roundTripMs } from './config.ts'
 import { withConnection } from '../postgres/postgres.ts'
-import { foundShard } from './founding.ts'
+import { foundShard, requireUnusedArchives } from './founding.ts'
 import type { FleetHome } from './home.ts'
 import { clearRunDir, makeHome } from './home.ts'
 import type { FleetKeys } from './keys.ts'
@@ -163,16 +163,36 @@ export class Supervisor {
 
   /** Starts a node's server again; a primary takes traffic once a barrier has passed (F2). */
   async restartNode(id: NodeId): Promise<void> {
+    const started = await this.exclusively(() => this.#startAgain(id))
+    if (started === undefined) return
+    // Out of turn: the followers that the barrier waits for may have to be started meanwhile.
+    const { name, fenced } = started
+    if (!(await this.#passesBarrier(fenced))) return
+    await this.exclusively(async () => {
+      const now = this.topology.shard(name)
+      const isSame = now.epoch === fenced.epoch && now.primary === fenced.primary
+      if (isSame && now.state !== 'open') await this.topology.replaceShard(name, { ...now, state: 'open' })
+    })
+  }
+
+  /** Gives the shard that is to be opened, when it was its primary that was started. */
+  async #startAgain(id: NodeId): Promise<{ name: ShardName; fenced: ShardDocument } | undefined> {
     const found = this.#shardOf(id)
     if (found === undefined) throw new HoldfastError('unknown_node', `no node ${id} is in the topology`)
     const [name, shard] = found
-    if (id !== shard.primary) return this.shardServers.startFollower(shard, nodeOf(shard, id))
-    if (shard.promotion !== undefined) return finishPromotion(this, name, this.#progress)
+    if (id !== shard.primary) {
+      await this.shardServers.startFollower(shard, nodeOf(shard, id))
+      return undefined
+    }
+    if (shard.promotion !== undefined) {
+      await finishPromotion(this, name, this.#progress)
+      return undefined
+    }
     // What it shows after its crash may be on no follower (HZ-S2).
     const fenced: ShardDocument = { ...shard, state: 'fenced' }
     if (shard.state === 'open') await this.topology.replaceShard(name, fenced)
     await this.shardServers.startPrimary(name, shard)
-    return this.#open(name, fenced)
+    return { name, fenced }
   }
 
   #shardOf(id: string): [ShardName, ShardDocument] | undefined {
@@ -191,7 +211,7 @@ export class Supervisor {
       if (isBack && (id !== shard.primary || shard.state === 'open')) return
       this.#progress({ step: 'restart', detail: `${id} ended by itself` })
       try {
-        await this.exclusively(() => this.restartNode(id as NodeId))
+        await this.restartNode(id as NodeId)
         return
       } catch (error) {
         this.#progress({
@@ -223,6 +243,7 @@ export class Supervisor {
 
   async #found(): Promise<void> {
     const { config } = this
+    await requireUnusedArchives(config)
     await rm(this.home.serversDir, { recursive: true, force: true })
     await makeHome(config.dataDir, this.servers.user)
     const shards = await Promise.all(
@@ -309,12 +330,17 @@ export class Supervisor {
 
   /** F2. Also a shard that was lost, or whose promotion did not begin, is open once its primary is back. */
   async #open(name: ShardName, shard: ShardDocument): Promise<void> {
+    if (!(await this.#passesBarrier(shard)) || shard.state === 'open') return
+    await this.topology.replaceShard(name, { ...shard, state: 'open' })
+  }
+
+  /** False for what a cutover closed: it has no followers yet, and the cutover opens it when it is run again. */
+  async #passesBarrier(shard: ShardDocument): Promise<boolean> {
     const primary = nodeOf(shard, shard.primary)
     const admin = this.shardServers.adminTarget(primary)
-    // What a cutover closed has no followers yet and cannot pass a barrier; the cutover opens it when it is run again.
-    if (shard.state !== 'open' && !(await withConnection(admin, (at) => isOpenInData(at, shard.epoch)))) return
+    if (shard.state !== 'open' && !(await withConnection(admin, (at) => isOpenInData(at, shard.epoch)))) return false
     await this.shardServers.barrier(primary, barrierWithinMs)
-    if (shard.state !== 'open') await this.topology.replaceShard(name, { ...shard, state: 'open' })
+    return true
   }
 
   /** HZ-C3: an unlogged clock would start again from nothing after a crash. */

@@ -12,10 +12,11 @@ import { recoveryContext } from './recovery-context.ts'
  */
 export async function cutOver(
   supervisor: Supervisor,
-  { environment }: { readonly environment: string },
+  { environment, acceptLoss = false }: { readonly environment: string; readonly acceptLoss?: boolean | undefined },
   progress: Progress,
 ): Promise<CutoverReport> {
-  const report = await cutover(await recoveryContext(supervisor, progress), cutoverFleet(supervisor), { environment })
+  const request = { environment, acceptLoss }
+  const report = await cutover(await recoveryContext(supervisor, progress), cutoverFleet(supervisor), request)
   const switched = report.shards.filter(({ kind }) => kind === 'switch').map(({ shard }) => shard)
   await backUp(supervisor, switched, progress)
   return {

@@ -85,7 +85,7 @@ const operations: Readonly<Record<string, Operation>> = {
     }),
     restoreFleet,
   ),
-  cutover: exclusive(z.object({ environment: z.string() }), cutOver),
+  cutover: exclusive(z.object({ environment: z.string(), acceptLoss: z.boolean().optional() }), cutOver),
   'cutover.abandon': exclusive(z.object({ environment: z.string() }), abandon),
   invariants: operation(
     z.object({ environment: z.string().optional(), names: z.array(z.string()).optional() }),
@@ -114,7 +114,7 @@ const operations: Readonly<Record<string, Operation>> = {
   ),
   'node.kill': operation(z.object({ node }), (supervisor, { node: id }) => supervisor.killNode(id)),
   // A primary that came back in the middle of its own replacement would be a second one.
-  'node.restart': exclusive(z.object({ node }), (supervisor, { node: id }) => supervisor.restartNode(id)),
+  'node.restart': operation(z.object({ node }), (supervisor, { node: id }) => supervisor.restartNode(id)),
 }
 
 /** The operations of a supervisor as others call them. */
