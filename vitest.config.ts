@@ -7,6 +7,8 @@ const alias = { 'holdfast/testing': path('src/testing.ts'), holdfast: path('src/
 
 export default defineConfig({
   test: {
+    // On a machine that others load as well, a server may take longer to start than any deadline allows for.
+    retry: process.env['CI'] === undefined ? 0 : 2,
     projects: [
       {
         resolve: { alias },
