@@ -5,10 +5,11 @@ const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.u
 
 const alias = { 'holdfast/testing': path('src/testing.ts'), holdfast: path('src/index.ts') }
 
+/** On a machine that others load as well, a server may take longer to start than any deadline allows for. */
+const retry = process.env['CI'] === undefined ? 0 : 2
+
 export default defineConfig({
   test: {
-    // On a machine that others load as well, a server may take longer to start than any deadline allows for.
-    retry: process.env['CI'] === undefined ? 0 : 2,
     projects: [
       {
         resolve: { alias },
@@ -24,6 +25,7 @@ export default defineConfig({
         test: {
           name: 'postgres',
           sequence: { groupOrder: 1 },
+          retry,
           include: ['src/**/*.pg.test.ts'],
           globalSetup: ['test/support/postgres-server.ts'],
           testTimeout: 60_000,
@@ -36,6 +38,7 @@ export default defineConfig({
           name: 'cluster',
           // Alone on the machine: a fleet is a dozen processes.
           sequence: { groupOrder: 2 },
+          retry,
           include: ['test/cluster/**/*.test.ts', 'test/drills/**/*.test.ts', 'examples/**/*.test.ts'],
           testTimeout: 180_000,
           hookTimeout: 180_000,
