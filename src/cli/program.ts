@@ -1,3 +1,4 @@
+import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { addDirectoryCommands } from './commands/directory.ts'
 import { addDoctorCommand } from './commands/doctor.ts'
@@ -14,6 +15,7 @@ export function buildProgram(): Command {
     .option('--data-dir <dir>', 'the data directory of a running fleet, instead of a configuration')
     .option('--region <region>', 'the region to act from; the first one of the configuration when left out')
     .option('--json', 'print one JSON document on stdout')
+    .version(packageVersion(), '--version', 'print the version')
     .configureHelp({ showGlobalOptions: true })
     // A wrong command line is told like every other error, by whoever runs this.
     .configureOutput({ outputError: () => undefined })
@@ -28,4 +30,9 @@ export function buildProgram(): Command {
     .option('--port <port>')
     .action((_options: unknown, command: Command) => runGateway(command.optsWithGlobals()))
   return program
+}
+
+function packageVersion(): string {
+  const text = readFileSync(new URL('../../package.json', import.meta.url), 'utf8')
+  return String((JSON.parse(text) as { readonly version: unknown }).version)
 }

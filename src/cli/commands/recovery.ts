@@ -98,15 +98,14 @@ function addRestoreCommands(program: Command): void {
     .description('make a restored environment the fleet')
     .argument('<environment>', 'its id, as restore gave it')
     .option('--abandon', 'give up one that was broken off before it switched, and open the fleet as it was')
-    .action((environment: string, { abandon }: { abandon?: boolean }, command: Command) =>
-      abandon === true
-        ? withFleet(optionsOf(command), (fleet) => fleet.abandonCutover(environment), showAbandoned)
-        : withFleet(
-            optionsOf(command),
-            (fleet) => fleet.cutover({ environment, onProgress: progressLine }),
-            showCutover,
-          ),
-    )
+    .option('--accept-loss', 'give up everything behind the target of an environment that does not have it')
+    .action((environment: string, _options: unknown, command: Command) => {
+      const { abandon, acceptLoss, ...options } = optionsOf<{ abandon?: boolean; acceptLoss?: boolean }>(command)
+      const onProgress = progressLine
+      return abandon === true
+        ? withFleet(options, (fleet) => fleet.abandonCutover(environment), showAbandoned)
+        : withFleet(options, (fleet) => fleet.cutover({ environment, acceptLoss, onProgress }), showCutover)
+    })
 }
 
 function showAbandoned({ environment }: { readonly environment: string }): void {

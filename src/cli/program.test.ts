@@ -1,0 +1,71 @@
+import { describe, expect, test } from 'vitest'
+import { cliReference, commandsOf } from '../../test/support/cli-reference.ts'
+import { buildProgram } from './program.ts'
+
+/** What each command prints with `--json`. */
+const documents: Readonly<Record<string, string>> = {
+  init: '`{ written }`, the file.',
+  up: 'once the fleet takes requests, `{ ready: true, tookMs, dataDir, gateways: [{ region, url }] }`. What fails after that is told on stderr.',
+  down: '`{ stopped: true }`, once the data directory is free.',
+  status:
+    '`{ fleet, region, ready, gateways: [{ region, url }], shards: [{ shard, state, durability, epoch, historyId, closedTimestamp, inDoubt, nodes: [{ node, region, role, reachable, position }] }] }`. A fleet that is not ready is an answer, with exit code 0.',
+  doctor: '`[{ what, status, detail }]`, where `status` is `ok`, `warning` or `problem`. Exit code 8 with a problem.',
+  'tenant list':
+    '`[{ tenant, home, placements: [{ domain, shard, version, service, policyVersion, policy: { authority, replicas, otherwise } }] }]`.',
+  'tenant show': 'one element of the list.',
+  failover:
+    '`{ shard, promoted: { node, region, epoch, historyId }, options: { legal: [{ region, followers }], refused: [{ region, followers, reasons }] }, durationMs }`; `promoted` is null with `--what-if`.',
+  sql: '`{ kind: "committed", rows, rowCount, session, transactionId, commitTimestamp, shards }`; of a statement that reads, `{ kind: "read", rows, rowCount, session, served: [{ shard, node, role, region, appliedThrough, waitedMs, rerouted }] }`. It reads at the primary, with `--session` from the nearest node that can show what the token has seen.',
+  txn: '`{ transactionId, outcome, commitTimestamp, tenant, action, subject, actor, home, refusal, record, branches: [{ shard, state, prepareTimestamp }] }`. `outcome` is `committed`, `aborted`, `in_doubt` or `refused`.',
+  timeline: '`[{ name, transactionId, commitTimestamp, tenant, action, subject, actor, shards, attributed }]`.',
+  resolve:
+    '`[{ gid, transactionId, home, participant, ageMs, verdict, why }]`, what was in doubt. `verdict` is `committed`, `rolled back`, `left` or `needs a person`; with `--dry-run` `commit`, `roll back`, `wait` or `unknown`.',
+  prove:
+    '`{ transactionId, status, commitTimestamp, tenant, action, subject, actor, links: [{ link, status, reason, facts }] }`. `status` is `proven`, `pending` or `broken`; exit code 8 when it is `broken`.',
+  backup: '`[{ shard, backupId, region, startLsn, endLsn, bytes, durationMs }]`.',
+  'archive status':
+    '`[{ shard, region, baseBackups: [{ backupId, takenAt, timeline, startLsn, endLsn, bytes }], restorable: { from, through, timeline }, gaps: [{ timeline, from, to }], redo: { from, through, closedTimestamp } }]`; `restorable` and `redo` are null while there is nothing.',
+  'archive verify':
+    '`[{ shard, region, ok, problems, baseBackups, walSegments, redoTransactions, bytes }]`. Exit code 8 when one is not `ok`.',
+  restore:
+    '`{ environment, target, shards: [{ shard, stopLsn, backupId }], excluded: [{ name, reason }], replayed, review, conflicts, gates: [{ name, ok, durationMs, detail }], rtoMs }`; `environment` is null with `--dry-run`. Exit code 8 when a gate did not hold.',
+  'drill list':
+    '`[{ id, takenAt, target, verdict, rtoMs, rpoMs, shards, excluded, review, gates, checks: { storage, data, cutover } }]`, oldest first.',
+  'drill show': 'one element of the list.',
+  'invariants check': '`[{ name, severity, violations, rows }]`. Exit code 8 when one is violated.',
+  cutover:
+    '`{ environment, shards: [{ shard, epoch, historyId }], leftOut, compensations: [{ eventId, name, transactionId }], gates }`; with `--abandon` `{ environment, abandoned: true }`.',
+}
+
+const program = buildProgram()
+
+describe('the reference of commands is the program', () => {
+  test('in docs/reference/cli.md', async () => {
+    await expect(cliReference(program, documents)).toMatchFileSnapshot('../../docs/reference/cli.md')
+  })
+
+  test('every command says what it prints, and nothing else does', () => {
+    expect(
+      commandsOf(program)
+        .map(({ path }) => path)
+        .toSorted(),
+    ).toEqual(Object.keys(documents).toSorted())
+  })
+
+  test('every command, argument and option is described, in lower case without a full stop', () => {
+    for (const { path, command } of commandsOf(program)) {
+      const described = [command, ...command.registeredArguments, ...command.options.filter(({ hidden }) => !hidden)]
+      for (const one of described) {
+        const text = typeof one.description === 'function' ? one.description() : one.description
+        expect(text, path).toMatch(/^[a-z].*[^.]$/)
+      }
+    }
+  })
+
+  test('a command more is a section more', () => {
+    const more = buildProgram()
+    more.command('dance').description('dance')
+    expect(cliReference(more, documents)).toContain('## `holdfast dance`')
+    expect(cliReference(program, documents)).not.toContain('dance')
+  })
+})
