@@ -53,7 +53,7 @@ export interface RedoSegmentHeader {
 }
 
 const prefixBytes = 36
-export const noDigest: Uint8Array = new Uint8Array(32)
+const noDigest: Uint8Array = new Uint8Array(32)
 
 /** Turns the records of one segment into bytes, each bound to the one before. */
 export class RedoEncoder {
@@ -121,8 +121,6 @@ export class RedoEncoder {
 /** The end of the whole records of a segment. */
 export interface RedoSegmentEnd {
   readonly digest: Uint8Array
-  /** How many bytes of the file the whole records take. */
-  readonly bytes: number
   /** `cut`: a record is not there to its end. `damaged`: bytes are there that are not what was written. */
   readonly tail: 'clean' | 'cut' | 'damaged'
 }
@@ -160,14 +158,7 @@ export function* readRecords(
     yield { ...record, digest }
   }
   if (header === undefined) throw new HoldfastError('check_failed', `${name} has no readable header`)
-  return { digest, bytes: at, tail }
-}
-
-/** The header alone, from the beginning of a file. */
-export function readHeader(bytes: Buffer, name: string): RedoSegmentHeader {
-  const { value } = readRecords(bytes, name).next()
-  if ('kind' in value && value.kind === 'header') return value
-  throw new HoldfastError('check_failed', `${name} has no readable header`)
+  return { digest, tail }
 }
 
 function readPrefixed(bytes: Buffer, at: number, before: Uint8Array) {

@@ -4,7 +4,6 @@ import type { TimelineHistory } from './timeline.ts'
 import { spansOf } from './timeline.ts'
 import type { SegmentState, WalInventory } from './wal-inventory.ts'
 import type { WalExtent } from './wal-records.ts'
-import { beforePageHeader } from './wal-records.ts'
 import { segmentNumber, segmentStart } from './wal-segment.ts'
 
 /**
@@ -106,11 +105,6 @@ export function auditWay(
     gaps: way.gaps,
     checksumFailures,
   }
-}
-
-/** Whether a restore may go as far as `to`. */
-export function reaches(audit: WalAudit, to: Lsn, segmentBytes: number): boolean {
-  return audit.contiguousThrough >= beforePageHeader(to, segmentBytes)
 }
 
 export function damagedKey(timeline: number, number: bigint): string {
