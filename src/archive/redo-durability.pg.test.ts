@@ -13,7 +13,7 @@ import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import type { LocalServer } from '../postgres/server/local-server.ts'
 import type { ShardArchive } from './archive.ts'
 import { ArchiveFolder } from './archive-folder.ts'
-import { listRedoFiles, replayFile } from './redo-path.ts'
+import { listRedoFiles } from './redo-path.ts'
 import { readRecords } from './redo-segment.ts'
 import { firstTimeline } from './timeline.ts'
 
@@ -265,8 +265,5 @@ test('segments are read one at a time, and a reader may stop early', async () =>
   await running.stop()
   const first = await archive.readRedo()[Symbol.asyncIterator]().next()
   expect(first.done).toBe(false)
-  const [file] = await listRedoFiles(folder, firstTimeline)
-  const some = await replayFile(present(file, 'a segment')).next()
-  expect(some.done).toBe(false)
   expect((await readdir(folder.redoFolderOf(1))).length).toBeGreaterThan(2)
 })
