@@ -105,7 +105,8 @@ export async function reserveRedo(primary: ConnectionTarget, slot: string, clock
   try {
     const beside = await Connection.connect(primary, connectWithinMs)
     try {
-      await openSlot(replication, beside, slot)
+      // One that is there is the archiver's already: while it is read, nothing about it can be changed.
+      if ((await readSlot(beside, slot)) === undefined) await replication.createLogicalSlot(slot)
     } finally {
       beside.release()
     }
