@@ -1,16 +1,14 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { cleanUp } from '../../examples/payledger/clean-up.ts'
 import { approveRun, createRun } from '../../examples/payledger/payledger.ts'
-import { systemClock } from '../../src/base/clock.ts'
 import { deferred } from '../../src/base/deferred.ts'
-import { isHoldfastError } from '../../src/base/errors.ts'
 import type { OnStep } from '../../src/base/step.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
 import { abandonCutover, cutover } from '../../src/recovery/cutover.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { restore } from '../../src/recovery/restore.ts'
 import { seedTenant, TestFleet } from '../support/fleet.ts'
-import { archivedAt, cutoverFleet, recoveryContext, takeBackups } from '../support/recovery.ts'
+import { archivedAt, cutoverFleet, onceTold, recoveryContext, takeBackups } from '../support/recovery.ts'
 
 /** A cutover that is broken off at every step: before the switch the fleet is as it was, from then on it goes forward. */
 
@@ -48,18 +46,6 @@ afterAll(() => fleet?.close())
 async function approve(run: string) {
   await onceTold(() => createRun(gateway, { tenant, run, actor, department: 'hq' }))
   return onceTold(() => approveRun(gateway, { tenant, run, actor }))
-}
-
-/** A gateway learns of a new epoch by being refused, or a moment later by itself. */
-async function onceTold<T>(act: () => Promise<T>): Promise<T> {
-  for (;;) {
-    try {
-      return await act()
-    } catch (error) {
-      if (!isHoldfastError(error, 'shard_fenced')) throw error
-      await systemClock.sleep(20)
-    }
-  }
 }
 
 async function holds(): Promise<string[]> {

@@ -10,7 +10,7 @@ import { dropEnvironment, listEnvironments } from '../../src/recovery/environmen
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { restore } from '../../src/recovery/restore.ts'
 import { seedTenant, TestFleet } from '../support/fleet.ts'
-import { archivedAt, cutoverFleet, recoveryContext, takeBackups } from '../support/recovery.ts'
+import { archivedAt, cutoverFleet, onceTold, recoveryContext, takeBackups } from '../support/recovery.ts'
 
 /** After the bad day: the environment without the clean-up job becomes the fleet. */
 
@@ -33,8 +33,9 @@ beforeAll(async () => {
 afterAll(() => fleet?.close())
 
 async function approve(run: string): Promise<{ timestamp: Hlc; session: string; id: string }> {
-  await createRun(gateway, { tenant, run, actor, department: 'hq' })
-  const { commitTimestamp, session, transactionId } = await approveRun(gateway, { tenant, run, actor })
+  await onceTold(() => createRun(gateway, { tenant, run, actor, department: 'hq' }))
+  const approval = await onceTold(() => approveRun(gateway, { tenant, run, actor }))
+  const { commitTimestamp, session, transactionId } = approval
   return { timestamp: commitTimestamp, session, id: transactionId }
 }
 
@@ -54,7 +55,11 @@ describe('cutover', () => {
     const before = await approve('jan')
     while ((await holds()).length === 0);
     const cleanUps: string[] = []
-    for await (const { outcome } of cleanUp(gateway, { tenant })) cleanUps.push(outcome.transactionId)
+    let sessionOfCleanUp = ''
+    for await (const { outcome } of cleanUp(gateway, { tenant })) {
+      cleanUps.push(outcome.transactionId)
+      sessionOfCleanUp = outcome.session
+    }
     const { timestamp } = await approve('between')
     const context = await contextAt(timestamp)
     const request = { target: { kind: 'before', transaction: cleanUps[0] ?? '' }, without: cleanUps } as const
@@ -75,6 +80,8 @@ describe('cutover', () => {
     await approve('after')
     const run = await readRun(gateway, { tenant, run: 'jan', session: before.session })
     expect(run).toMatchObject({ run: { status: 'approved' } })
+    const told = gateway.read({ tenant, session: sessionOfCleanUp }, (read) => read.query('treasury', 'select 1'))
+    await expect(told).rejects.toMatchObject({ code: 'history_rewritten' })
   })
 
   test('R9: a shard that loses nothing keeps its servers and its history; raw SQL is left out by its position', async () => {
@@ -115,6 +122,22 @@ describe('cutover', () => {
     })
     await approve('jul')
     await dropEnvironment(context, id)
+  })
+
+  test('R9: a shard whose every server is gone is restored to the end of its archive and taken over', async () => {
+    await takeBackups(fleet)
+    const context = await contextAt((await approve('aug')).timestamp)
+    for (const node of fleet.nodesOf(treasury)) await fleet.supervisor.killNode(node)
+    const { id, verdict } = await restore(context, { target: { kind: 'end' }, without: [] })
+    expect(verdict).toBe('passed')
+    const report = await cutover(context, cutoverFleet(fleet), { environment: id })
+    expect(report.shards.map(({ kind, shard }) => [shard, kind])).toEqual([
+      [payroll, 'keep'],
+      [treasury, 'switch'],
+    ])
+    expect(report.leftOut).toEqual([])
+    expect(await holds()).toContain('aug')
+    await approve('sep')
   })
 })
 

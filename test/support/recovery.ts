@@ -1,4 +1,5 @@
 import { systemClock } from '../../src/base/clock.ts'
+import { isHoldfastError } from '../../src/base/errors.ts'
 import { silentProgress } from '../../src/base/progress.ts'
 import { backUp } from '../../src/fleet/operations/backup.ts'
 import { cutoverFleet as embeddedCutover } from '../../src/fleet/operations/cutover-steps.ts'
@@ -27,4 +28,16 @@ export async function archivedAt(context: RecoveryContext, timestamp: Hlc): Prom
 /** What a cutover asks of the embedded fleet. */
 export function cutoverFleet({ supervisor }: TestFleet): CutoverFleet {
   return embeddedCutover(supervisor)
+}
+
+/** A gateway learns of a new epoch by being refused, or a moment later by itself. */
+export async function onceTold<T>(act: () => Promise<T>): Promise<T> {
+  for (;;) {
+    try {
+      return await act()
+    } catch (error) {
+      if (!isHoldfastError(error, 'shard_fenced')) throw error
+      await systemClock.sleep(20)
+    }
+  }
 }
