@@ -16,6 +16,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           sequence: { groupOrder: 0 },
+          testTimeout: 120_000,
           include: ['src/**/*.test.ts', 'test/*.test.ts', 'test/sim/**/*.test.ts'],
           exclude: ['**/*.pg.test.ts'],
         },
