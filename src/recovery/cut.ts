@@ -170,7 +170,7 @@ export function absentBehind(stop: Stop, cut: ShardCut): readonly RedoStep[] {
 }
 
 /** Whether a physical replay to the stop contains the commit. */
-export function isBefore(stop: Stop, transaction: Pick<RedoTransaction, 'commitLsn' | 'endLsn'>): boolean {
+function isBefore(stop: Stop, transaction: Pick<RedoTransaction, 'commitLsn' | 'endLsn'>): boolean {
   return stop.kind === 'before' ? transaction.commitLsn < stop.lsn : transaction.endLsn <= stop.through
 }
 

@@ -37,7 +37,7 @@ const archiveWithinMs = 60_000
 const pollMs = 20
 
 /** Where a decision is looked up: the primary of its home. */
-export type Homes = ReadonlyMap<ShardName, ConnectionTarget>
+type Homes = ReadonlyMap<ShardName, ConnectionTarget>
 
 export async function fenceAll({ clock, onStep }: RecoveryContext, shards: readonly FencedShard[]): Promise<string> {
   let terminated = 0

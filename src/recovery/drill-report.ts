@@ -73,7 +73,7 @@ export function excludedOf(exclusion: Exclusion | null): DrillReport['excluded']
   return [...asked, ...exclusion.dragged.map((one) => ({ name: one.name, reason: describeConflict(one.because) }))]
 }
 
-export function describeCommit({ timestamp, action, subject, actor, shards }: CommitSummary): string {
+function describeCommit({ timestamp, action, subject, actor, shards }: CommitSummary): string {
   const what = action === null ? 'without an action' : `${action} ${subject} by ${actor}`
   return `${what} at ${formatHlc(timestamp)} on ${shards.join(', ')}`
 }

@@ -209,7 +209,7 @@ function summarise(histories: readonly ShardHistory[]): Summaries {
   return found
 }
 
-export function summaryOf(transaction: RedoTransaction, shards: readonly ShardName[]): CommitSummary {
+function summaryOf(transaction: RedoTransaction, shards: readonly ShardName[]): CommitSummary {
   const { identity } = transaction
   const { timestamp } = positionOf(transaction)
   const name = nameOf(transaction)

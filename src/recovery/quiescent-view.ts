@@ -10,7 +10,7 @@ const connectWithinMs = 10_000
  * A view over shards that nobody writes to, such as a restored environment: one read-only snapshot each. On shards that take traffic
  * it would be fractured; those are read through `reading/snapshot.ts`.
  */
-export class QuiescentView implements InvariantView, AsyncDisposable {
+class QuiescentView implements InvariantView, AsyncDisposable {
   readonly #connections: ReadonlyMap<ShardName, Connection>
 
   constructor(connections: ReadonlyMap<ShardName, Connection>) {

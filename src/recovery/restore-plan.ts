@@ -171,7 +171,7 @@ function throughOf(histories: readonly ShardHistory[]): Bound {
 }
 
 /** Also past what was closed: a reader may have been told that nothing comes below it any more. */
-export function clockOf(histories: readonly ShardHistory[]): Hlc {
+function clockOf(histories: readonly ShardHistory[]): Hlc {
   return histories.reduce<Hlc>(
     (highest, { redo, transactions }) =>
       transactions.reduce(

@@ -11,7 +11,7 @@ import type { Stop } from './cut.ts'
 
 /** Queries on a restored server, as its administrator. */
 
-export interface ReplayState {
+interface ReplayState {
   readonly inRecovery: boolean
   readonly paused: boolean
   readonly replayed: Lsn | null
@@ -195,7 +195,7 @@ export async function countOrphanEvents(admin: Connection): Promise<number> {
   return Number(rows[0]?.count)
 }
 
-export interface RoleRow {
+interface RoleRow {
   readonly name: string
   readonly verifier: string | null
 }
