@@ -12,6 +12,7 @@ import type { TransactionRecord } from '../transaction/decision-store.ts'
 import * as decisions from '../transaction/decision-store.ts'
 import { parseGid } from '../transaction/gid.ts'
 import type { RecoveryContext } from './recovery.ts'
+import type { Servers } from './restore-shard.ts'
 import * as store from './restore-store.ts'
 
 /**
@@ -163,4 +164,17 @@ async function passBarrier(admin: Connection): Promise<void> {
   const { warnings } = await admin.query('select holdfast.barrier()', [], answerWithinMs)
   if (warnings.length === 0) return
   throw new HoldfastError('node_unavailable', `a barrier was not acknowledged: ${warnings[0]?.message}`)
+}
+
+/** HZ-T2: another environment of the same stop may have been taken over since, with the same timeline number. */
+export async function requireFreeTimelines({ host, archives }: RecoveryContext, servers: Servers): Promise<void> {
+  for (const [shard, { address }] of servers) {
+    const timeline = await withConnection(host.adminTarget(address), store.readTimeline)
+    const { timeline: newest } = await present(archives.get(shard), `${shard} has an archive`).timelineHistory()
+    if (timeline > newest) continue
+    throw new HoldfastError('check_failed', `timeline ${timeline} of the environment is taken on ${shard} by now`, {
+      hint: 'restore again',
+      detail: { shard, timeline },
+    })
+  }
 }

@@ -7,7 +7,7 @@ import type { ConnectionTarget } from '../postgres/connection.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { checkEverything } from './checks.ts'
 import type { FencedShard } from './cutover-fence.ts'
-import { drainAll, fenceAll, settleAll } from './cutover-fence.ts'
+import { drainAll, fenceAll, requireFreeTimelines, settleAll } from './cutover-fence.ts'
 import type { CutoverDecision } from './cutover-journal.ts'
 import { dropJournal, loadJournal, storeJournal } from './cutover-journal.ts'
 import type { ShardCutover, ShardStanding } from './cutover-plan.ts'
@@ -191,19 +191,6 @@ async function planNow(context: RecoveryContext, environment: Environment): Prom
   const plan = planCatchUp(await freeze(context.archives), environment, stops)
   if (plan.exclusion !== null) requireAccepted(plan.exclusion)
   return plan
-}
-
-/** HZ-T2: another environment of the same stop may have been taken over since, with the same timeline number. */
-async function requireFreeTimelines({ host, archives }: RecoveryContext, servers: Servers): Promise<void> {
-  for (const [shard, { address }] of servers) {
-    const timeline = await withConnection(host.adminTarget(address), store.readTimeline)
-    const { timeline: newest } = await present(archives.get(shard), `${shard} has an archive`).timelineHistory()
-    if (timeline > newest) continue
-    throw new HoldfastError('check_failed', `timeline ${timeline} of the environment is taken on ${shard} by now`, {
-      hint: 'restore again',
-      detail: { shard, timeline },
-    })
-  }
 }
 
 function standingOf(fleet: CutoverFleet, name: ShardName): ShardStanding {
