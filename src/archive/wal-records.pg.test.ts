@@ -75,10 +75,9 @@ describe('the end of the log in a segment', () => {
         await admin.query(`commit prepared 'p${round}'`)
       }
     }
+    const flushed = await lsnNow()
     const bytes = await segment(start)
-    const records = (await recordsBetween(start, await lsnNow())).filter(
-      ({ end }) => end <= start + BigInt(segmentBytes),
-    )
+    const records = (await recordsBetween(start, flushed)).filter(({ end }) => end <= start + BigInt(segmentBytes))
     expect(records.length).toBeGreaterThan(150)
     const last = present(records.at(-1), 'a record')
     const whole = walExtent(bytes.subarray(0, Number(last.end - start)), start, segmentBytes)
