@@ -11,6 +11,7 @@ import { emptyFrontier } from '../../src/session/frontier.ts'
 import { transact } from '../../src/transaction/transaction.ts'
 import { sqlState } from '../../src/postgres/sqlstate.ts'
 import { leftBehind } from '../../examples/payledger/demo/leftovers.ts'
+import { eventually } from '../support/eventually.ts'
 import { seedTenant, temporaryFolder, TestFleet } from '../support/fleet.ts'
 import { rm } from 'node:fs/promises'
 
@@ -59,12 +60,15 @@ async function refused(code: string, attempt: () => Promise<unknown>): Promise<E
 describe('an approval', () => {
   const draft = (run: string) => createRun(gateway, { tenant, run, actor, department: 'hq' })
 
-  const holdsOf = (run: string) =>
-    fleet.ask<{ reserved_in: string }>(
-      'us-east/treasury',
+  const holdsOf = async (run: string) => {
+    // The treasury learns of a decision behind the answer.
+    await eventually(async () => (await fleet.prepared()).length === 0)
+    return fleet.ask<{ reserved_in: string }>(
+      abroad,
       'select reserved_in from public.treasury_holds where tenant = $1 and run_id = $2',
       [tenant, run],
     )
+  }
 
   const commitsOf = (run: string) =>
     fleet.ask<{ transaction_id: string }>(

@@ -1,57 +1,18 @@
-import { type ChildProcess, spawn } from 'node:child_process'
 import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
-import { fileURLToPath } from 'node:url'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { stringify } from 'yaml'
 import { configBelow } from '../../examples/payledger/demo/config.ts'
 import { leftBehind } from '../../examples/payledger/demo/leftovers.ts'
+import type { ShardConfigInput } from '../../src/fleet/config.ts'
 import { openFleet } from '../../src/fleet/fleet.ts'
+import { Command } from '../support/command.ts'
 import { temporaryFolder } from '../support/fleet.ts'
 
 /** `holdfast up` as its user meets it: started, stopped, killed, started again, started twice. */
 
 const shard = 'eu-west/payroll'
 const tenant = 'globex-eu'
-const program = fileURLToPath(new URL('../../dist/cli/cli.js', import.meta.url))
-
-interface Ended {
-  readonly code: number | null
-  readonly signal: NodeJS.Signals | null
-  readonly stdout: string
-}
-
-/** A command in a process of its own. */
-class Command {
-  readonly child: ChildProcess
-  readonly ended: Promise<Ended>
-  #stdout = ''
-
-  constructor(args: readonly string[]) {
-    this.child = spawn(process.execPath, [program, ...args], { stdio: ['ignore', 'pipe', 'inherit'] })
-    this.child.stdout?.setEncoding('utf8').on('data', (text: string) => {
-      this.#stdout += text
-    })
-    this.ended = new Promise((resolve) =>
-      this.child.once('close', (code, signal) => resolve({ code, signal, stdout: this.#stdout })),
-    )
-  }
-
-  /** The document that `up --json` prints when it is ready. */
-  async ready(): Promise<{ gateways: { region: string; url: string }[]; tookMs: number }> {
-    const deadline = this.ended.then(({ code, stdout }) => {
-      throw new Error(`ended with ${code} before it was ready: ${stdout}`)
-    })
-    const printed = new Promise<string>((resolve) => {
-      const look = () => {
-        if (this.#stdout.trimEnd().endsWith('}')) resolve(this.#stdout)
-      }
-      this.child.stdout?.on('data', look)
-      look()
-    })
-    return JSON.parse(await Promise.race([printed, deadline])) as { gateways: []; tookMs: number }
-  }
-}
 
 let root: string
 let configFile: string
@@ -66,16 +27,19 @@ const start = (...args: string[]) => {
 beforeEach(async () => {
   root = await temporaryFolder()
   configFile = join(root, 'holdfast.yaml')
-  const { shards, domains, tenants, ...config } = await configBelow(root)
-  // One shard is enough to own servers, followers, links and gateways.
+})
+
+/** One shard is enough to own servers, followers, links and gateways. */
+async function configure(how: ShardConfigInput): Promise<void> {
+  const { domains, tenants, ...config } = await configBelow(root)
   const one = {
-    shards: { [shard]: shards[shard] },
+    shards: { [shard]: how },
     domains: { payroll: domains?.['payroll'] },
     tenants: { [tenant]: tenants?.[tenant] },
     invariants: null,
   }
   await writeFile(configFile, stringify({ ...config, ...one, listen: '127.0.0.1:0' }))
-})
+}
 
 afterEach(async () => {
   for (const { child, ended } of commands.splice(0)) {
@@ -88,6 +52,7 @@ afterEach(async () => {
 const processes = async () => (await leftBehind(root)).filter((what) => what !== root)
 
 test('up: a second one is refused with who holds it; Ctrl-C stops everything; killed, it is found and recovered', async () => {
+  await configure({ durability: 'quorum', followers: ['eu-west', 'eu-central'], survive: 'region' })
   const first = start('up')
   const { gateways } = await first.ready()
   expect(gateways.map(({ region }) => region).toSorted()).toEqual(['eu-central', 'eu-west', 'us-east'])
@@ -126,6 +91,7 @@ test('up: a second one is refused with who holds it; Ctrl-C stops everything; ki
 })
 
 test('Ctrl-C while it starts leaves nothing running', async () => {
+  await configure({ durability: 'local' })
   const command = start('up')
   await new Promise<void>((resolve) => {
     const poll = setInterval(() => {
