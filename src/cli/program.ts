@@ -5,7 +5,6 @@ import { addDoctorCommand } from './commands/doctor.ts'
 import { addLifecycleCommands } from './commands/lifecycle.ts'
 import { addRecoveryCommands } from './commands/recovery.ts'
 import { addTransactionCommands } from './commands/transactions.ts'
-import { runGateway } from './gateway.ts'
 
 /** Every command with its arguments and options. Building it parses nothing and starts nothing. */
 export function buildProgram(): Command {
@@ -28,7 +27,11 @@ export function buildProgram(): Command {
   program
     .command('gateway', { hidden: true })
     .option('--port <port>')
-    .action((_options: unknown, command: Command) => runGateway(command.optsWithGlobals()))
+    .action(async (_options: unknown, command: Command) => {
+      // Only a gateway needs what HTTP takes to load.
+      const { runGateway } = await import('./gateway.ts')
+      await runGateway(command.optsWithGlobals())
+    })
   return program
 }
 
