@@ -112,7 +112,12 @@ describe('a fleet that runs', () => {
   test('sql writes and reads; what was written is told by txn, timeline and prove', async () => {
     const written = await sql(
       `insert into payroll_runs (tenant, id, status, total_cents) values ('${tenant}', 'mar', 'draft', 9007199254740993) returning id, total_cents`,
-      ...['--action', 'payroll.draft', '--subject', 'mar', '--actor', 'someone'],
+      '--action',
+      'payroll.draft',
+      '--subject',
+      'mar',
+      '--actor',
+      'someone',
     )
     const rows = [{ id: 'mar', total_cents: '9007199254740993' }]
     expect(written).toEqual({
