@@ -4,7 +4,7 @@ import { buildProgram } from './program.ts'
 
 /** What each command prints with `--json`. */
 const documents: Readonly<Record<string, string>> = {
-  init: '`{ written }`, the file.',
+  init: '`{ written }`, the files.',
   up: 'once the fleet takes requests, `{ ready: true, tookMs, dataDir, gateways: [{ region, url }] }`. What fails after that is told on stderr.',
   down: '`{ stopped: true }`, once the data directory is free.',
   status:

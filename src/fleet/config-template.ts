@@ -1,17 +1,32 @@
-import { writeFile } from 'node:fs/promises'
+import { mkdir, writeFile } from 'node:fs/promises'
+import { dirname, join } from 'node:path'
 import { HoldfastError } from '../base/errors.ts'
 
 /**
- * Writes the example configuration to a new file, for `holdfast init`. Throws `argument_invalid` when there is one
- * already, or when the file cannot be written; a retry needs another path.
+ * Writes the example configuration to a new file, and beside it the tables that it names, for `holdfast init`: what it
+ * leaves can be started as it is. Gives the paths of what was written. Throws `argument_invalid` when the configuration is there
+ * already, or when a file cannot be written; a retry needs another path.
  */
-export async function writeExampleConfig(file: string): Promise<void> {
+export async function writeExampleConfig(file: string): Promise<readonly string[]> {
+  const tables = join(dirname(file), 'schema', 'accounts', '0001-accounts.sql')
+  if (!(await writeNew(file, configTemplate))) {
+    throw new HoldfastError('argument_invalid', `${file} is there already`, {
+      hint: 'name another file, or take that one away first',
+    })
+  }
+  await mkdir(dirname(tables), { recursive: true })
+  return (await writeNew(tables, tablesTemplate)) ? [file, tables] : [file]
+}
+
+/** False when the file is there already. */
+async function writeNew(file: string, text: string): Promise<boolean> {
   try {
-    await writeFile(file, configTemplate, { flag: 'wx' })
+    await writeFile(file, text, { flag: 'wx' })
+    return true
   } catch (cause) {
-    const exists = cause instanceof Error && 'code' in cause && cause.code === 'EEXIST'
-    throw new HoldfastError('argument_invalid', `${file} ${exists ? 'is there already' : 'cannot be written'}`, {
-      hint: exists ? 'name another file, or take that one away first' : 'name a file in a folder that you can write to',
+    if (cause instanceof Error && 'code' in cause && cause.code === 'EEXIST') return false
+    throw new HoldfastError('argument_invalid', `${file} cannot be written`, {
+      hint: 'name a file in a folder that you can write to',
       cause,
     })
   }
@@ -43,12 +58,13 @@ shards:
   eu-west/main: { durability: quorum, followers: [eu-west, eu-central], survive: region }
   us-east/main: { durability: quorum, followers: [us-east, us-east] }
 
-# Tables that are placed together. Regulated tables have a column \`tenant text not null\`.
+# Tables that are placed together, made by the .sql files of \`schema\`, in the order of their names. Regulated tables have a
+# column \`tenant text not null\`.
 #   regulated   authoritative; at the home of each tenant, or pinned to one shard under a policy of its own
 #   reference   copied everywhere on purpose
 #   derived     built elsewhere from the listed columns and nothing else
 domains:
-  accounts: { class: regulated, placement: tenant-home, tables: [accounts, payments] }
+  accounts: { class: regulated, placement: tenant-home, schema: ./schema/accounts, tables: [accounts, payments] }
 # treasury:
 #   class: regulated
 #   placement: us-east/main
@@ -68,4 +84,25 @@ tenants:
 # invariants: ./invariants                              # .sql files that return the rows that break a rule
 # drills: { every: 24h, target: 5m-ago }                # rehearse a restore by schedule
 # outbox: { webhook: 'http://127.0.0.1:9999/hook' }     # where emitted events are delivered
+`
+
+/** The tables of that configuration. */
+const tablesTemplate = `-- Runs once on every shard that may hold the domain. Write what comes later into a file of its own.
+
+create table accounts (
+  tenant text not null,
+  id text not null,
+  owner text not null,
+  primary key (tenant, id)
+);
+
+create table payments (
+  tenant text not null,
+  id text not null,
+  account text not null,
+  amount_cents bigint not null check (amount_cents > 0),
+  status text not null,
+  primary key (tenant, id),
+  foreign key (tenant, account) references accounts (tenant, id)
+);
 `

@@ -96,7 +96,8 @@ test('`holdfast init` writes the example once and never over a file', async () =
   const folder = await mkdtemp(join(tmpdir(), 'holdfast-'))
   try {
     const file = join(folder, 'holdfast.yaml')
-    await writeExampleConfig(file)
+    const tables = join(folder, 'schema', 'accounts', '0001-accounts.sql')
+    expect(await writeExampleConfig(file)).toEqual([file, tables])
     expect((await loadConfig(file)).dataDir).toBe(join(folder, '.holdfast'))
     await expect(writeExampleConfig(file)).rejects.toMatchObject({ code: 'argument_invalid' })
   } finally {

@@ -2,8 +2,9 @@ import { ArchiveFolder } from '../archive/archive-folder.ts'
 import { HoldfastError } from '../base/errors.ts'
 import { type DataClass, type DomainEntry, initialPlacements, tenantHome } from '../directory/directory.ts'
 import type { HistoryId, ShardName } from '../directory/topology.ts'
-import type { Connection } from '../postgres/connection.ts'
+import { type Connection, ServerError } from '../postgres/connection.ts'
 import { withConnection } from '../postgres/postgres.ts'
+import { sqlState } from '../postgres/sqlstate.ts'
 import { applyMigrations, installSchema, readSqlFiles } from '../postgres/schema.ts'
 import { initialiseDataDir } from '../postgres/server/data-directory.ts'
 import type { Settings } from '../postgres/server/data-directory.ts'
@@ -14,6 +15,8 @@ import { roleNames } from './keys.ts'
 import { databaseName, type FleetServers } from './servers.ts'
 
 /** Makes the first primary of a shard: an empty cluster, the schema, the application's tables, the directory. */
+
+const lockWithinMs = 5_000
 
 export interface FoundedShard {
   readonly historyId: HistoryId
@@ -73,12 +76,53 @@ export async function foundShard(
   })
 }
 
-/** Brings the application's tables of a shard to what the configuration says. Again at will. */
-export async function installDomains(admin: Connection, config: FleetConfig, shard: ShardName): Promise<void> {
+/**
+ * Brings the application's tables of a shard to what the configuration says. Again at will. Throws `config_invalid` for what
+ * is wrong with them.
+ */
+export async function installDomains(
+  admin: Connection,
+  config: Pick<FleetConfig, 'domains'>,
+  shard: ShardName,
+): Promise<void> {
   for (const domain of domainsOn(config, shard)) {
-    if (domain.schema !== null) await applyMigrations(admin, `domain ${domain.name}`, await readSqlFiles(domain.schema))
-    for (const table of domain.tables) await govern(admin, table, domain.name, domain.class)
+    const { name, schema, tables } = domain
+    try {
+      await admin.query(`set lock_timeout = '${lockWithinMs}ms'`)
+      if (schema !== null) await applyMigrations(admin, `domain ${name}`, await readSqlFiles(schema))
+      for (const table of tables) await govern(admin, table, name, domain.class)
+    } catch (error) {
+      throw schemaFailure(error, domain)
+    }
   }
+}
+
+/** The application's tables are a part of its configuration. */
+function schemaFailure(error: unknown, { name, schema }: DomainConfig): unknown {
+  if (error instanceof ServerError && error.sqlState === sqlState.lockNotAvailable) {
+    return new HoldfastError('node_unavailable', `domain ${name}: a transaction in doubt holds a table that changes`, {
+      hint: 'start with the configuration as it was, which settles it, and then with the new one',
+      cause: error,
+    })
+  }
+  if (error instanceof ServerError && !isOfServer(error)) {
+    return new HoldfastError('config_invalid', `domain ${name}: ${error.message} (SQLSTATE ${error.sqlState})`, {
+      hint: schema === null ? 'name the folder that makes its tables as `schema`' : `its tables are made in ${schema}`,
+      cause: error,
+    })
+  }
+  if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR')) {
+    return new HoldfastError('config_invalid', `domain ${name}: there is no folder ${schema}`, {
+      hint: 'the .sql files that make its tables lie there',
+      cause: error,
+    })
+  }
+  return error
+}
+
+/** Resources, operators and the system: nothing that the statement could have said otherwise. */
+function isOfServer(error: ServerError): boolean {
+  return /^(5[3578]|XX)/.test(error.sqlState)
 }
 
 /**
@@ -93,6 +137,13 @@ export function domainsOn(config: Pick<FleetConfig, 'domains'>, shard: ShardName
 }
 
 async function govern(admin: Connection, table: string, domain: string, dataClass: DataClass): Promise<void> {
+  const { rows } = await admin.query(
+    `select from holdfast.governed
+     where relation = format($1, $2::text)::regclass::text and domain = $3 and data_class = $4`,
+    ['%I', table, domain, dataClass],
+  )
+  // Governing locks the table, and after a crash a branch in doubt may hold it until gateways are there to settle it.
+  if (rows.length > 0) return
   await admin.query('call holdfast.govern(format($1, $2::text)::regclass, $3, $4)', ['%I', table, domain, dataClass])
 }
 

@@ -15,13 +15,13 @@ import { up } from '../up.ts'
 export function addLifecycleCommands(program: Command): void {
   program
     .command('init')
-    .description('write a commented configuration')
+    .description('write a commented configuration that can be started, with a table or two')
     .argument('[file]', 'where to write it', 'holdfast.yaml')
     .action((file: string, _options: unknown, command: Command) =>
       report(
         optionsOf(command),
-        () => writeExample(file),
-        ({ written }) => printLine(`wrote ${written}; start it with: holdfast up --config ${written}`),
+        async () => ({ written: await writeExampleConfig(file) }),
+        ({ written }) => printLine(`wrote ${written.join(' and ')}; start it with: holdfast up --config ${file}`),
       ),
     )
   program
@@ -51,11 +51,6 @@ export function addLifecycleCommands(program: Command): void {
         showStatus,
       )
     })
-}
-
-async function writeExample(file: string): Promise<{ written: string }> {
-  await writeExampleConfig(file)
-  return { written: file }
 }
 
 async function gatewaysOf(options: CommonOptions): Promise<readonly GatewayAddress[]> {
