@@ -1,0 +1,172 @@
+import { performance } from 'node:perf_hooks'
+import type { Fleet } from 'holdfast'
+import { faultsOf } from 'holdfast/testing'
+import type pg from 'pg'
+import { atMost, comparedTo, exactly, type Figure, median, percentile } from './figure.ts'
+import { abroad, home, region, roundTripMs, type Stand, tenant, withStand } from './stand.ts'
+
+/** What a commit costs: at home beside the same statements alone, and over two shards beside textbook two-phase commit. */
+
+const connections = 16
+const warmUpMs = 2_000
+const windowMs = 3_000
+const rounds = 3
+const globalCommits = 40
+
+type Commit = (worker: number) => Promise<void>
+
+export function benchCommit(progress: (text: string) => void): Promise<Figure[]> {
+  return withStand(async (stand) => [
+    ...(await localWrites(stand, progress)),
+    ...(await globalCommitFigures(stand, progress)),
+  ])
+}
+
+/** Both sides take turns on one server, so that what else the machine does meets both. */
+async function localWrites(stand: Stand, progress: (text: string) => void): Promise<Figure[]> {
+  const held = await holdfastWriter(stand.fleet)
+  const bare = await bareWriter(stand)
+  progress('warm up')
+  await commitFor(held, warmUpMs)
+  await commitFor(bare, warmUpMs)
+  const windows: { held: Window; bare: Window }[] = []
+  for (let round = 1; round <= rounds; round++) {
+    progress(`local writes, round ${round} of ${rounds}`)
+    windows.push({ bare: await commitFor(bare, windowMs), held: await commitFor(held, windowMs) })
+  }
+  const of = (figure: (window: Window) => number) => ({
+    value: median(windows.map((one) => figure(one.held))),
+    bare: median(windows.map((one) => figure(one.bare))),
+  })
+  const throughput = of(({ perSecond }) => perSecond)
+  const p99 = of(({ durationsMs }) => percentile(durationsMs, 0.99))
+  return [
+    comparedTo('local write throughput', { ...throughput, unit: 'transactions/s' }, { atLeast: 0.85 }),
+    comparedTo('local write p99', { ...p99, unit: 'ms' }, { atMost: 1.25 }),
+  ]
+}
+
+const insertEntry = 'insert into entries (tenant, account, amount_cents) values ($1, $2, 1)'
+const addToBalance = 'update balances set amount_cents = amount_cents + 1 where tenant = $1 and account = $2'
+
+async function holdfastWriter(fleet: Fleet): Promise<Commit> {
+  const action = { tenant, action: 'bench.write', actor: 'bench' }
+  await fleet.transact({ ...action, subject: 'accounts' }, (tx) =>
+    tx.query(
+      'ledger',
+      `insert into balances select $1, 'account-' || n, 0 from generate_series(0, ${connections - 1}) n`,
+      [tenant],
+    ),
+  )
+  return async (worker) => {
+    const values = [tenant, `account-${worker}`]
+    await fleet.transact({ ...action, subject: `account-${worker}` }, async (tx) => {
+      await tx.query('ledger', insertEntry, values)
+      await tx.query('ledger', addToBalance, values)
+    })
+  }
+}
+
+/** The same tables without rules, as their owner: `begin` travels with the first statement, as it does in Holdfast. */
+async function bareWriter({ connect }: Stand): Promise<Commit> {
+  const clients = await Promise.all(Array.from({ length: connections }, () => connect(home)))
+  const [first] = clients
+  await first?.query(`
+    create schema bare;
+    create table bare.entries (like public.entries including all);
+    create table bare.balances (like public.balances including all);
+    insert into bare.balances select '${tenant}', 'account-' || n, 0 from generate_series(0, ${connections - 1}) n`)
+  await Promise.all(clients.map((client) => client.query('set search_path = bare')))
+  return async (worker) => {
+    const client = clients[worker]
+    if (client === undefined) throw new Error(`no connection ${worker}`)
+    const values = [tenant, `account-${worker}`]
+    await Promise.all([client.query(named('begin')), client.query({ ...named(insertEntry), values })])
+    await client.query({ ...named(addToBalance), values })
+    await client.query(named('commit'))
+  }
+}
+
+/** Prepared once a connection, like the statements of Holdfast. */
+function named(text: string): { readonly name: string; readonly text: string } {
+  return { name: text.slice(0, 60), text }
+}
+
+interface Window {
+  readonly perSecond: number
+  readonly durationsMs: readonly number[]
+}
+
+async function commitFor(commit: Commit, forMs: number): Promise<Window> {
+  const durationsMs: number[] = []
+  const started = performance.now()
+  const work = async (worker: number) => {
+    while (performance.now() - started < forMs) durationsMs.push(await timed(() => commit(worker)))
+  }
+  await Promise.all(Array.from({ length: connections }, (_, worker) => work(worker)))
+  return { perSecond: (durationsMs.length * 1_000) / (performance.now() - started), durationsMs }
+}
+
+async function globalCommitFigures(stand: Stand, progress: (text: string) => void): Promise<Figure[]> {
+  const { fleet } = stand
+  const faults = faultsOf(fleet)
+  const commit = () => commitOverBoth(fleet)
+  const bare = await twoPhaseCommit(stand)
+  // Connections are opened, and statements prepared, before anything is counted.
+  for (let n = 0; n < 5; n++) await commit()
+  await bare()
+
+  progress(`${globalCommits} global commits`)
+  const trips: number[] = []
+  const durationsMs: number[] = []
+  for (let n = 0; n < globalCommits; n++) {
+    await faults.resetLinkCounts()
+    durationsMs.push(await timed(commit))
+    const counts = await faults.linkCounts()
+    const asked = counts.filter(({ kind, application }) => kind === 'client' && application === `gateway-${region}`)
+    trips.push(asked.reduce((sum, count) => sum + count.roundTrips, 0))
+  }
+  progress('textbook two-phase commit')
+  const bareMs: number[] = []
+  for (let n = 0; n < globalCommits / 2; n++) bareMs.push(await timed(bare))
+  return [
+    exactly('global commit round trips', Math.max(...trips), 'round trips', 1),
+    atMost(`global commit p50 at ${roundTripMs} ms`, median(durationsMs), 'ms', roundTripMs + 6, median(bareMs)),
+  ]
+}
+
+const insertHold = 'insert into holds (tenant, amount_cents) values ($1, 1)'
+
+async function commitOverBoth(fleet: Fleet): Promise<void> {
+  await fleet.transact({ tenant, action: 'bench.global', subject: 'account-0', actor: 'bench' }, async (tx) => {
+    await tx.query('ledger', insertEntry, [tenant, 'account-0'])
+    tx.batch('cash', [[insertHold, [tenant]]])
+  })
+}
+
+/** Work on both, then the vote of both, then the decision to both; each step in parallel over the shards. */
+async function twoPhaseCommit({ connect }: Stand): Promise<() => Promise<void>> {
+  const [near, far] = [await connect(home), await connect(abroad)]
+  await near.query('set search_path = bare')
+  await far.query('create schema bare; create table bare.holds (like public.holds including all)')
+  await far.query('set search_path = bare')
+  let number = 0
+  return async () => {
+    const gid = `bench_${number++}`
+    const on = (step: (client: pg.Client) => Promise<unknown>) => Promise.all([step(near), step(far)])
+    await Promise.all([
+      near.query('begin'),
+      near.query(insertEntry, [tenant, 'account-0']),
+      far.query('begin'),
+      far.query(insertHold, [tenant]),
+    ])
+    await on((client) => client.query(`prepare transaction '${gid}'`))
+    await on((client) => client.query(`commit prepared '${gid}'`))
+  }
+}
+
+async function timed(run: () => Promise<void>): Promise<number> {
+  const started = performance.now()
+  await run()
+  return performance.now() - started
+}
