@@ -67,7 +67,7 @@ export class Supervisor {
   readonly #lock: SupervisorLock
   readonly #progress: Progress
   #topology: TopologyStore | undefined
-  #closing = false
+  readonly #closing = new AbortController()
   #changes: Promise<void> = Promise.resolve()
   readonly #stopRequested = deferred<void>()
   #stopsOnRequest = false
@@ -126,8 +126,9 @@ export class Supervisor {
     return present(this.#topology, 'the fleet is up')
   }
 
-  get closing(): boolean {
-    return this.#closing
+  /** Aborted when the fleet stops: nobody waits for it any more. */
+  get closing(): AbortSignal {
+    return this.#closing.signal
   }
 
   /** Runs one change of servers or topology at a time; a failed one does not keep the next from running. */
@@ -204,7 +205,7 @@ export class Supervisor {
   async #recover(id: string): Promise<void> {
     for (;;) {
       const found = this.#shardOf(id)
-      if (this.#closing || found === undefined) return
+      if (this.closing.aborted || found === undefined) return
       const [, shard] = found
       const isBack = this.servers.isRunning(id)
       // A primary that runs and could not pass its barrier yet is not back.
@@ -225,8 +226,8 @@ export class Supervisor {
 
   /** Stops the servers in order and gives the data directory back. */
   async close(): Promise<void> {
-    if (this.#closing) return
-    this.#closing = true
+    if (this.closing.aborted) return
+    this.#closing.abort()
     await this.servers.stopAll()
     await this.links.close()
     await rm(this.home.registryFile, { force: true })

@@ -134,8 +134,10 @@ async function topologyAfter(supervisor: Supervisor, after: number | null): Prom
   const { topology } = supervisor
   if (after !== null && topology.document.version <= after) {
     const giveUp = new AbortController()
-    const changed = topology.changed()
-    await Promise.race([changed, supervisor.clock.sleep(topologyPollMs, giveUp.signal).catch(() => undefined)])
+    // A wait that outlived the fleet would keep its process.
+    const until = AbortSignal.any([giveUp.signal, supervisor.closing])
+    const late = supervisor.clock.sleep(topologyPollMs, until).catch(() => undefined)
+    await Promise.race([topology.changed(), late])
     giveUp.abort()
   }
   return topology.document
