@@ -117,7 +117,6 @@ $$;
 -- and a floor that is raised while we draw refuses nobody who is waited for.
 create or replace function holdfast.draw() returns bigint
 language plpgsql
-set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_floor bigint;

@@ -1,57 +1,66 @@
 -- The opening binds a tenant, an epoch and a transaction id to one PostgreSQL transaction, in a form that the
 -- application role cannot forge: the setting holdfast.binding carries a keyed hash over what it says, the backend and
 -- the start of the transaction. Outside that one transaction it does not verify. See docs/protocols/write-path.md.
+--
+-- Functions that roles may call are security definers with a search path of their own. The others are called by those
+-- alone, inherit both, and cost half.
 
-create or replace function holdfast.binding_hash(p_payload text) returns text
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
+-- The keyed hash over a payload, this backend and this transaction. Plain SQL, so that it becomes a part of the query that
+-- calls it: a statement of the application is checked two or three times, and a function call costs as much as the hash.
+create or replace function holdfast.binding_hash(p_key bytea, p_payload text) returns text
+language sql stable
 as $$
-declare
-  v_key bytea;
-  v_here text := pg_backend_pid()::text || ' ' || extract(epoch from transaction_timestamp())::text || ' ';
-begin
-  select s.key into strict v_key from holdfast.secret s;
-  return encode(sha256(v_key || sha256(v_key || convert_to(v_here || p_payload, 'UTF8'))), 'hex');
-end
+  select pg_catalog.encode(pg_catalog.sha256(p_key operator(pg_catalog.||) pg_catalog.sha256(p_key operator(pg_catalog.||)
+    pg_catalog.convert_to(pg_catalog.concat(pg_catalog.pg_backend_pid(), ' ',
+      pg_catalog.date_part('epoch', pg_catalog.transaction_timestamp()), ' ', p_payload), 'UTF8'))), 'hex')
 $$;
 
--- The binding of this transaction, or null when there is none that verifies.
+-- The binding of this transaction, or null when there is none that verifies. What does not is not even read: OFFSET keeps
+-- the planner from parsing the payload before the filter has passed it.
 create or replace function holdfast.binding() returns jsonb
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
+language plpgsql stable
 as $$
 declare
-  v_setting text := current_setting('holdfast.binding', true);
+  v_setting constant text := current_setting('holdfast.binding', true);
 begin
-  if v_setting is null or length(v_setting) < 65 or left(v_setting, 64) <> holdfast.binding_hash(substr(v_setting, 65)) then
+  if v_setting is null or v_setting = '' then
     return null;
   end if;
-  return substr(v_setting, 65)::jsonb;
+  return (select b.payload::jsonb
+          from (select substr(v_setting, 65) as payload from holdfast.secret s
+                where left(v_setting, 64) = holdfast.binding_hash(s.key, substr(v_setting, 65)) offset 0) b);
 end
 $$;
 
 -- The tenant of this transaction, for row-level security; null matches no row.
 create or replace function holdfast.bound_tenant() returns text
-language sql stable security definer
-set search_path = pg_catalog, pg_temp
-as $$ select holdfast.binding() ->> 'tenant' $$;
-
-create or replace function holdfast.bind(p_binding jsonb) returns void
-language plpgsql security definer
+language plpgsql stable security definer
 set search_path = pg_catalog, pg_temp
 as $$
+declare
+  v_setting constant text := current_setting('holdfast.binding', true);
 begin
-  if holdfast.binding() is not null then
-    raise exception 'this transaction is already opened' using errcode = 'HF007';
-  end if;
-  perform set_config('holdfast.binding', holdfast.binding_hash(p_binding::text) || p_binding::text, true);
+  return (select b.payload::jsonb ->> 'tenant'
+          from (select substr(v_setting, 65) as payload from holdfast.secret s
+                where left(v_setting, 64) = holdfast.binding_hash(s.key, substr(v_setting, 65)) offset 0) b);
 end
 $$;
 
--- This shard must be open and at the epoch that the gateway knows.
-create or replace function holdfast.require_epoch(p_epoch integer) returns void
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
+create or replace function holdfast.bind(p_binding jsonb) returns void
+language plpgsql
+as $$
+begin
+  if current_setting('holdfast.binding', true) <> '' and holdfast.binding() is not null then
+    raise exception 'this transaction is already opened' using errcode = 'HF007';
+  end if;
+  perform set_config('holdfast.binding', holdfast.binding_hash(s.key, p_binding::text) || p_binding::text, true)
+  from holdfast.secret s;
+end
+$$;
+
+-- This shard, which must be open and at the epoch that the gateway knows.
+create or replace function holdfast.shard_at_epoch(p_epoch integer) returns holdfast.shard
+language plpgsql stable
 as $$
 declare
   v_shard holdfast.shard;
@@ -63,21 +72,24 @@ begin
   if v_shard.state <> 'open' then
     raise exception 'shard % is fenced at epoch %', v_shard.shard, v_shard.epoch using errcode = 'HF006';
   end if;
+  return v_shard;
 end
 $$;
 
--- Opens a writing transaction. With a key (at home only) it claims it: a row comes back when the key was claimed before,
--- and the caller then rolls back and answers with the first outcome, after a barrier.
+-- Opens a writing transaction, and tells a reading of the shard's clock. With a key (at home only) it claims it: what
+-- comes back of a first transaction says that the key was claimed before, and the caller then rolls back and answers with
+-- the first outcome, after a barrier.
 create or replace function holdfast.open(
-  p_tenant text, p_transaction uuid, p_epoch integer, p_key text, p_request_hash bytea)
-returns table (first_transaction uuid, same_request boolean, value jsonb)
+  p_tenant text, p_transaction uuid, p_epoch integer, p_key text, p_request_hash bytea,
+  out clock bigint, out first_transaction uuid, out same_request boolean, out value jsonb)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform holdfast.require_epoch(p_epoch);
+  perform holdfast.shard_at_epoch(p_epoch);
   perform holdfast.bind(jsonb_build_object(
     'tenant', p_tenant, 'transaction', p_transaction, 'epoch', p_epoch, 'key', p_key, 'mode', 'write'));
+  select c.last_value into strict clock from holdfast.hlc c;
   if p_key is null then
     return;
   end if;
@@ -92,9 +104,9 @@ begin
   if found then
     return;
   end if;
-  return query
-    select i.transaction_id, i.request_hash = p_request_hash, i.value
-    from holdfast.idempotency i where i.tenant = p_tenant and i.key = p_key;
+  select i.transaction_id, i.request_hash = p_request_hash, i.value
+  into first_transaction, same_request, value
+  from holdfast.idempotency i where i.tenant = p_tenant and i.key = p_key;
   if not found then
     raise exception 'the first use of the key is not visible in this snapshot' using errcode = '40001';
   end if;
@@ -115,30 +127,35 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_domain constant text := tg_argv[0];
-  v_binding jsonb;
+  v_setting constant text := current_setting('holdfast.binding', true);
+  v_tenant text;
   v_here text;
-  v_placement holdfast.placement;
+  v_placed text;
+  v_service text;
 begin
-  if (select r.rolsuper from pg_roles r where r.rolname = session_user) then
-    return null;
-  end if;
-  v_binding := holdfast.binding();
-  if v_binding is null or v_binding ->> 'mode' <> 'write' then
+  select b.tenant, s.shard, p.shard, p.service into v_tenant, v_here, v_placed, v_service
+  from (select c.binding ->> 'tenant' as tenant
+        from (select a.payload::jsonb as binding
+              from (select substr(v_setting, 65) as payload from holdfast.secret s
+                    where left(v_setting, 64) = holdfast.binding_hash(s.key, substr(v_setting, 65)) offset 0) a) c
+        where c.binding ->> 'mode' = 'write') b
+  cross join holdfast.shard s
+  left join holdfast.placement p on p.tenant = b.tenant and p.domain = v_domain;
+  if not found then
+    if (select r.rolsuper from pg_roles r where r.rolname = session_user) then
+      return null;
+    end if;
     raise exception 'no opened transaction may write %.%', tg_table_schema, tg_table_name
-      using errcode = 'HF005', detail = case when current_setting('holdfast.binding', true) > ''
+      using errcode = 'HF005', detail = case when v_setting > ''
         then 'The binding of this transaction does not verify.' else 'The transaction was not opened by a gateway.' end;
   end if;
-  select s.shard into strict v_here from holdfast.shard s;
-  select * into v_placement from holdfast.placement p
-  where p.tenant = v_binding ->> 'tenant' and p.domain = v_domain;
-  if v_placement.shard is distinct from v_here then
-    raise exception 'domain % of tenant % is placed on %, not here on %', v_domain, v_binding ->> 'tenant',
-      coalesce(v_placement.shard, 'no shard'), v_here using errcode = 'HF004';
-  end if;
-  if v_placement.service = 'read-only' then
-    raise exception 'domain % of tenant % is read-only', v_domain, v_placement.tenant using errcode = 'HF012';
-  elsif v_placement.service = 'reject' then
-    raise exception 'domain % of tenant % is out of service', v_domain, v_placement.tenant using errcode = 'HF013';
+  if v_placed is distinct from v_here then
+    raise exception 'domain % of tenant % is placed on %, not here on %', v_domain, v_tenant,
+      coalesce(v_placed, 'no shard'), v_here using errcode = 'HF004';
+  elsif v_service = 'read-only' then
+    raise exception 'domain % of tenant % is read-only', v_domain, v_tenant using errcode = 'HF012';
+  elsif v_service = 'reject' then
+    raise exception 'domain % of tenant % is out of service', v_domain, v_tenant using errcode = 'HF013';
   end if;
   return null;
 end
@@ -174,8 +191,8 @@ begin
 end
 $$;
 
-revoke all on function holdfast.binding_hash(text), holdfast.binding(), holdfast.bound_tenant(), holdfast.bind(jsonb),
-  holdfast.require_epoch(integer), holdfast.open(text, uuid, integer, text, bytea), holdfast.open_read(text),
+revoke all on function holdfast.binding_hash(bytea, text), holdfast.binding(), holdfast.bound_tenant(), holdfast.bind(jsonb),
+  holdfast.shard_at_epoch(integer), holdfast.open(text, uuid, integer, text, bytea), holdfast.open_read(text),
   holdfast.guard() from public;
 revoke all on procedure holdfast.govern(regclass, text, text) from public;
 grant execute on function holdfast.bound_tenant() to holdfast_app, holdfast_gateway;

@@ -3,44 +3,41 @@
 -- COMMIT or PREPARE TRANSACTION sent behind them cannot succeed.
 
 -- What stamp and prepare have in common: this transaction is opened, this shard is at the epoch and open, every
--- placement that was routed by is still this shard's at that version.
-create or replace function holdfast.require_authority(p_transaction uuid, p_placements jsonb) returns jsonb
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
+-- placement that was routed by is still this shard's at that version. Gives the shard.
+create or replace function holdfast.require_authority(p_binding jsonb, p_transaction uuid, p_placements jsonb)
+returns holdfast.shard
+language plpgsql
 as $$
 declare
-  v_binding jsonb := holdfast.binding();
+  v_here holdfast.shard;
   v_stale text;
 begin
-  if v_binding is null or v_binding ->> 'mode' <> 'write' or (v_binding ->> 'transaction')::uuid <> p_transaction then
+  if p_binding is null or p_binding ->> 'mode' <> 'write' or (p_binding ->> 'transaction')::uuid <> p_transaction then
     raise exception 'transaction % is not opened here', p_transaction using errcode = 'HF005';
   end if;
-  perform holdfast.require_epoch((v_binding ->> 'epoch')::integer);
+  v_here := holdfast.shard_at_epoch((p_binding ->> 'epoch')::integer);
   select r.key into v_stale
   from jsonb_each_text(p_placements) r
-  where not exists (
-    select from holdfast.placement p, holdfast.shard s
-    where p.tenant = v_binding ->> 'tenant' and p.domain = r.key and p.shard = s.shard and p.version = r.value::integer)
+  left join holdfast.placement p
+    on p.tenant = p_binding ->> 'tenant' and p.domain = r.key and p.shard = v_here.shard and p.version = r.value::integer
+  where p.tenant is null
   limit 1;
   if v_stale is not null then
-    raise exception 'the placement of domain % of tenant % is not here at version %', v_stale, v_binding ->> 'tenant',
+    raise exception 'the placement of domain % of tenant % is not here at version %', v_stale, p_binding ->> 'tenant',
       p_placements ->> v_stale using errcode = 'HF003';
   end if;
-  perform set_config('synchronous_commit', case s.durability when 'quorum' then 'on' else 'local' end, true)
-  from holdfast.shard s;
-  return v_binding;
+  perform set_config('synchronous_commit', case v_here.durability when 'quorum' then 'on' else 'local' end, true);
+  return v_here;
 end
 $$;
 
 create or replace function holdfast.transaction_born_ms(p_transaction uuid) returns bigint
 language sql immutable
-set search_path = pg_catalog, pg_temp
 as $$ select ('x' || left(replace(p_transaction::text, '-', ''), 12))::bit(48)::bigint $$;
 
 -- A record may not be made for a transaction whose record could have been collected already.
 create or replace function holdfast.require_uncollected(p_transaction uuid) returns void
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
+language plpgsql stable
 as $$
 begin
   perform from holdfast.shard s where holdfast.transaction_born_ms(p_transaction) < s.collected_through_ms;
@@ -62,7 +59,8 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_binding jsonb := holdfast.require_authority(p_transaction, p_placements);
+  v_binding constant jsonb := holdfast.binding();
+  v_here constant holdfast.shard := holdfast.require_authority(v_binding, p_transaction, p_placements);
   v_tenant constant text := v_binding ->> 'tenant';
   v_epoch constant integer := (v_binding ->> 'epoch')::integer;
   v_stamp bigint;
@@ -74,11 +72,13 @@ begin
       raise exception 'transaction % does not hold its idempotency key', p_transaction using errcode = 'HF005';
     end if;
   end if;
-  insert into holdfast.outbox (event_id, transaction_id, ordinal, tenant, name, payload)
-  select (e.value ->> 'id')::uuid, p_transaction, e.ordinality, v_tenant, e.value ->> 'name', e.value -> 'payload'
-  from jsonb_array_elements(p_events) with ordinality e;
+  if p_events <> '[]' then
+    insert into holdfast.outbox (event_id, transaction_id, ordinal, tenant, name, payload)
+    select (e.value ->> 'id')::uuid, p_transaction, e.ordinality, v_tenant, e.value ->> 'name', e.value -> 'payload'
+    from jsonb_array_elements(p_events) with ordinality e;
+  end if;
   if cardinality(p_participants) > 0 then
-    if (select s.durability from holdfast.shard s) = 'local' then
+    if v_here.durability = 'local' then
       raise exception 'a shard with local durability takes no part in a global transaction' using errcode = 'HF011';
     end if;
     perform holdfast.require_uncollected(p_transaction);
@@ -115,11 +115,10 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_binding jsonb := holdfast.require_authority(p_transaction, p_placements);
-  v_shard holdfast.shard;
+  v_binding constant jsonb := holdfast.binding();
+  v_shard constant holdfast.shard := holdfast.require_authority(v_binding, p_transaction, p_placements);
   v_prepare bigint;
 begin
-  select * into strict v_shard from holdfast.shard;
   if v_shard.durability = 'local' then
     raise exception 'a shard with local durability takes no part in a global transaction' using errcode = 'HF011';
   end if;
@@ -139,8 +138,7 @@ $$;
 
 -- Writes that carry an older epoch of a home than this shard has seen come from a coordinator that was fenced.
 create or replace function holdfast.require_home_epoch(p_home text, p_home_epoch integer) returns void
-language plpgsql stable security definer
-set search_path = pg_catalog, pg_temp
+language plpgsql stable
 as $$
 declare
   v_seen integer;
@@ -190,7 +188,7 @@ begin
   -- A coordinator whose decision waits for followers holds the key. Whoever asks comes again later.
   perform set_config('lock_timeout', '2s', true);
   perform set_config('synchronous_commit', 'on', true);
-  perform holdfast.require_epoch(p_epoch);
+  perform holdfast.shard_at_epoch(p_epoch);
   perform holdfast.require_uncollected(p_transaction);
   insert into holdfast.transaction_record (transaction_id, outcome, participants, home_epoch, reason)
   values (p_transaction, 'ABORTED', p_participants, p_epoch, p_reason)
@@ -212,7 +210,7 @@ begin
 end
 $$;
 
-revoke all on function holdfast.require_authority(uuid, jsonb), holdfast.transaction_born_ms(uuid),
+revoke all on function holdfast.require_authority(jsonb, uuid, jsonb), holdfast.transaction_born_ms(uuid),
   holdfast.require_uncollected(uuid), holdfast.require_home_epoch(text, integer),
   holdfast.stamp(uuid, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
   holdfast.prepare_branch(uuid, text, text, integer, text[], text, text, text, jsonb, bigint),

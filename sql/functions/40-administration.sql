@@ -12,6 +12,9 @@ begin
   values (p_fleet, p_shard, p_durability, 1, p_history, 'open', p_max_clock_offset_ms);
   insert into holdfast.closed (closed_timestamp) values (0);
   insert into holdfast.secret (key) values (p_key);
+  -- Tables of one row are never large enough to be analysed by themselves. By its guess of their size the planner would
+  -- think every call of the opening, the guard and the stamp worth a plan of its own.
+  analyze holdfast.shard, holdfast.secret, holdfast.closed;
   perform holdfast.tick();
 end
 $$;

@@ -74,7 +74,7 @@ export interface Fleet extends AsyncDisposable {
    *   })
    * ```
    *
-   * At home that is `begin; select holdfast.open(...); set local role holdfast_app; update ...;`, at the treasury one
+   * At home that is `begin; select holdfast.open(...); update ...;`, at the treasury one
    * flight `begin; ... insert ...; select holdfast.prepare_branch(...); prepare transaction '...'`, and at home again
    * `reset role; select holdfast.stamp(...); commit`, which is the decision.
    */

@@ -37,6 +37,8 @@ export interface ConnectionTarget {
 export interface Statement {
   readonly text: string
   readonly values?: readonly unknown[]
+  /** Several commands in one text without values; the outcome is that of the last one, or of the one that failed. */
+  readonly script?: true
   /** Rows as arrays in column order instead of objects. */
   readonly rowMode?: 'array'
   /** Type parsers of the caller, as `pg` takes them. */
@@ -182,7 +184,7 @@ export class Connection {
 
   /** Several statements in one text without parameters, e.g. a migration. Throws the `ServerError` of the first refusal. */
   async script(text: string): Promise<void> {
-    const [outcome] = await this.#send([{ text }])
+    const [outcome] = await this.flight([{ text, script: true }])
     accepted(present(outcome, 'one outcome a script'))
   }
 
@@ -203,6 +205,17 @@ export class Connection {
   destroy(): void {
     this.#lose(new Error('destroyed by its owner'))
     this.release()
+  }
+
+  /** Flights that are sent inside leave in one write. They stay flights of their own. */
+  inOneWrite<T>(send: () => T): T {
+    const { stream } = this.#client.connection
+    stream.cork()
+    try {
+      return send()
+    } finally {
+      stream.uncork()
+    }
   }
 
   #send(statements: readonly pg.QueryConfig[], deadlineMs?: number): Promise<StatementOutcome[]> {

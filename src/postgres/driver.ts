@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import type pg from 'pg'
 import { prepareValue } from 'pg/lib/utils.js'
 import type { ConnectionTarget, Statement } from './connection.ts'
@@ -38,6 +38,10 @@ export function serialise(statement: Statement): WireStatement {
   const { text, values = [] } = statement
   // The wire format ends a text at a zero byte: the rest of it would be read as another message.
   if (text.includes('\0')) throw new TypeError('a statement cannot contain a zero byte')
+  if (statement.script === true) {
+    if (values.length > 0) throw new TypeError('a script takes no values')
+    return { text }
+  }
   if (values.length > valuesMax) throw new TypeError(`a statement has at most ${valuesMax} values`)
   return {
     text,
@@ -50,5 +54,5 @@ export function serialise(statement: Statement): WireStatement {
 }
 
 function nameOf(text: string): string {
-  return createHash('sha256').update(text).digest('base64url').slice(0, 22)
+  return hash('sha256', text, 'base64url').slice(0, 22)
 }

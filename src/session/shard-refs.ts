@@ -1,4 +1,4 @@
-import { createHash } from 'node:crypto'
+import { hash } from 'node:crypto'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
 
@@ -7,7 +7,7 @@ import type { ShardName } from '../directory/topology.ts'
  * quarter of the token. Unlike a place in a list it stays the same when shards come and go.
  */
 export function refOfShard(shard: ShardName): number {
-  return createHash('sha256').update(shard).digest().readUInt32BE(0)
+  return hash('sha256', shard, 'buffer').readUInt32BE(0)
 }
 
 /** The shards of a fleet by their short form. Throws `config_invalid` when two names share one. */

@@ -1,4 +1,4 @@
-import { createHash, createHmac, timingSafeEqual } from 'node:crypto'
+import { createHmac, hash, timingSafeEqual } from 'node:crypto'
 import { assert, present } from '../base/assert.ts'
 import type { Brand } from '../base/brand.ts'
 import { HoldfastError } from '../base/errors.ts'
@@ -238,7 +238,7 @@ function boundNames(bindings: number, scope: TokenScope): string[] {
 }
 
 function hintOf(name: string): Buffer {
-  return createHash('sha256').update(name).digest().subarray(0, hintBytes)
+  return hash('sha256', name, 'buffer').subarray(0, hintBytes)
 }
 
 function macOf(secret: Uint8Array, signed: Uint8Array, bindings: number, scope: TokenScope): Buffer {

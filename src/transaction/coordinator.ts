@@ -204,8 +204,7 @@ class Coordinator {
   #decisionStatements(after: Hlc): Statement[] {
     const { transactionId, business, home, value, events } = this.#plan
     return [
-      store.checkConstraints,
-      store.becomeGateway,
+      store.concludeCaller,
       store.stamp({
         transactionId,
         business,

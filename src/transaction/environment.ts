@@ -8,6 +8,7 @@ import type { ConnectionTarget } from '../postgres/connection.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
 import { Background } from './background.ts'
 import { BarrierGroup } from './barrier.ts'
+import { ClockReadings } from './clock-readings.ts'
 
 /** Where this process reaches a node, as the gateway role. */
 export type TargetOf = (node: FleetNode) => ConnectionTarget
@@ -16,6 +17,7 @@ export type TargetOf = (node: FleetNode) => ConnectionTarget
 export interface TransactionEnvironment extends TransactionParts {
   readonly limits: TransactionLimits
   readonly barriers: BarrierGroup
+  readonly clocks: ClockReadings
   /** Settlements and journal entries that no caller waits for; `drain` waits for them before the pools close. */
   readonly background: Background
 }
@@ -58,7 +60,7 @@ export function transactionEnvironment(
   limits: TransactionLimits = transactionLimitsDefault,
 ): TransactionEnvironment {
   const barriers = new BarrierGroup((shard) => primaryTarget(parts, shard), parts.pools, limits.serviceWithinMs)
-  return { ...parts, limits, barriers, background: new Background() }
+  return { ...parts, limits, barriers, clocks: new ClockReadings(), background: new Background() }
 }
 
 /** A shard of the topology. Throws `unknown_shard`. */

@@ -78,8 +78,7 @@ function prepareStatements(
 ): Statement[] {
   const gid = formatGid(fleet, { home: home.name, transactionId, participant: shard.name })
   return [
-    store.checkConstraints,
-    store.becomeGateway,
+    store.concludeCaller,
     store.prepareBranch({
       transactionId,
       gid,

@@ -1,14 +1,13 @@
-import { assert, present } from '../base/assert.ts'
+import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName, ShardTopology, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { toHlc } from '../hlc/hlc.ts'
 import type { Connection, Statement, StatementOutcome, StatementResult } from '../postgres/connection.ts'
 import { ConnectionLost } from '../postgres/connection.ts'
 import { unsendable } from './caller-statement.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { toHoldfastError } from './sql-errors.ts'
-import type { FirstUse } from './transaction-store.ts'
+import type { Opening } from './transaction-store.ts'
 import * as store from './transaction-store.ts'
 import type { Isolation } from './transaction.ts'
 
@@ -31,14 +30,6 @@ export interface BatchItem {
   readonly statement: Statement
   /** How many rows it must affect; undefined for any number. */
   readonly rows: number | undefined
-}
-
-/** What the opening told. */
-export interface Opening {
-  /** A reading of the shard's clock from before BEGIN; home's only. */
-  readonly clock: Hlc | undefined
-  /** The key was used before: this transaction must not go on. */
-  readonly firstUse: FirstUse | undefined
 }
 
 export interface LastFlight {
@@ -95,8 +86,10 @@ export class ShardTransaction {
   /** One awaited statement of the caller. Throws a `HoldfastError`, or a `TypeError` for what cannot be sent. */
   async query(statement: Statement): Promise<StatementResult> {
     const connection = await this.#connect()
-    const opening = this.#open(connection)
-    const answer = connection.flight([statement], this.#environment.limits.statementWithinMs)
+    const [opening, answer] = connection.inOneWrite(() => [
+      this.#open(connection),
+      connection.flight([statement], this.#environment.limits.statementWithinMs),
+    ])
     const [opened, answered] = await Promise.allSettled([opening, answer])
     if (opened.status === 'rejected') throw opened.reason
     if (answered.status === 'rejected') {
@@ -122,12 +115,15 @@ export class ShardTransaction {
     if (sent.status === 'rejected') throw new ConnectionLost('stopped after it was sent', true, sent.reason)
     const outcomes = answered.value
     if (head.length === 0) return { openingFailure: undefined, outcomes }
-    return { openingFailure: this.#openingFailure(outcomes), outcomes: outcomes.slice(head.length) }
+    return {
+      openingFailure: this.#openingFailure(outcomes.slice(0, head.length)),
+      outcomes: outcomes.slice(head.length),
+    }
   }
 
   #openingFailure(outcomes: readonly StatementOutcome[]): HoldfastError | undefined {
     try {
-      this.#opened = this.#judge(outcomes.slice(0, this.#openingStatements().length))
+      this.#opened = this.#judge(outcomes)
       return undefined
     } catch (error) {
       return toHoldfastError(error, this.#place())
@@ -164,6 +160,7 @@ export class ShardTransaction {
   /** The failure of an outcome or a lost connection, in the caller's terms; the first is kept as the doom. */
   #fail(error: unknown): HoldfastError {
     const failure = toHoldfastError(error, this.#place())
+    this.#environment.clocks.forget(this.shard)
     this.#failure ??= failure
     return failure
   }
@@ -202,7 +199,7 @@ export class ShardTransaction {
   #openingStatements(): Statement[] {
     const { home, tenant, transactionId, isolation, shard } = this.#options
     return [
-      ...(home === null ? [] : [store.approachClock(home.frontier)]),
+      ...this.#approach(),
       store.begin(isolation),
       store.open({
         tenant,
@@ -211,19 +208,22 @@ export class ShardTransaction {
         key: home?.key ?? null,
         requestHash: home?.requestHash ?? null,
       }),
-      store.becomeApplication,
     ]
+  }
+
+  /** Home's clock, unless it was heard to be where it should be a moment ago. */
+  #approach(): Statement[] {
+    const { home, shard } = this.#options
+    if (home === null) return []
+    const { clocks, clock } = this.#environment
+    return clocks.isPast(shard, home.frontier, clock.wallMs()) ? [] : [store.approachClock(home.frontier)]
   }
 
   #judge(outcomes: readonly StatementOutcome[]): Opening {
     for (const outcome of outcomes) if (!outcome.ok) throw this.#fail(outcome.error)
-    const [open, role] = outcomes.slice(-2)
-    assert(role?.ok && role.tag === 'SET', 'the role is the last of the opening')
-    const clock = this.#options.home === null ? undefined : outcomes[0]
-    return {
-      clock: clock === undefined ? undefined : toHlc(BigInt(String(store.rowsOf<{ clock: string }>(clock)[0]?.clock))),
-      firstUse: store.firstUse(present(open, 'the outcome of the opening')),
-    }
+    const opening = store.readOpening(present(outcomes.at(-1), 'the outcome of the opening'))
+    this.#environment.clocks.note(this.shard, opening.clock)
+    return opening
   }
 
   #place() {

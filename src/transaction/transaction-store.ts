@@ -1,4 +1,4 @@
-import { present } from '../base/assert.ts'
+import { assert, present } from '../base/assert.ts'
 import type { Epoch, ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { toHlc } from '../hlc/hlc.ts'
@@ -21,23 +21,26 @@ export interface BusinessAction {
 }
 
 /**
- * Moves home's clock past the caller's frontier, wakes it when it stood still, and reads it. Sent before BEGIN, in
- * autocommit. An active shard's clock is kept at wall time by its keeper; 50 ms behind means that nobody does yet.
+ * Moves home's clock past the caller's frontier, and wakes it when it stood still. Sent before BEGIN, in autocommit. An
+ * active shard's clock is kept at wall time by its keeper; 50 ms behind means that nobody does yet.
  */
 export function approachClock(frontier: Hlc): Statement {
   return {
-    text: `select greatest(holdfast.observe($1::bigint), case
-             when c.last_value < holdfast.wall_hlc() - (50::bigint << 16) then holdfast.tick() else c.last_value
-           end)::text as clock from holdfast.hlc c`,
+    text: `select holdfast.observe($1::bigint),
+             case when c.last_value < holdfast.wall_hlc() - (50::bigint << 16) then holdfast.tick() end
+           from holdfast.hlc c`,
     values: [frontier],
   }
 }
+
+const applicationRole = 'holdfast_app'
 
 /** DEFERRABLE means nothing to a writing transaction; the opening takes it as proof that this BEGIN took place. */
 export function begin(isolation: Isolation): Statement {
   return { text: `begin isolation level ${isolation}, read write, deferrable` }
 }
 
+/** Binds the transaction, reads the clock, and ends as the application's role, in which the caller's statements run. */
 export function open(args: {
   readonly tenant: string
   readonly transactionId: TransactionId
@@ -46,7 +49,8 @@ export function open(args: {
   readonly requestHash: Uint8Array | null
 }): Statement {
   return {
-    text: 'select first_transaction, same_request, value from holdfast.open($1, $2, $3, $4, $5)',
+    text: `select o.clock::text, o.first_transaction, o.same_request, o.value, set_config('role', '${applicationRole}', true) as role
+           from holdfast.open($1, $2, $3, $4, $5) o`,
     values: [args.tenant, args.transactionId, args.epoch, args.key, args.requestHash],
   }
 }
@@ -57,16 +61,32 @@ export interface FirstUse {
   readonly value: unknown
 }
 
-/** What the opening says of the idempotency key: undefined when this transaction is its first use. */
-export function firstUse(outcome: StatementOutcome): FirstUse | undefined {
-  const [row] = rowsOf<{ first_transaction: TransactionId; same_request: boolean; value: unknown }>(outcome)
-  if (row === undefined) return undefined
-  return { transactionId: row.first_transaction, sameRequest: row.same_request, value: row.value }
+/** What the opening told. */
+export interface Opening {
+  /** A reading of the shard's clock from inside the transaction, before anything was written. */
+  readonly clock: Hlc
+  /** The key was used before: this transaction must not go on. */
+  readonly firstUse: FirstUse | undefined
 }
 
-export const becomeApplication: Statement = { text: 'set local role holdfast_app' }
-export const checkConstraints: Statement = { text: 'set constraints all immediate' }
-export const becomeGateway: Statement = { text: 'reset role' }
+export function readOpening(outcome: StatementOutcome): Opening {
+  const row = oneRow<{
+    clock: string
+    first_transaction: TransactionId | null
+    same_request: boolean
+    value: unknown
+    role: string
+  }>(outcome)
+  assert(row.role === applicationRole, 'the opening ends as the role of the application')
+  const { first_transaction: first, same_request: sameRequest, value } = row
+  return {
+    clock: toHlc(BigInt(row.clock)),
+    firstUse: first === null ? undefined : { transactionId: first, sameRequest, value },
+  }
+}
+
+/** The end of the caller's part: deferred constraints are checked as the application's role, the rest is the gateway's. */
+export const concludeCaller: Statement = { text: 'set constraints all immediate; reset role', script: true }
 export const commit: Statement = { text: 'commit' }
 export const rollback: Statement = { text: 'rollback' }
 export const flushedPosition: Statement = { text: 'select pg_current_wal_flush_lsn()::text as position' }

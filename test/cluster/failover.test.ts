@@ -173,7 +173,7 @@ describe('a promotion after the region of the primary was lost', () => {
     expect(nodes).toEqual([`${payroll}.3`, `${payroll}.4`, `${payroll}.5`])
     expect(fleet.primary(payroll).region).toBe('eu-central')
     for (const gone of [`${payroll}.1`, `${payroll}.2`]) expect(fleet.supervisor.servers.isRunning(gone)).toBe(false)
-    const late = fleet.ask(payroll, 'select holdfast.require_epoch($1)', [old.epoch])
+    const late = fleet.ask(payroll, 'select holdfast.shard_at_epoch($1)', [old.epoch])
     await expect(late).rejects.toMatchObject({ sqlState: 'HF006' })
   })
 
