@@ -11,8 +11,9 @@ import { manifestName, parseManifest, verifyManifest } from './backup-manifest.t
 import { intoArchive, intoDirectory, tarName, unpackStored } from './backup-sinks.ts'
 import { receiveBaseBackup } from './base-backup.ts'
 import { newestOf } from './binaries.ts'
-import { forgetOrigin } from './data-directory.ts'
-import { buildFollower, follow, promote, waitStreaming } from './follower.ts'
+import { parseLsn } from '../lsn.ts'
+import { forgetOrigin, upstreamFile, writeSettings } from './data-directory.ts'
+import { buildFollower, follow, promote, waitSilent, waitStreaming } from './follower.ts'
 import type { LocalServer } from './local-server.ts'
 
 const oracle = '/usr/lib/postgresql/15/bin/pg_verifybackup'
@@ -75,6 +76,48 @@ describe('a follower', () => {
     await second.stop()
     await primary.configure({ wal_level: 'logical', max_wal_senders: 10 })
     await primary.start()
+  })
+
+  test('V2: is silent only when nothing can begin its receiver again, and has replayed all that it received, however slow', async () => {
+    const quiet = yard.server('quiet')
+    const upstream = { primary: yard.target(primary), applicationName: 'quiet', slot: 'quiet' }
+    await buildFollower({ upstream, dataDir: quiet.dataDir, user: yard.user })
+    await quiet.start()
+    const admin = await yard.connect(primary)
+    const reader = await yard.connect(quiet)
+    const ask = async <T>(sql: string) => present((await reader.query<{ it: T }>(sql)).rows[0], 'one row').it
+    await waitStreaming(admin, 'quiet', 20_000)
+    await reader.query('select pg_wal_replay_pause()')
+    await admin.query(`insert into item select i, repeat('y', 1000) from generate_series(20001, 22000) i`)
+    const { rows } = await admin.query<{ it: string }>('select pg_current_wal_flush_lsn()::text as it')
+    const written = parseLsn(present(rows[0], 'one row').it)
+    await expect
+      .poll(async () => parseLsn(await ask<string>('select pg_last_wal_receive_lsn()::text as it')))
+      .toBeGreaterThanOrEqual(written)
+
+    // No receiver is there, and who begins one knows nothing yet.
+    const startup = await ask<number>(`select pid as it from pg_stat_activity where backend_type = 'startup'`)
+    process.kill(startup, 'SIGSTOP')
+    try {
+      process.kill(await ask<number>('select pid as it from pg_stat_wal_receiver'), 'SIGTERM')
+      await expect.poll(() => ask<string>('select count(*) as it from pg_stat_wal_receiver')).toBe('0')
+      await writeSettings(quiet.dataDir, {}, yard.user, upstreamFile)
+      quiet.reload()
+      await expect(waitSilent(yard.target(quiet), { stallMs: 500, withinMs: 500 })).rejects.toMatchObject({
+        code: 'server_failed',
+      })
+    } finally {
+      process.kill(startup, 'SIGCONT')
+    }
+    const end = await waitSilent(yard.target(quiet), { stallMs: 20_000, withinMs: 20_000 })
+    expect(end).toBeGreaterThanOrEqual(written)
+    expect(await ask('select filler as it from item where id = 22000')).toBe('y'.repeat(1000))
+    await admin.query('delete from item where id > 20000')
+    expect(parseLsn(await ask<string>('select pg_last_wal_replay_lsn()::text as it'))).toBe(end)
+    reader.release()
+    await quiet.stop()
+    await admin.query(`select pg_drop_replication_slot('quiet')`)
+    admin.release()
   })
 
   test('whose build is broken off leaves no data directory, and the next build succeeds', async () => {

@@ -1,10 +1,13 @@
 import { rename, rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { present } from '../../base/assert.ts'
 import type { Clock } from '../../base/clock.ts'
 import { systemClock } from '../../base/clock.ts'
 import { HoldfastError } from '../../base/errors.ts'
-import type { Connection, ConnectionTarget } from '../connection.ts'
-import { ServerError } from '../connection.ts'
+import type { ConnectionTarget } from '../connection.ts'
+import { Connection, ServerError } from '../connection.ts'
+import type { Lsn } from '../lsn.ts'
+import { parseLsn } from '../lsn.ts'
 import { ReplicationConnection } from '../replication.ts'
 import { sqlState } from '../sqlstate.ts'
 import { verifyManifest } from './backup-manifest.ts'
@@ -118,6 +121,83 @@ export async function waitStreaming(
     }
     await clock.sleep(pollMs)
   }
+}
+
+export interface SilenceLimits {
+  /** How long its replay may stand still before it counts as not answering. Slow is not silent. */
+  readonly stallMs: number
+  /** How long all of it may take. */
+  readonly withinMs: number
+}
+
+/**
+ * Waits until a follower whose upstream was taken away, and that was told to reload, receives nothing and never will by
+ * itself; gives the end of all it has, which it has replayed then. Throws `server_failed` when it does not come to that.
+ *
+ * That no receiver is shown proves nothing: one that is just being started is not shown yet, and the process that starts
+ * it may not have read its settings again. Two things together do. A session that was begun after the reload and shows no
+ * upstream: then the signal to read the settings again has been sent to the startup process as well. And the startup
+ * process seen in its pause between two attempts after that: it enters it with every source of log exhausted and the
+ * receiver stopped, and reads its settings again when it leaves it, before the next attempt.
+ */
+export async function waitSilent(
+  follower: ConnectionTarget,
+  { stallMs, withinMs }: SilenceLimits,
+  clock: Clock = systemClock,
+): Promise<Lsn> {
+  const started = clock.monotonicMs()
+  const giveUpAfter = (ms: number) => {
+    if (clock.monotonicMs() - started <= ms) return
+    throw new HoldfastError('server_failed', `the follower at ${follower.host} did not stop receiving within ${ms} ms`)
+  }
+  while (!(await isToldOfNoUpstream(follower, stallMs))) {
+    giveUpAfter(stallMs)
+    await clock.sleep(pollMs)
+  }
+  const connection = await Connection.connect(follower, stallMs)
+  try {
+    // A replay that somebody holds would never get to the end of what was received.
+    await connection.query('select pg_wal_replay_resume()', [], stallMs)
+    let last: Lsn | undefined
+    let movedAt = clock.monotonicMs()
+    for (;;) {
+      // The position is read after the pause was seen: from then on it stands.
+      const isExhausted = await isPausedBetweenAttempts(connection, stallMs)
+      const replayed = await replayedThrough(connection, stallMs)
+      if (isExhausted) return replayed
+      if (last === undefined || replayed > last) movedAt = clock.monotonicMs()
+      last = replayed
+      if (clock.monotonicMs() - movedAt > stallMs) giveUpAfter(0)
+      giveUpAfter(withinMs)
+      await clock.sleep(pollMs)
+    }
+  } finally {
+    connection.release()
+  }
+}
+
+/** Asked in a session of its own: one that was begun before the reload says nothing about what was signalled. */
+async function isToldOfNoUpstream(follower: ConnectionTarget, answerWithinMs: number): Promise<boolean> {
+  const connection = await Connection.connect(follower, answerWithinMs)
+  try {
+    const sql = `select current_setting('primary_conninfo') = '' as told`
+    const { rows } = await connection.query<{ told: boolean }>(sql, [], answerWithinMs)
+    return rows[0]?.told === true
+  } finally {
+    connection.release()
+  }
+}
+
+async function isPausedBetweenAttempts(follower: Connection, answerWithinMs: number): Promise<boolean> {
+  const sql = `select from pg_stat_activity
+    where backend_type = 'startup' and wait_event = 'RecoveryRetrieveRetryInterval'`
+  return (await follower.query(sql, [], answerWithinMs)).rowCount === 1
+}
+
+async function replayedThrough(follower: Connection, answerWithinMs: number): Promise<Lsn> {
+  const sql = 'select pg_last_wal_replay_lsn()::text as replayed'
+  const { rows } = await follower.query<{ replayed: string }>(sql, [], answerWithinMs)
+  return parseLsn(present(rows[0], 'one row').replayed)
 }
 
 /**
