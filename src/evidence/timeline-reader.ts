@@ -5,7 +5,7 @@ import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcZero, maxHlc, toHlc } from '../hlc/hlc.ts'
 import type { TransactionEnvironment } from '../transaction/environment.ts'
-import { primaryTarget } from '../transaction/environment.ts'
+import { primaryOf, primaryTarget } from '../transaction/environment.ts'
 import type { TimelineEntry, TimelineRange } from './timeline.ts'
 import { compareEntries, mergeTimelines } from './timeline.ts'
 import {
@@ -92,11 +92,12 @@ async function* shardHistory(
   const { pools, limits, barriers } = environment
   for (let after = placeBefore(since); ; ) {
     const statement = selectHistory(after, through, tenant, pageSize)
-    const [outcome] = await pools.flight(primaryTarget(environment, shard), [statement], limits.serviceWithinMs)
+    const primary = primaryOf(environment, shard)
+    const [outcome] = await pools.flight(primary.target, [statement], limits.serviceWithinMs)
     const page = entriesOf(outcome, shard)
     const last = page.at(-1)
     if (last === undefined) return
-    await barriers.pass(shard)
+    await barriers.pass(shard, primary.id)
     yield* page
     if (page.length < pageSize) return
     assert(last.transactionId !== null, 'what a shard stamped has an id')

@@ -1,6 +1,6 @@
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { TransactionEnvironment } from '../transaction/environment.ts'
-import { primaryTarget } from '../transaction/environment.ts'
+import { primaryOf } from '../transaction/environment.ts'
 import type { Known } from './proof-facts.ts'
 import { known, unknown } from './proof-facts.ts'
 import type { ActionTrace, CommitTrace, ShardTrace } from './trace-store.ts'
@@ -31,13 +31,10 @@ async function traceOn(
 ): Promise<Known<ShardTrace>> {
   const { pools, limits, barriers } = environment
   try {
-    const outcomes = await pools.flight(
-      primaryTarget(environment, shard),
-      traceStatements(transactionId),
-      limits.serviceWithinMs,
-    )
+    const primary = primaryOf(environment, shard)
+    const outcomes = await pools.flight(primary.target, traceStatements(transactionId), limits.serviceWithinMs)
     const trace = readTrace(outcomes)
-    await barriers.pass(shard)
+    await barriers.pass(shard, primary.id)
     return known(trace)
   } catch {
     // Why a shard cannot answer is for the status to say; here it only matters that it did not.

@@ -8,7 +8,7 @@ import type { ConnectionTarget } from '../postgres/connection.ts'
 import { ConnectionPools } from '../postgres/pools.ts'
 import { ClockKeeper, type ClockKeeperOptions } from '../transaction/clock-keeper.ts'
 import type { TransactionEnvironment } from '../transaction/environment.ts'
-import { primaryTarget, transactionEnvironment } from '../transaction/environment.ts'
+import { primaryOf, primaryTarget, transactionEnvironment } from '../transaction/environment.ts'
 import { DeliveryJournal } from '../transaction/outbox/delivery-journal.ts'
 import { createDispatcher } from '../transaction/outbox/outbox.ts'
 import { Resolver } from '../transaction/resolver.ts'
@@ -87,7 +87,7 @@ export async function composeGateway(options: GatewayOptions): Promise<GatewayPa
       distanceMs: (from, to) => roundTripMs(config.links, from, to),
       settle: async (participant, transactionId) => void (await pushBranch(environment, participant, transactionId)),
       settleAll: (participant) => settleAll(environment, participant),
-      barrier: async (shard) => void (await environment.barriers.pass(shard)),
+      barrier: async ({ shard, id }) => void (await environment.barriers.pass(shard, id)),
     })
     return { ...options, topology, directory, pools, environment, reading }
   } catch (error) {
@@ -203,7 +203,7 @@ async function dispatchOutbox(
       },
       journal,
       webhookUrl,
-      barrier: () => environment.barriers.pass(shard),
+      barrier: () => environment.barriers.pass(shard, primaryOf(environment, shard).id),
       clock,
       metrics,
       onStep,

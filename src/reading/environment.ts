@@ -30,8 +30,8 @@ export interface ReadParts {
   readonly settle: (participant: ShardName, transactionId: TransactionId) => Promise<void>
   /** Settles every decided branch of a shard. Rejects when the shard does not tell what is prepared there. */
   readonly settleAll: (participant: ShardName) => Promise<void>
-  /** Resolves when everything visible at the call is on the shard's followers. Rejects when that is not known. */
-  readonly barrier: (shard: ShardName) => Promise<void>
+  /** Resolves when everything visible on this primary at the call is on its followers. Rejects when that is not known. */
+  readonly barrier: (primary: FleetNode) => Promise<void>
 }
 
 export interface ReadLimits {

@@ -86,7 +86,7 @@ export class ReadRun {
 
   /** R7: whoever answers a barrier is the primary, and has what it showed on its followers. */
   async #pass(bound: readonly Bound[]): Promise<void> {
-    await Promise.all(bound.map(({ snapshot }) => this.#environment.barrier(snapshot.node.shard)))
+    await Promise.all(bound.map(({ snapshot }) => this.#environment.barrier(snapshot.node)))
   }
 
   #query<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {

@@ -7,7 +7,7 @@ import { HoldfastError } from '../base/errors.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
 import { Background } from './background.ts'
-import { BarrierGroup } from './barrier.ts'
+import { BarrierGroup, type Primary } from './barrier.ts'
 import { ClockReadings } from './clock-readings.ts'
 
 /** Where this process reaches a node, as the gateway role. */
@@ -59,7 +59,7 @@ export function transactionEnvironment(
   parts: TransactionParts,
   limits: TransactionLimits = transactionLimitsDefault,
 ): TransactionEnvironment {
-  const barriers = new BarrierGroup((shard) => primaryTarget(parts, shard), parts.pools, limits.serviceWithinMs)
+  const barriers = new BarrierGroup((shard) => primaryOf(parts, shard), parts.pools, limits.serviceWithinMs)
   return { ...parts, limits, barriers, clocks: new ClockReadings(), background: new Background() }
 }
 
@@ -70,10 +70,15 @@ export function shardOf(parts: Pick<TransactionParts, 'topology'>, name: ShardNa
   throw new HoldfastError('unknown_shard', `no shard ${name} in the topology`, { detail: { shard: name } })
 }
 
-/** Where the primary of a shard is now, by what this process knows. */
+/** The primary of a shard now, by what this process knows: whom to read, and to name where a barrier is to speak for it. */
+export function primaryOf(parts: Pick<TransactionParts, 'topology' | 'targetOf'>, name: ShardName): Primary {
+  const { primary } = shardOf(parts, name)
+  return { id: primary.id, target: parts.targetOf(primary) }
+}
+
 export function primaryTarget(
   parts: Pick<TransactionParts, 'topology' | 'targetOf'>,
   name: ShardName,
 ): ConnectionTarget {
-  return parts.targetOf(shardOf(parts, name).primary)
+  return primaryOf(parts, name).target
 }

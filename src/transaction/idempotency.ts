@@ -3,7 +3,7 @@ import { HoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { ConnectionLost, ServerError } from '../postgres/connection.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { primaryTarget } from './environment.ts'
+import { primaryOf } from './environment.ts'
 import { touchedShards } from './outcome.ts'
 import { toHoldfastError } from './sql-errors.ts'
 import type { FirstUse } from './transaction-store.ts'
@@ -68,14 +68,15 @@ export async function replay<T>(
     })
   }
   try {
+    const primary = primaryOf(environment, home)
     const [outcome] = await environment.pools.flight(
-      primaryTarget(environment, home),
+      primary.target,
       [decisions.selectCommit(transactionId)],
       environment.limits.serviceWithinMs,
     )
     const commit = outcome === undefined ? undefined : decisions.readCommit(outcome)
     if (commit === undefined) throw new Error(`the key of ${transactionId} stands without its commit`)
-    const position = await environment.barriers.pass(home)
+    const position = await environment.barriers.pass(home, primary.id)
     return {
       value: first.value as T,
       transactionId,

@@ -1,12 +1,14 @@
-import { present } from '../base/assert.ts'
+import { assert, present, unreachable } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
-import type { ShardName, TransactionId } from '../directory/topology.ts'
+import type { Epoch, ShardName, ShardTopology, TransactionId } from '../directory/topology.ts'
 import { ServerError } from '../postgres/connection.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { primaryTarget, shardOf } from './environment.ts'
 import type { BranchName } from './gid.ts'
 import { gidPrefix, parseGid } from './gid.ts'
+import type { Resolution, ResolverEffect, ResolverEvent } from './resolver-protocol.ts'
+import { beginResolving, stepResolver } from './resolver-protocol.ts'
 import type { Settlement } from './settlement.ts'
 import { needsPerson, settleBranch } from './settlement.ts'
 import type { TransactionRecord } from './decision-store.ts'
@@ -22,13 +24,6 @@ export interface InDoubtBranch {
   readonly name: BranchName
   readonly ageMs: number
 }
-
-export type Resolution =
-  | { readonly kind: 'settled'; readonly outcome: 'COMMITTED' | 'ABORTED' }
-  /** Left as it is, for another time. */
-  | { readonly kind: 'left'; readonly why: string }
-  /** Left as it is, and time will not help. */
-  | { readonly kind: 'needs person'; readonly why: string }
 
 /** Throws when the participant does not answer. Prepared transactions of others are not ours to see. */
 export async function listInDoubt(
@@ -52,25 +47,56 @@ export async function resolveBranch(
   branch: InDoubtBranch,
   abortAfterMs: number,
 ): Promise<Resolution> {
-  const { onStep, barriers } = environment
-  const { home, transactionId, participant } = branch.name
-  const where = { transactionId, shard: participant }
   try {
-    const { epoch, state } = shardOf(environment, home)
-    if (state !== 'open') return { kind: 'left', why: `home ${home} is fenced` }
-    let record = await readRecordOf(environment, branch.name)
-    if (record === undefined) {
-      if (branch.ageMs < abortAfterMs) return { kind: 'left', why: 'its coordinator may be on its way' }
-      record = await presumeAbort(environment, branch.name)
-      await onStep('resolver abort inserted', where)
+    const home = shardOf(environment, branch.name.home)
+    if (home.state !== 'open') return { kind: 'left', why: `home ${home.name} is fenced` }
+    let { state, effect } = beginResolving(branch.ageMs >= abortAfterMs)
+    while (effect !== undefined) {
+      const event = await carryOut(environment, branch.name, home, effect)
+      ;({ state, effect } = stepResolver(state, event))
     }
-    await barriers.pass(home)
-    await onStep('resolver barrier', where)
-    const settlement = await settleBranch(environment, { branch: branch.name, homeEpoch: epoch, decision: record })
-    await onStep('resolver settle', where)
-    return resolutionOf(settlement, record.outcome)
+    assert(state.kind === 'done', 'without an effect it is done')
+    return state.resolution
   } catch (error) {
-    return resolutionOfFailure(error)
+    return { kind: 'left', why: describe(error) }
+  }
+}
+
+/** `home` is the home as it was when the branch was taken up: whose word counts, and at which epoch. Never rejects. */
+async function carryOut(
+  environment: TransactionEnvironment,
+  branch: BranchName,
+  home: ShardTopology,
+  effect: ResolverEffect,
+): Promise<ResolverEvent> {
+  const { onStep, barriers } = environment
+  const where = { transactionId: branch.transactionId, shard: branch.participant }
+  try {
+    switch (effect.kind) {
+      case 'read record': {
+        const record = await readRecordOf(environment, branch)
+        return record === undefined ? { kind: 'no record' } : { kind: 'record', decision: record }
+      }
+      case 'presume abort': {
+        const record = await presumeAbort(environment, branch, home.epoch)
+        await onStep('resolver abort inserted', where)
+        return { kind: 'record', decision: record }
+      }
+      case 'pass barrier':
+        await barriers.pass(home.name, home.primary.id)
+        await onStep('resolver barrier', where)
+        return { kind: 'barrier passed' }
+      case 'settle': {
+        const { decision } = effect
+        const settlement = await settleBranch(environment, { branch, homeEpoch: home.epoch, decision })
+        await onStep('resolver settle', where)
+        return eventOf(settlement, decision.outcome)
+      }
+      default:
+        return unreachable(effect)
+    }
+  } catch (error) {
+    return eventOfFailure(error)
   }
 }
 
@@ -89,8 +115,8 @@ async function readRecordOf(
 async function presumeAbort(
   environment: TransactionEnvironment,
   { home, transactionId, participant }: BranchName,
+  epoch: Epoch,
 ): Promise<TransactionRecord> {
-  const { epoch } = shardOf(environment, home)
   const reason = `no record when the branch on ${participant} was found`
   const [outcome] = await environment.pools.flight(
     primaryTarget(environment, home),
@@ -100,18 +126,18 @@ async function presumeAbort(
   return present(decisions.readRecord(present(outcome, 'the outcome of the record')), 'the record that stands')
 }
 
-function resolutionOf(settlement: Settlement, outcome: 'COMMITTED' | 'ABORTED'): Resolution {
-  if (settlement.kind === 'settled') return { kind: 'settled', outcome }
-  if (needsPerson(settlement))
-    return { kind: 'needs person', why: `decided ${outcome}, and the branch is ${settlement.kind}` }
-  return { kind: 'left', why: settlement.kind === 'failed' ? describe(settlement.cause) : 'another settles it' }
+function eventOf(settlement: Settlement, outcome: 'COMMITTED' | 'ABORTED'): ResolverEvent {
+  if (settlement.kind === 'settled') return { kind: 'settled' }
+  if (needsPerson(settlement)) {
+    return { kind: 'failed', why: `decided ${outcome}, and the branch is ${settlement.kind}`, needsPerson: true }
+  }
+  const why = settlement.kind === 'failed' ? describe(settlement.cause) : 'another settles it'
+  return { kind: 'failed', why, needsPerson: false }
 }
 
-function resolutionOfFailure(error: unknown): Resolution {
-  if (error instanceof ServerError && error.sqlState === sqlState.belowCollection) {
-    return { kind: 'needs person', why: error.message }
-  }
-  return { kind: 'left', why: describe(error) }
+function eventOfFailure(error: unknown): ResolverEvent {
+  const needsPerson = error instanceof ServerError && error.sqlState === sqlState.belowCollection
+  return { kind: 'failed', why: needsPerson ? error.message : describe(error), needsPerson }
 }
 
 function describe(error: unknown): string {

@@ -1,12 +1,12 @@
 import { present, unreachable } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
-import type { Epoch, ShardName, TransactionId } from '../directory/topology.ts'
+import type { Epoch, NodeId, ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { lsnZero } from '../postgres/lsn.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import type { CommitEvent } from './commit-protocol.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { primaryTarget, shardOf } from './environment.ts'
+import { primaryOf, shardOf } from './environment.ts'
 import type { CommitRow, TransactionRecord } from './decision-store.ts'
 import * as decisions from './decision-store.ts'
 import * as store from './transaction-store.ts'
@@ -63,21 +63,21 @@ export async function askOutcome(environment: TransactionEnvironment, question: 
 async function askOnce(environment: TransactionEnvironment, question: OutcomeQuestion): Promise<Told | undefined> {
   const { pools, limits, barriers } = environment
   const { transactionId, home, participants, serverProcessId } = question
-  const target = primaryTarget(environment, home)
+  const primary = primaryOf(environment, home)
   const epoch = shardOf(environment, home).epoch
   // In this order: a backend that ends between the two has its commit found by the second.
   const [backend, commit] = await pools.flight(
-    target,
+    primary.target,
     [decisions.selectBackend(serverProcessId ?? 0), decisions.selectCommit(transactionId)],
     limits.serviceWithinMs,
   )
   const row = decisions.readCommit(present(commit, 'the outcome of the commit log'))
   if (row !== undefined) {
-    return { kind: 'committed', timestamp: row.commitTimestamp, position: await barriers.pass(home) }
+    return { kind: 'committed', timestamp: row.commitTimestamp, position: await barriers.pass(home, primary.id) }
   }
   if (participants.length > 0) return askRecord(environment, question, epoch)
   if (epoch > question.epoch) {
-    await barriers.pass(home)
+    await barriers.pass(home, primary.id)
     return { kind: 'aborted', why: `it is not in the history that ${home} has at epoch ${epoch}` }
   }
   const mayStillCommit =
@@ -90,8 +90,9 @@ async function askRecord(
   { transactionId, home, participants }: OutcomeQuestion,
   epoch: Epoch,
 ): Promise<Told> {
+  const primary = primaryOf(environment, home)
   const [outcome] = await environment.pools.flight(
-    primaryTarget(environment, home),
+    primary.target,
     [
       decisions.abortUnlessRecorded(
         transactionId,
@@ -103,7 +104,7 @@ async function askRecord(
     environment.limits.serviceWithinMs,
   )
   const record = present(decisions.readRecord(present(outcome, 'the outcome of the record')), 'the record that stands')
-  const position = await environment.barriers.pass(home)
+  const position = await environment.barriers.pass(home, primary.id)
   return record.outcome === 'COMMITTED'
     ? { kind: 'committed', timestamp: record.commitTimestamp, position }
     : { kind: 'aborted', why: 'it was presumed aborted' }
@@ -173,6 +174,7 @@ export async function lookUpOutcome(
 
 interface Trace {
   readonly home: ShardName
+  readonly readOn: NodeId
   readonly commit: CommitRow | undefined
   readonly record: TransactionRecord | undefined
   readonly refusal: string | undefined
@@ -183,8 +185,9 @@ async function readTrace(
   home: ShardName,
   transactionId: TransactionId,
 ): Promise<Trace | undefined> {
+  const primary = primaryOf(environment, home)
   const [commit, record, attempt] = await environment.pools.flight(
-    primaryTarget(environment, home),
+    primary.target,
     [
       decisions.selectCommit(transactionId),
       decisions.selectRecord(transactionId),
@@ -195,6 +198,7 @@ async function readTrace(
   const [refused] = store.rowsOf<{ code: string; reason: string }>(present(attempt, 'the outcome of the journal'))
   const trace: Trace = {
     home,
+    readOn: primary.id,
     commit: decisions.readCommit(present(commit, 'the outcome of the commit log')),
     record: decisions.readRecord(present(record, 'the outcome of the record')),
     refusal: refused === undefined ? undefined : `${refused.code}: ${refused.reason}`,
@@ -205,9 +209,9 @@ async function readTrace(
 async function tellTrace(
   environment: TransactionEnvironment,
   transactionId: TransactionId,
-  { home, commit, record, refusal }: Trace,
+  { home, readOn, commit, record, refusal }: Trace,
 ): Promise<Outcome> {
-  const position = await environment.barriers.pass(home)
+  const position = await environment.barriers.pass(home, readOn)
   if (commit !== undefined) {
     return {
       outcome: 'committed',

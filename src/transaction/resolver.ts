@@ -1,7 +1,8 @@
 import type { FleetNode, ShardName } from '../directory/topology.ts'
 import { Connection, ConnectionLost, ServerError } from '../postgres/connection.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import type { InDoubtBranch, Resolution } from './in-doubt.ts'
+import type { InDoubtBranch } from './in-doubt.ts'
+import type { Resolution } from './resolver-protocol.ts'
 import { listInDoubt, resolveBranch } from './in-doubt.ts'
 
 /**

@@ -7,11 +7,12 @@ import { ServerYard } from '../../test/support/servers.ts'
 import { systemClock } from '../base/clock.ts'
 import { silentMetrics } from '../base/metrics.ts'
 import { newRandomUuid } from '../base/random.ts'
-import type { ShardName, TransactionId } from '../directory/topology.ts'
+import type { NodeId, ShardName, TransactionId } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
 import { installSchema } from '../postgres/schema.ts'
 import type { LocalServer } from '../postgres/server/local-server.ts'
 import type { TransactionEnvironment } from './environment.ts'
+import { primaryOf } from './environment.ts'
 import { lookUpOutcome } from './outcome.ts'
 import { Resolver, resolverLimitsDefault } from './resolver.ts'
 import type { TransactRequest } from './transaction.ts'
@@ -282,12 +283,25 @@ describe('a decision that waits for followers', () => {
   })
 })
 
+const passBarrier = (environment: TransactionEnvironment, shard: ShardName) =>
+  environment.barriers.pass(shard, primaryOf(environment, shard).id)
+
 describe('a barrier', () => {
+  test('B3: says nothing of what was read on a primary of before', async () => {
+    const environment = await gateway({ limits: quick })
+    await followers('')
+    await expect(environment.barriers.pass(home, `${home}.of-before` as NodeId)).rejects.toMatchObject({
+      code: 'node_unavailable',
+      detail: { readOn: `${home}.of-before` },
+    })
+    await expect(passBarrier(environment, home)).resolves.toBeGreaterThan(0n)
+  })
+
   test('B2: rejects when it is not acknowledged', async () => {
     const environment = await gateway({ limits: quick })
     await followers('missing')
-    await expect(environment.barriers.pass(home)).rejects.toMatchObject({ code: 'node_unavailable' })
-    const cancelled = environment.barriers.pass(treasury)
+    await expect(passBarrier(environment, home)).rejects.toMatchObject({ code: 'node_unavailable' })
+    const cancelled = passBarrier(environment, treasury)
     cancelled.catch(() => undefined)
     await signalWaiter(treasury, 'pg_cancel_backend')
     await expect(cancelled).rejects.toMatchObject({ code: 'node_unavailable' })
@@ -298,9 +312,9 @@ describe('a barrier', () => {
     const messages = async () =>
       Number((await shards.rows<{ n: string }>(home, `select pg_current_wal_insert_lsn() - '0/0'::pg_lsn as n`))[0]?.n)
     await followers('missing')
-    const first = environment.barriers.pass(home)
+    const first = passBarrier(environment, home)
     await eventually(async () => (await waitsForFollowers()) === 1)
-    const later = Array.from({ length: 20 }, () => environment.barriers.pass(home))
+    const later = Array.from({ length: 20 }, () => passBarrier(environment, home))
     const before = await messages()
     // Those who came later have sent nothing yet: one wait, and no more log.
     expect(await waitsForFollowers()).toBe(1)

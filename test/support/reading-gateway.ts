@@ -70,7 +70,7 @@ export async function openReadingGateway(
           await resolveBranch(resolving, branch, Number.POSITIVE_INFINITY)
         }
       },
-      barrier: async (shard) => void (await resolving.barriers.pass(shard)),
+      barrier: async ({ shard, id }) => void (await resolving.barriers.pass(shard, id)),
       ...options.parts,
     },
     { ...readLimitsDefault, ...options.limits },

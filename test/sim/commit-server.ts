@@ -1,0 +1,127 @@
+import { present } from '../../src/base/assert.ts'
+import { planPromotion } from '../../src/failover/failover.ts'
+import type { NodeId, RegionName } from '../../src/directory/topology.ts'
+import { toLsn } from '../../src/postgres/lsn.ts'
+
+/**
+ * A shard as the commit protocol can tell it from PostgreSQL: a primary's log, two followers that each have a prefix of
+ * it and of which one must acknowledge, and primaries of the past that go on without followers. A log position is a count
+ * of entries. Ids of transactions are small numbers, in the order in which they were born.
+ */
+export type Entry =
+  | { readonly kind: 'record'; readonly id: number; readonly committed: boolean; readonly timestamp: number }
+  | { readonly kind: 'uncollected'; readonly id: number }
+  | { readonly kind: 'prepare'; readonly id: number; readonly timestamp: number }
+  | { readonly kind: 'settle'; readonly id: number; readonly committed: boolean }
+  | { readonly kind: 'home epoch'; readonly epoch: number }
+  | { readonly kind: 'barrier' }
+
+export const followers = 2
+export const acknowledgements = 1
+const here = 'eu-west' as RegionName
+const followerIds = ['shard.2', 'shard.3'] as NodeId[]
+
+export class Server {
+  readonly shard: number
+  readonly epoch: number
+  readonly log: Entry[]
+  /** Entries that a waiting commit still hides, by position (HZ-S4). */
+  readonly hidden = new Set<number>()
+  readonly received: number[]
+  /** Grows at every crash: connections from before are gone. */
+  life = 0
+  clock: number
+  isCurrent = true
+
+  constructor(shard: number, epoch: number, log: Entry[], clock: number) {
+    this.shard = shard
+    this.epoch = epoch
+    this.log = log
+    this.clock = clock
+    this.received = Array.from({ length: followers }, () => log.length)
+  }
+
+  append(entry: Entry, waits: boolean): number {
+    this.log.push(entry)
+    if (waits) this.hidden.add(this.log.length - 1)
+    return this.log.length
+  }
+
+  /** Followers that were promoted away from hear no more of it: what they have is what they had. */
+  isReplicated(position: number): boolean {
+    let holders = 0
+    for (const received of this.received) if (received >= position) holders += 1
+    return holders >= acknowledgements
+  }
+
+  reveal(position: number): void {
+    this.hidden.delete(position - 1)
+  }
+
+  /** HZ-S2: what nobody has is shown after a restart, and connections are gone. */
+  crash(): void {
+    this.life += 1
+    this.hidden.clear()
+  }
+
+  /** The record of a transaction: 'held' while another's insert of it waits for followers. */
+  record(id: number): Extract<Entry, { kind: 'record' }> | 'held' | undefined {
+    for (let at = this.log.length - 1; at >= 0; at -= 1) {
+      const entry = this.log[at]
+      if (entry?.kind === 'uncollected' && entry.id === id) return undefined
+      if (entry?.kind === 'record' && entry.id === id) return this.hidden.has(at) ? 'held' : entry
+    }
+    return undefined
+  }
+
+  /** Records below were collected, and none may be made any more. */
+  get collectedThrough(): number {
+    let through = -1
+    for (const entry of this.log) if (entry.kind === 'uncollected' && entry.id > through) through = entry.id
+    return through
+  }
+
+  branch(id: number): 'none' | 'prepared' | 'committed' | 'rolled back' {
+    let found: ReturnType<Server['branch']> = 'none'
+    for (const entry of this.log) {
+      if (entry.kind === 'prepare' && entry.id === id) found = 'prepared'
+      if (entry.kind === 'settle' && entry.id === id && found === 'prepared') {
+        found = entry.committed ? 'committed' : 'rolled back'
+      }
+    }
+    return found
+  }
+
+  prepared(): number[] {
+    const open = new Set<number>()
+    for (const entry of this.log) {
+      if (entry.kind === 'prepare') open.add(entry.id)
+      if (entry.kind === 'settle') open.delete(entry.id)
+    }
+    return [...open]
+  }
+
+  get homeEpochSeen(): number {
+    let seen = 0
+    for (const entry of this.log) if (entry.kind === 'home epoch' && entry.epoch > seen) seen = entry.epoch
+    return seen
+  }
+}
+
+/** Promotes by the rule of the product, with only some of the followers answering; undefined when it refuses. */
+export function promote(old: Server, answers: readonly boolean[]): Server | undefined {
+  const plan = planPromotion(
+    old.received.map((received, index) => ({
+      id: present(followerIds[index], 'an id for each follower'),
+      region: here,
+      counted: true,
+      received: answers[index] === true ? toLsn(BigInt(received)) : null,
+    })),
+    acknowledgements,
+    [here],
+  )
+  if (plan.kind !== 'promote') return undefined
+  const received = present(old.received[followerIds.indexOf(plan.source)], 'the source is one of them')
+  old.isCurrent = false
+  return new Server(old.shard, old.epoch + 1, old.log.slice(0, received), old.clock)
+}

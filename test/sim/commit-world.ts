@@ -1,0 +1,447 @@
+import { present } from '../../src/base/assert.ts'
+import { HoldfastError } from '../../src/base/errors.ts'
+import type { ShardName } from '../../src/directory/topology.ts'
+import { toHlc } from '../../src/hlc/hlc.ts'
+import type { CommitEffect, CommitEvent, CommitState, Transition } from '../../src/transaction/commit-protocol.ts'
+import { beginCommit, step } from '../../src/transaction/commit-protocol.ts'
+import type { Decision } from '../../src/transaction/decision-store.ts'
+import type { ResolverEffect, ResolverEvent, ResolverState } from '../../src/transaction/resolver-protocol.ts'
+import { beginResolving, stepResolver } from '../../src/transaction/resolver-protocol.ts'
+import { promote, Server } from './commit-server.ts'
+
+/**
+ * Shards, and the actors of a global commit on them: coordinators and resolvers run the very step functions of the
+ * product, against servers that lose, delay, crash and are promoted away. Whatever can happen next is one choice of a
+ * scheduler (`commit-play.ts`); nothing happens by itself.
+ */
+export interface Parts {
+  readonly step: (state: CommitState, event: CommitEvent) => Transition
+  readonly stepResolver: typeof stepResolver
+  readonly promote: typeof promote
+  /** What a commit or prepare that was answered with a warning means to its coordinator. */
+  readonly warned: 'unknown' | 'acknowledged'
+  /** Whether what was read at one primary counts once a barrier has passed at another. */
+  readonly barrierNamesEpoch: boolean
+  /** Participants refuse settlements from a home epoch below one that they have seen. */
+  readonly requireHomeEpoch: boolean
+  /** Records go only when their branches' settlements are on the followers, and leave a watermark. */
+  readonly collectsLate: boolean
+}
+
+export const realParts: Parts = {
+  step,
+  stepResolver,
+  promote,
+  warned: 'unknown',
+  barrierNamesEpoch: true,
+  requireHomeEpoch: true,
+  collectsLate: true,
+}
+
+export const home = 0
+type Answer =
+  | { readonly kind: 'ok' | 'warned'; readonly value: number }
+  | { readonly kind: 'record'; readonly decision: Decision }
+  | { readonly kind: 'none' | 'refused' | 'person' | 'lost' }
+type Reply = (answer: Answer) => void
+
+interface Message {
+  readonly server: Server
+  readonly life: number
+  readonly run: (server: Server, reply: Reply) => void
+  readonly reply: Reply
+}
+
+interface Wait {
+  readonly server: Server
+  readonly life: number
+  readonly position: number
+  reply: Reply | undefined
+}
+
+const failure = new HoldfastError('transaction_aborted', 'as the schedule has it')
+const nameOf = (shard: number) => `shard/${shard}` as ShardName
+const shardOf = (name: ShardName) => Number(name.slice(6))
+
+export interface Client {
+  readonly id: number
+  readonly participants: readonly number[]
+  told: 'nothing' | 'committed' | 'aborted' | 'ambiguous'
+  timestamp: number
+}
+
+export class World {
+  readonly parts: Parts
+  readonly current: Server[]
+  /** Per gateway, the primaries that it knows. */
+  readonly known: Server[][]
+  readonly alive: boolean[]
+  readonly messages: Message[] = []
+  readonly waits: Wait[] = []
+  readonly clients: Client[] = []
+  readonly stuck: string[] = []
+  resolving = 0
+
+  constructor(parts: Parts, shards: number, gateways: number) {
+    this.parts = parts
+    this.current = Array.from({ length: shards }, (_, shard) => new Server(shard, 1, [], 0))
+    this.known = Array.from({ length: gateways }, () => [...this.current])
+    this.alive = Array.from({ length: gateways }, () => true)
+  }
+
+  crashServer(shard: number): void {
+    const server = present(this.current[shard], 'a shard')
+    server.crash()
+    // Whoever waited there is gone, and the entry is shown.
+    for (let at = this.waits.length - 1; at >= 0; at -= 1) {
+      const wait = this.waits[at]
+      if (wait?.server !== server) continue
+      this.waits.splice(at, 1)
+      wait.reply?.({ kind: 'lost' })
+    }
+  }
+
+  promoteShard(shard: number, answers: readonly boolean[]): boolean {
+    const old = present(this.current[shard], 'a shard')
+    const server = this.parts.promote(old, answers)
+    if (server === undefined) return false
+    server.clock = server.log.reduce(
+      (most, entry) => ('timestamp' in entry ? Math.max(most, entry.timestamp) : most),
+      0,
+    )
+    this.current[shard] = server
+    return true
+  }
+
+  /** A commit on a server; `answer` is what its acknowledgement says. */
+  #commit(server: Server, position: number, reply: Reply): void {
+    this.waits.push({ server, life: server.life, position, reply })
+  }
+
+  #send(gateway: number, shard: number, run: Message['run'], reply: Reply): void {
+    const server = present(this.known[gateway]?.[shard], 'a known primary')
+    this.#sendTo(gateway, server, run, reply)
+  }
+
+  #sendTo(gateway: number, server: Server, run: Message['run'], reply: Reply): void {
+    this.messages.push({
+      server,
+      life: server.life,
+      run,
+      reply: (answer) => {
+        if (this.alive[gateway] === true) reply(answer)
+      },
+    })
+  }
+
+  /** A client's transaction begins its commit: the caller's statements are done, home is open at the primary it knows. */
+  begin(gateway: number, participants: readonly number[]): void {
+    const client: Client = { id: this.clients.length, participants, told: 'nothing', timestamp: 0 }
+    this.clients.push(client)
+    new Coordinator(this, gateway, client).begin()
+  }
+
+  /** A resolver takes up a branch that it sees prepared at the primary it knows. */
+  resolve(gateway: number, participant: number, id: number, mayPresume: boolean): void {
+    this.resolving += 1
+    const homePrimary = present(this.known[gateway]?.[home], 'a known home')
+    const begun = beginResolving(mayPresume)
+    let state: ResolverState = begun.state
+    const hear = (event: ResolverEvent) => {
+      const next = this.parts.stepResolver(state, event)
+      state = next.state
+      if (next.effect !== undefined) carryOut(next.effect)
+      if (state.kind !== 'done') return
+      this.resolving -= 1
+      if (state.resolution.kind === 'needs person') this.stuck.push(`${id} at ${participant}: ${state.resolution.why}`)
+    }
+    const failed = (why: string, needsPerson = false): ResolverEvent => ({ kind: 'failed', why, needsPerson })
+    const carryOut = (effect: ResolverEffect) => {
+      switch (effect.kind) {
+        case 'read record':
+          return this.#send(
+            gateway,
+            home,
+            (server, reply) => reply(readRecord(server, id)),
+            (answer) => {
+              hear(
+                answer.kind === 'record'
+                  ? answer
+                  : answer.kind === 'none'
+                    ? { kind: 'no record' }
+                    : failed(answer.kind),
+              )
+            },
+          )
+        case 'presume abort':
+          return this.#send(
+            gateway,
+            home,
+            (server, reply) => this.presume(server, id, reply),
+            (answer) => {
+              hear(answer.kind === 'record' ? answer : failed(answer.kind, answer.kind === 'person'))
+            },
+          )
+        case 'pass barrier':
+          return this.barrier(gateway, homePrimary, (passed) =>
+            hear(passed ? { kind: 'barrier passed' } : failed('barrier')),
+          )
+        case 'settle':
+          return this.settle(gateway, participant, id, effect.decision, homePrimary.epoch, (answer) => {
+            hear(answer.kind === 'ok' ? { kind: 'settled' } : failed(answer.kind, answer.kind === 'person'))
+          })
+      }
+    }
+    carryOut(present(begun.effect, 'it begins by reading'))
+  }
+
+  barrier(gateway: number, readAt: Server, tell: (passed: boolean) => void): void {
+    const known = present(this.known[gateway]?.[home], 'a known home')
+    if (this.parts.barrierNamesEpoch && known !== readAt) return tell(false)
+    this.#sendTo(
+      gateway,
+      known,
+      (server, reply) => this.#commit(server, server.append({ kind: 'barrier' }, true), reply),
+      (answer) =>
+        tell(answer.kind === 'ok' && (!this.parts.barrierNamesEpoch || this.known[gateway]?.[home] === readAt)),
+    )
+  }
+
+  /** What stands at home once ABORTED was written unless there was a record. */
+  presume(server: Server, id: number, reply: Reply): void {
+    if (id <= server.collectedThrough) return reply({ kind: 'person' })
+    const found = server.record(id)
+    if (found === 'held') return reply({ kind: 'lost' })
+    if (found !== undefined) return reply(readRecord(server, id))
+    const position = server.append({ kind: 'record', id, committed: false, timestamp: 0 }, true)
+    this.#commit(server, position, (answer) => {
+      reply(
+        answer.kind === 'ok' || answer.kind === 'warned'
+          ? { kind: 'record', decision: { outcome: 'ABORTED' } }
+          : answer,
+      )
+    })
+  }
+
+  settle(gateway: number, participant: number, id: number, decision: Decision, epoch: number, reply: Reply): void {
+    const committed = decision.outcome === 'COMMITTED'
+    this.#send(
+      gateway,
+      participant,
+      (server, heard) => {
+        if (this.parts.requireHomeEpoch && epoch < server.homeEpochSeen) return heard({ kind: 'refused' })
+        if (epoch > server.homeEpochSeen) server.append({ kind: 'home epoch', epoch }, false)
+        heard({ kind: 'ok', value: 0 })
+      },
+      (answer) => {
+        if (answer.kind !== 'ok') return reply(answer)
+        this.#send(
+          gateway,
+          participant,
+          (server, heard) => {
+            const found = server.branch(id)
+            if (found === 'prepared') server.append({ kind: 'settle', id, committed }, false)
+            const isThere = server.branch(id) === 'committed'
+            heard(isThere === committed ? { kind: 'ok', value: 0 } : { kind: 'person' })
+          },
+          reply,
+        )
+      },
+    )
+  }
+
+  prepare(gateway: number, participant: number, id: number, reply: Reply): void {
+    this.#send(
+      gateway,
+      participant,
+      (server, heard) => {
+        server.clock += 1
+        const timestamp = server.clock
+        const position = server.append({ kind: 'prepare', id, timestamp }, false)
+        this.#commit(server, position, (answer) =>
+          heard(answer.kind === 'ok' || answer.kind === 'warned' ? { ...answer, value: timestamp } : answer),
+        )
+      },
+      reply,
+    )
+  }
+
+  observe(gateway: number, after: number, reply: Reply): void {
+    this.#send(
+      gateway,
+      home,
+      (server, heard) => {
+        server.clock = Math.max(server.clock, after)
+        heard({ kind: 'ok', value: 0 })
+      },
+      reply,
+    )
+  }
+
+  /** Home's own commit, on the connection that was opened: to that primary, in that life. */
+  decide(gateway: number, opened: { server: Server; life: number }, id: number, after: number, reply: Reply): void {
+    const { server } = opened
+    if (server.life !== opened.life) return reply({ kind: 'lost' })
+    this.#sendTo(
+      gateway,
+      server,
+      (at, heard) => {
+        const found = at.record(id)
+        if (found === 'held') return heard({ kind: 'lost' })
+        at.clock += 1
+        if (found !== undefined || id <= at.collectedThrough || at.clock <= after) return heard({ kind: 'refused' })
+        const timestamp = at.clock
+        const position = at.append({ kind: 'record', id, committed: true, timestamp }, true)
+        this.#commit(at, position, (answer) =>
+          heard(answer.kind === 'ok' || answer.kind === 'warned' ? { ...answer, value: timestamp } : answer),
+        )
+      },
+      reply,
+    )
+  }
+
+  /** The question after an unanswered decision: what stands at home, behind a barrier there. */
+  ask(gateway: number, id: number, tell: (answer: Answer) => void): void {
+    const primary = present(this.known[gateway]?.[home], 'a known home')
+    this.#sendTo(
+      gateway,
+      primary,
+      (server, reply) => this.presume(server, id, reply),
+      (answer) => {
+        if (answer.kind !== 'record') return tell({ kind: 'lost' })
+        this.barrier(gateway, primary, (passed) => tell(passed ? answer : { kind: 'lost' }))
+      },
+    )
+  }
+
+  /** One collected record; whether it may go is the question of HZ-X2. */
+  collect(id: number): boolean {
+    const server = present(this.current[home], 'a home')
+    const found = server.record(id)
+    const client = present(this.clients[id], 'a client')
+    if (found === undefined || found === 'held' || client.told === 'nothing') return false
+    const isSettled = client.participants.every((participant) => {
+      const there = present(this.current[participant], 'a participant')
+      if (there.branch(id) === 'prepared') return false
+      const settled = there.log.findIndex((entry) => entry.kind === 'settle' && entry.id === id)
+      return !this.parts.collectsLate || settled < 0 || there.received.every((received) => received > settled)
+    })
+    const anybodyEarlier = this.clients.some((other) => other.id <= id && other.told === 'nothing')
+    if (!isSettled || (this.parts.collectsLate && anybodyEarlier)) return false
+    if (this.parts.collectsLate && !client.participants.every((at) => this.#cannotComeBack(at, id))) return false
+    server.append({ kind: 'uncollected', id }, false)
+    return true
+  }
+
+  /** Nothing on its way can prepare the branch any more: below the restore window there is no such message. */
+  #cannotComeBack(participant: number, id: number): boolean {
+    const server = present(this.current[participant], 'a participant')
+    const branch = server.branch(id)
+    return (branch === 'committed' || branch === 'rolled back') && this.messages.length === 0
+  }
+}
+
+function readRecord(server: Server, id: number): Answer {
+  const found = server.record(id)
+  if (found === 'held' || found === undefined) return { kind: 'none' }
+  if (!found.committed) return { kind: 'record', decision: { outcome: 'ABORTED' } }
+  return { kind: 'record', decision: { outcome: 'COMMITTED', commitTimestamp: toHlc(BigInt(found.timestamp)) } }
+}
+
+/** The shell around `commit-protocol.ts`, as far as messages go. */
+class Coordinator {
+  readonly #world: World
+  readonly #gateway: number
+  readonly #client: Client
+  readonly #opened: { readonly server: Server; readonly life: number }
+  #state: CommitState
+  #asked = 0
+
+  constructor(world: World, gateway: number, client: Client) {
+    this.#world = world
+    this.#gateway = gateway
+    this.#client = client
+    const server = present(world.known[gateway]?.[home], 'a known home')
+    this.#opened = { server, life: server.life }
+    this.#state = beginCommit(client.participants.map(nameOf), false).state
+  }
+
+  begin(): void {
+    for (const participant of this.#client.participants) {
+      this.#world.prepare(this.#gateway, participant, this.#client.id, (answer) => this.#vote(participant, answer))
+    }
+  }
+
+  #vote(participant: number, answer: Answer): void {
+    const shard = nameOf(participant)
+    if (answer.kind === 'ok') {
+      return this.#hear({ kind: 'vote yes', shard, timestamp: toHlc(BigInt(answer.value)) })
+    }
+    if (answer.kind === 'warned' && this.#world.parts.warned === 'acknowledged') {
+      return this.#hear({ kind: 'vote yes', shard, timestamp: toHlc(BigInt(answer.value)) })
+    }
+    this.#hear({ kind: answer.kind === 'refused' ? 'vote no' : 'vote lost', shard, failure })
+  }
+
+  #hear(event: CommitEvent): void {
+    const next = this.#world.parts.step(this.#state, event)
+    this.#state = next.state
+    for (const effect of next.effects) this.#carryOut(effect)
+    const { told } = this.#client
+    if (told !== 'nothing') return
+    if (this.#state.kind === 'committed') this.#client.told = 'committed'
+    if (this.#state.kind === 'aborted') this.#client.told = 'aborted'
+    if (this.#state.kind === 'ambiguous') this.#client.told = 'ambiguous'
+  }
+
+  #carryOut(effect: CommitEffect): void {
+    const world = this.#world
+    const { id } = this.#client
+    switch (effect.kind) {
+      case 'observe':
+        return world.observe(this.#gateway, Number(effect.after), (answer) => {
+          this.#hear(answer.kind === 'ok' ? { kind: 'observed' } : { kind: 'observe refused', failure })
+        })
+      case 'decide':
+        return world.decide(this.#gateway, this.#opened, id, Number(effect.after), (answer) => this.#decided(answer))
+      case 'ask':
+        return this.#ask()
+      case 'roll back home':
+        return
+      case 'commit branch':
+        return this.#settle(effect.shard, { outcome: 'COMMITTED', commitTimestamp: effect.timestamp })
+      case 'roll back branch':
+        return this.#settle(effect.shard, { outcome: 'ABORTED' })
+    }
+  }
+
+  #decided(answer: Answer): void {
+    if (answer.kind === 'ok') return this.#hear({ kind: 'acknowledged', timestamp: toHlc(BigInt(answer.value)) })
+    if (answer.kind === 'refused') return this.#hear({ kind: 'refused', failure })
+    if (answer.kind === 'warned' && this.#world.parts.warned === 'acknowledged') {
+      return this.#hear({ kind: 'acknowledged', timestamp: toHlc(BigInt(answer.value)) })
+    }
+    this.#hear({ kind: 'unanswered' })
+  }
+
+  #ask(): void {
+    this.#asked += 1
+    this.#world.ask(this.#gateway, this.#client.id, (answer) => {
+      if (answer.kind !== 'record') {
+        if (this.#asked < 3) return this.#ask()
+        return this.#hear({ kind: 'told nothing', failure })
+      }
+      const { decision } = answer
+      this.#hear(
+        decision.outcome === 'COMMITTED'
+          ? { kind: 'told committed', timestamp: decision.commitTimestamp }
+          : { kind: 'told aborted', failure },
+      )
+    })
+  }
+
+  #settle(shard: ShardName, decision: Decision): void {
+    const { server } = this.#opened
+    this.#world.settle(this.#gateway, shardOf(shard), this.#client.id, decision, server.epoch, () => {})
+  }
+}
