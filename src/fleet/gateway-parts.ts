@@ -180,9 +180,19 @@ function archiver(parts: GatewayParts, shard: ShardName, root: string): Archiver
     },
     clock: parts.clock,
     onEvent: (event) => {
-      if ('error' in event) parts.onServiceTrouble(`archive of ${shard}`, event.error)
+      const what = `archive of ${shard}`
+      if ('error' in event) parts.onServiceTrouble(what, event.error)
+      // Silence would read as if the archive were whole.
+      else if (event.kind === 'log_lost' || event.kind === 'redo_lost') {
+        parts.onServiceTrouble(what, new Error(`${event.kind}: ${JSON.stringify(event, bigintAsText)}`))
+      }
     },
   })
+}
+
+/** Positions are bigints, which JSON does not know. */
+function bigintAsText(_: string, value: unknown): unknown {
+  return typeof value === 'bigint' ? value.toString() : value
 }
 
 async function dispatchOutbox(
