@@ -1,3 +1,5 @@
+import { once } from 'node:events'
+import { type AddressInfo, createServer } from 'node:net'
 import { afterAll, afterEach, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { FreshDatabase } from '../../test/support/database.ts'
 import { freshDatabase } from '../../test/support/database.ts'
@@ -48,6 +50,35 @@ test('statements of no transaction get through while every connection for transa
   const [outcome] = await pools.flight(database.target(), [{ text: 'select 1 as n' }])
   expect(outcome).toMatchObject({ ok: true, rows: [{ n: 1 }] })
   for (const connection of taken) connection.release()
+})
+
+/** Messages of the protocol: their type, their length, their body. */
+function message(type: string, body: Buffer): Buffer {
+  const head = Buffer.alloc(5, type)
+  head.writeInt32BE(body.length + 4, 1)
+  return Buffer.concat([head, body])
+}
+
+test('a server that ends a connection in the very answer that opens it costs that connection and not the process', async () => {
+  const opened = Buffer.concat([message('R', Buffer.alloc(4)), message('Z', Buffer.from('I'))])
+  const ended = message('E', Buffer.from('SFATAL\0C57P01\0Mterminating connection\0\0'))
+  const server = createServer((socket) => {
+    socket.on('error', () => undefined)
+    socket.once('data', () => socket.end(Buffer.concat([opened, ended])))
+  })
+  await once(server.listen(0, '127.0.0.1'), 'listening')
+  const { port } = server.address() as AddressInfo
+  const target = { ...database.target(), host: '127.0.0.1', port }
+  const use = async () => {
+    const connection = await pools.reserve(target)
+    try {
+      await connection.query('select 1')
+    } finally {
+      connection.release()
+    }
+  }
+  await expect(use()).rejects.toThrow()
+  server.close()
 })
 
 test('a connection that broke is not used again', async () => {

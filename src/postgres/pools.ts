@@ -95,6 +95,8 @@ export class ConnectionPools {
     const config = clientConfig({ ...target, applicationName: nameFor(target, purpose) }, this.#limits.connectWithinMs)
     const pool = new pg.Pool({ ...config, max, idleTimeoutMillis: this.#limits.idleMs })
     pool.on('error', discardIdleError)
+    // For as long as it lives: one that is closed on its release still hears of an end by the server.
+    pool.on('connect', (client) => void client.on('error', discardIdleError))
     this.#pools.set(key, pool)
     return pool
   }
