@@ -1,0 +1,90 @@
+import type { Gateway } from '../../src/fleet/gateway.ts'
+import type { Violation } from '../sim/history.ts'
+import { outcomeOf } from './outcome.ts'
+import { domains, tenant } from './stand.ts'
+import type { Below, Workload } from './workload.ts'
+
+/** Money moves between two shards. Every snapshot of both, and the end, has all of it, and no account is below zero. */
+const accounts = 5
+const openingCents = 100
+const totalCents = accounts * openingCents * domains.length
+
+export function bank(below: Below): Workload {
+  const violations: Violation[] = []
+  const transfers: { readonly id: string; readonly committed: boolean }[] = []
+
+  async function look(gateway: Gateway, when: string): Promise<void> {
+    const { value } = await gateway.snapshot({ tenant, domains }, (read) =>
+      Promise.all(
+        domains.map(async (domain) => {
+          const { rows } = await read.query<{ cents: string; least: string }>(
+            domain,
+            `select sum(amount_cents) as cents, min(amount_cents) as least from ${domain}_accounts`,
+          )
+          return { cents: Number(rows[0]?.cents), least: Number(rows[0]?.least) }
+        }),
+      ),
+    )
+    const cents = value.reduce((sum, one) => sum + one.cents, 0)
+    if (cents !== totalCents || value.some(({ least }) => least < 0)) {
+      const found = value.map((one) => one.cents).join(' + ')
+      violations.push({ kind: 'money', explanation: `${when}: ${found} of ${totalCents}`, operations: [] })
+    }
+  }
+
+  async function move(client: number, gateway: Gateway): Promise<void> {
+    const [from, to] = below(2) === 0 ? (['left', 'right'] as const) : (['right', 'left'] as const)
+    const cents = 1 + below(30)
+    const [source, target] = [`account-${below(accounts)}`, `account-${below(accounts)}`]
+    const about = { tenant, action: 'torture.transfer', subject: source, actor: `client-${client}` }
+    let id = ''
+    try {
+      const { transactionId } = await gateway.transact(about, async (tx) => {
+        id = tx.transactionId
+        tx.batch(from, [[add(from), [tenant, source, -cents], { rows: 1 }]])
+        tx.batch(to, [[add(to), [tenant, target, cents], { rows: 1 }]])
+      })
+      transfers.push({ id: transactionId, committed: true })
+    } catch (error) {
+      if (outcomeOf(error) === 'failed' && id !== '') transfers.push({ id, committed: false })
+      throw error
+    }
+  }
+
+  return {
+    setUp: async (gateway) => {
+      await gateway.transact({ tenant, action: 'torture.found', subject: 'accounts', actor: 'torture' }, async (tx) => {
+        for (const domain of domains) {
+          await tx.query(domain, `delete from ${domain}_accounts`)
+          await tx.query(
+            domain,
+            `insert into ${domain}_accounts select $1, 'account-' || n, $2 from generate_series(0, $3::int - 1) n`,
+            [tenant, openingCents, accounts],
+          )
+        }
+      })
+    },
+    operate: async (client, gateway) => {
+      try {
+        await (below(4) === 0 ? look(gateway, 'during') : move(client, gateway))
+        return 'ok'
+      } catch (error) {
+        return outcomeOf(error)
+      }
+    },
+    check: async (gateway) => {
+      await look(gateway, 'at the end')
+      for (const { id, committed } of transfers) {
+        const { outcome } = await gateway.transaction(id).catch(() => ({ outcome: 'none' }))
+        if (committed !== (outcome === 'committed')) {
+          const explanation = `${id} was told ${committed ? 'committed' : 'failed'} and is ${outcome}`
+          violations.push({ kind: 'outcome', explanation, operations: [] })
+        }
+      }
+      return violations
+    },
+  }
+}
+
+const add = (domain: string) =>
+  `update ${domain}_accounts set amount_cents = amount_cents + $3 where tenant = $1 and name = $2`
