@@ -129,6 +129,12 @@ export const errorTable = define({
     retry: 'safe',
     meaning: 'Concurrent transactions could not be serialised within the retries; nothing was written.',
   },
+  lock_timeout: {
+    category: 'conflict',
+    retry: 'safe',
+    meaning:
+      'A lock was waited for too long, within the retries; transactions on two shards may wait for each other. Nothing was written.',
+  },
   clock_offset_exceeded: {
     category: 'unavailable',
     retry: 'safe',

@@ -38,6 +38,11 @@ export interface TransactionParts {
 export interface TransactionLimits {
   /** A statement of the caller without an answer for this long: the connection is given up, nothing was decided. */
   readonly statementWithinMs: number
+  /**
+   * A statement that waits this long for one lock gives up, and the transaction is run again. A server sees a deadlock
+   * only among its own: that of transactions which wait for each other on two shards ends here.
+   */
+  readonly lockWithinMs: number
   /** A commit or prepare without an answer for this long is *unknown*; it is asked for, never cancelled. */
   readonly commitWithinMs: number
   /** How long an unknown outcome is asked for before it is called ambiguous. */
@@ -49,6 +54,7 @@ export interface TransactionLimits {
 
 export const transactionLimitsDefault: TransactionLimits = {
   statementWithinMs: 60_000,
+  lockWithinMs: 4_000,
   commitWithinMs: 10_000,
   outcomeWithinMs: 10_000,
   serviceWithinMs: 5_000,

@@ -37,6 +37,41 @@ afterEach(async () => {
 
 const gateway = (options?: GatewayOptions): Promise<TransactionEnvironment> => gatewayOf(shards, options)
 
+describe('transactions that wait for each other on two shards', () => {
+  test('end by time, are run again, and both finish', async () => {
+    const environment = await gateway({ limits: { lockWithinMs: 300 } })
+    const run = newRun()
+    await transact(environment, request(run), approve(run))
+    await environment.background.drain()
+    let waiting = 0
+    let meet = () => {}
+    const met = new Promise<void>((resolve) => (meet = resolve))
+    /** Holds its first row until the other has its own; only at the first attempt of each. */
+    const together = async () => {
+      waiting += 1
+      if (waiting === 2) meet()
+      if (waiting <= 2) await met
+    }
+    const touch = { payroll: 'update runs set cents = cents + 1', treasury: 'update holds set cents = cents + 1' }
+    const inOrder = (first: 'payroll' | 'treasury', second: 'payroll' | 'treasury') =>
+      transact(environment, { ...request(run), subject: first }, async (tx) => {
+        await tx.query(first, touch[first])
+        await together()
+        await tx.query(second, touch[second])
+      })
+    const ends = await Promise.all([inOrder('payroll', 'treasury'), inOrder('treasury', 'payroll')])
+    expect(ends.map(({ replayed }) => replayed)).toEqual([false, false])
+    await environment.background.drain()
+    expect(waiting).toBeGreaterThan(2)
+    const [hold] = await shards.rows<{ cents: string }>(treasury, 'select cents from holds where run = $1', [run])
+    const [paid] = await shards.rows<{ cents: string }>(home, 'select cents from runs where id = $1', [run])
+    const opening = Number(hold?.cents) - 2
+    expect(opening).toBeGreaterThan(0)
+    expect(Number(paid?.cents) - 2).toBe(opening)
+    expect(await shards.prepared(treasury)).toEqual([])
+  })
+})
+
 describe('the vote', () => {
   test('HZ-X5: a branch belongs to the gateway, and only that role settles it', async () => {
     const stop = gate('global record inserted')

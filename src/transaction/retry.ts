@@ -16,6 +16,9 @@ const stale: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'unknown_tenant',
 ])
 
+/** Others were in the way: a pause of a random length lets one of them through. */
+const contended: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['serialization_failure', 'lock_timeout'])
+
 /** `code` is why the attempt was bound to fail; undefined when the caller's function failed by itself. */
 export function nextAttempt(
   code: ErrorCode | undefined,
@@ -25,7 +28,7 @@ export function nextAttempt(
 ): NextAttempt {
   if (code === undefined) return { kind: 'give up' }
   if (stale.has(code)) return refreshesBefore === 0 ? { kind: 'refresh' } : { kind: 'give up' }
-  if (code === 'serialization_failure' && attempts <= serializationRetriesMax) {
+  if (contended.has(code) && attempts <= serializationRetriesMax) {
     return { kind: 'pause', pauseMsMax: Math.min(200, 10 * 2 ** (attempts - 1)) }
   }
   return { kind: 'give up' }

@@ -207,6 +207,7 @@ export class ShardTransaction {
         epoch: shard.epoch,
         key: home?.key ?? null,
         requestHash: home?.requestHash ?? null,
+        lockWithinMs: this.#environment.limits.lockWithinMs,
       }),
     ]
   }

@@ -17,7 +17,7 @@ export interface FailurePlace {
 const codes: Readonly<Record<string, ErrorCode>> = {
   [sqlState.serializationFailure]: 'serialization_failure',
   [sqlState.deadlockDetected]: 'serialization_failure',
-  [sqlState.lockNotAvailable]: 'transaction_aborted',
+  [sqlState.lockNotAvailable]: 'lock_timeout',
   [sqlState.inFailedTransaction]: 'transaction_aborted',
   [sqlState.diskFull]: 'disk_full',
   [sqlState.adminShutdown]: 'node_unavailable',

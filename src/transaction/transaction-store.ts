@@ -47,11 +47,14 @@ export function open(args: {
   readonly epoch: Epoch
   readonly key: string | null
   readonly requestHash: Uint8Array | null
+  /** How long a statement may wait for a lock. The claim of a key, which is part of the opening, waits without. */
+  readonly lockWithinMs: number
 }): Statement {
   return {
-    text: `select o.clock::text, o.first_transaction, o.same_request, o.value, set_config('role', '${applicationRole}', true) as role
+    text: `select o.clock::text, o.first_transaction, o.same_request, o.value, set_config('role', '${applicationRole}', true) as role,
+             set_config('lock_timeout', $6, true)
            from holdfast.open($1, $2, $3, $4, $5) o`,
-    values: [args.tenant, args.transactionId, args.epoch, args.key, args.requestHash],
+    values: [args.tenant, args.transactionId, args.epoch, args.key, args.requestHash, `${args.lockWithinMs}ms`],
   }
 }
 
