@@ -70,6 +70,15 @@ describe('the smallest history of each anomaly is named by it', () => {
   )
 })
 
+test('a write of its own session that a client does not see is named, also where write skew names the same two', () => {
+  const history = historyOf(
+    { micro: [read('x'), append('y', 1)], client: 0, completedAt: 1 },
+    { micro: [read('y'), append('x', 1)], client: 0, invokedAt: 2 },
+    [read('x', 1), read('y', 1)],
+  )
+  expect(kinds(history).filter(forbiddenUnder('repeatable read'))).toContain('G-single-session')
+})
+
 test('what nobody knows the outcome of may have been written', () => {
   const history = historyOf({ micro: [append('x', 1)], outcome: 'unknown', completedAt: Number.POSITIVE_INFINITY }, [
     read('x', 1),
@@ -80,6 +89,7 @@ test('what nobody knows the outcome of may have been written', () => {
 test('a level forbids what PostgreSQL promises there, and no more', () => {
   expect(forbiddenUnder('read committed')('G-single')).toBe(false)
   expect(forbiddenUnder('repeatable read')('G-single-session')).toBe(true)
+  expect(forbiddenUnder('repeatable read')('G-nonadjacent')).toBe(true)
   expect(forbiddenUnder('repeatable read')('G2-item')).toBe(false)
   expect(forbiddenUnder('serializable')('G2-item')).toBe(true)
 })
