@@ -2,8 +2,22 @@ import { performance } from 'node:perf_hooks'
 import type { Fleet } from 'holdfast'
 import { faultsOf } from 'holdfast/testing'
 import type pg from 'pg'
+import { closingFigures } from './closing.ts'
 import { atMost, comparedTo, exactly, type Figure, median, percentile } from './figure.ts'
-import { abroad, home, region, roundTripMs, type Stand, tenant, withStand } from './stand.ts'
+import { growthFigure } from './growth.ts'
+import { inDoubtFigure } from './in-doubt.ts'
+import {
+  abroad,
+  home,
+  region,
+  roundTripMs,
+  type Stand,
+  survivingRegion,
+  survivorMs,
+  tenant,
+  withStand,
+} from './stand.ts'
+import { commitOverBoth, insertEntry, insertHold, timed } from './work.ts'
 
 /** What a commit costs: at home beside the same statements alone, and over two shards beside textbook two-phase commit. */
 
@@ -15,15 +29,25 @@ const globalCommits = 40
 
 type Commit = (worker: number) => Promise<void>
 
-export function benchCommit(progress: (text: string) => void): Promise<Figure[]> {
-  return withStand(async (stand) => [
-    ...(await localWrites(stand, progress)),
+export async function benchCommit(progress: (text: string) => void): Promise<Figure[]> {
+  const beside = await withStand(async (stand) => [
+    ...(await localWrites(stand, progress, 'followers beside their primaries')),
     ...(await globalCommitFigures(stand, progress)),
+    ...(await closingFigures(stand, progress)),
+    await inDoubtFigure(stand, progress),
   ])
+  const surviving = await withStand(
+    async (stand) => [
+      ...(await localWrites(stand, progress, `survive: region, ${survivorMs} ms away`)),
+      await survivingCommitFigure(stand, progress),
+    ],
+    survivingRegion,
+  )
+  return [...beside, ...surviving, await growthFigure(progress)]
 }
 
 /** Both sides take turns on one server, so that what else the machine does meets both. */
-async function localWrites(stand: Stand, progress: (text: string) => void): Promise<Figure[]> {
+async function localWrites(stand: Stand, progress: (text: string) => void, where: string): Promise<Figure[]> {
   const held = await holdfastWriter(stand.fleet)
   const bare = await bareWriter(stand)
   progress('warm up')
@@ -31,7 +55,7 @@ async function localWrites(stand: Stand, progress: (text: string) => void): Prom
   await commitFor(bare, warmUpMs)
   const windows: { held: Window; bare: Window }[] = []
   for (let round = 1; round <= rounds; round++) {
-    progress(`local writes, round ${round} of ${rounds}`)
+    progress(`local writes, ${where}, round ${round} of ${rounds}`)
     windows.push({ bare: await commitFor(bare, windowMs), held: await commitFor(held, windowMs) })
   }
   const of = (figure: (window: Window) => number) => ({
@@ -41,12 +65,11 @@ async function localWrites(stand: Stand, progress: (text: string) => void): Prom
   const throughput = of(({ perSecond }) => perSecond)
   const p99 = of(({ durationsMs }) => percentile(durationsMs, 0.99))
   return [
-    comparedTo('local write throughput', { ...throughput, unit: 'transactions/s' }, { atLeast: 0.85 }),
-    comparedTo('local write p99', { ...p99, unit: 'ms' }, { atMost: 1.25 }),
+    comparedTo(`local write throughput (${where})`, { ...throughput, unit: 'transactions/s' }, { atLeast: 0.85 }),
+    comparedTo(`local write p99 (${where})`, { ...p99, unit: 'ms' }, { atMost: 1.25 }),
   ]
 }
 
-const insertEntry = 'insert into entries (tenant, account, amount_cents) values ($1, $2, 1)'
 const addToBalance = 'update balances set amount_cents = amount_cents + 1 where tenant = $1 and account = $2'
 
 async function holdfastWriter(fleet: Fleet): Promise<Commit> {
@@ -135,13 +158,13 @@ async function globalCommitFigures(stand: Stand, progress: (text: string) => voi
   ]
 }
 
-const insertHold = 'insert into holds (tenant, amount_cents) values ($1, 1)'
-
-async function commitOverBoth(fleet: Fleet): Promise<void> {
-  await fleet.transact({ tenant, action: 'bench.global', subject: 'account-0', actor: 'bench' }, async (tx) => {
-    await tx.query('ledger', insertEntry, [tenant, 'account-0'])
-    tx.batch('cash', [[insertHold, [tenant]]])
-  })
+async function survivingCommitFigure({ fleet }: Stand, progress: (text: string) => void): Promise<Figure> {
+  for (let n = 0; n < 5; n++) await commitOverBoth(fleet)
+  progress(`${globalCommits} global commits whose home waits for another region`)
+  const durationsMs: number[] = []
+  for (let n = 0; n < globalCommits; n++) durationsMs.push(await timed(() => commitOverBoth(fleet)))
+  const name = `global commit p50 with survive: region at home, ${survivorMs} ms away`
+  return atMost(name, median(durationsMs), 'ms', roundTripMs + survivorMs + 8)
 }
 
 /** Work on both, then the vote of both, then the decision to both; each step in parallel over the shards. */
@@ -163,10 +186,4 @@ async function twoPhaseCommit({ connect }: Stand): Promise<() => Promise<void>> 
     await on((client) => client.query(`prepare transaction '${gid}'`))
     await on((client) => client.query(`commit prepared '${gid}'`))
   }
-}
-
-async function timed(run: () => Promise<void>): Promise<number> {
-  const started = performance.now()
-  await run()
-  return performance.now() - started
 }

@@ -16,6 +16,7 @@ export const roundTripMs = 80
 
 export interface Stand {
   readonly fleet: Fleet
+  readonly dataDir: string
   /**
    * A connection to the primary of a shard as its administrator, from the region of the fleet's gateway: over the same link,
    * by the same driver.
@@ -34,9 +35,13 @@ export async function withFolder<T>(use: (root: string) => Promise<T>): Promise<
   }
 }
 
-export function withStand<T>(use: (stand: Stand) => Promise<T>): Promise<T> {
+/** `adapt` changes the configuration before the start. */
+export function withStand<T>(
+  use: (stand: Stand) => Promise<T>,
+  adapt: (config: FleetConfigInput) => FleetConfigInput = (config) => config,
+): Promise<T> {
   return withFolder(async (root) => {
-    const fleet = await openFleet({ config: configOf(root), region, wan: true })
+    const fleet = await openFleet({ config: adapt(configOf(root)), region, wan: true })
     const clients: pg.Client[] = []
     const connect = async (shard: string) => {
       const client = new pg.Client(await targetOf(join(root, 'data'), shard))
@@ -45,12 +50,27 @@ export function withStand<T>(use: (stand: Stand) => Promise<T>): Promise<T> {
       return client
     }
     try {
-      return await use({ fleet, connect })
+      return await use({ fleet, dataDir: join(root, 'data'), connect })
     } finally {
       await Promise.all(clients.map((client) => client.end()))
       await fleet.close()
     }
   })
+}
+
+/** The home's acknowledgements include a follower in another region, this far away. */
+export const survivorMs = 12
+
+export function survivingRegion(config: FleetConfigInput): FleetConfigInput {
+  return {
+    ...config,
+    regions: { ...config.regions, 'eu-central': { jurisdiction: 'EU' } },
+    links: { ...config.links, 'eu-west~eu-central': survivorMs, 'eu-central~us-east': roundTripMs },
+    shards: {
+      ...config.shards,
+      [home]: { durability: 'quorum', followers: ['eu-west', 'eu-central'], survive: 'region' },
+    },
+  }
 }
 
 function configOf(root: string): FleetConfigInput {
