@@ -1,4 +1,5 @@
 import { present } from '../../src/base/assert.ts'
+import { Coordinator } from './commit-coordinator.ts'
 import { followers } from './commit-server.ts'
 import type { Parts } from './commit-world.ts'
 import { home, World } from './commit-world.ts'
@@ -63,8 +64,8 @@ function choicesOf(world: World, budget: Budget): Choice[] {
   const choices: Choice[] = []
   const may = (name: string, run: () => void) => choices.push([name, run])
   if (world.clients.length < transactionsMax) {
-    may('begin 1+2', () => world.begin(world.alive[0] === true ? 0 : 1, [1, 2]))
-    may('begin 1', () => world.begin(1, [1]))
+    may('begin 1+2', () => begin(world, world.alive[0] === true ? 0 : 1, [1, 2]))
+    may('begin 1', () => begin(world, 1, [1]))
   }
   for (const [index] of world.messages.entries()) may(`deliver ${index}`, () => deliver(world, index))
   for (const [index, wait] of world.waits.entries()) {
@@ -75,6 +76,11 @@ function choicesOf(world: World, budget: Budget): Choice[] {
   takeUp(world, may)
   faults(world, budget, may)
   return choices
+}
+
+/** Home is open at the primary that the gateway knows; the commit begins. */
+function begin(world: World, gateway: number, participants: readonly number[]): void {
+  new Coordinator(world, gateway, world.join(participants)).begin()
 }
 
 type May = (name: string, run: () => void) => void

@@ -1,9 +1,7 @@
 import { present } from '../../src/base/assert.ts'
-import { HoldfastError } from '../../src/base/errors.ts'
-import type { ShardName } from '../../src/directory/topology.ts'
 import { toHlc } from '../../src/hlc/hlc.ts'
-import type { CommitEffect, CommitEvent, CommitState, Transition } from '../../src/transaction/commit-protocol.ts'
-import { beginCommit, step } from '../../src/transaction/commit-protocol.ts'
+import type { CommitEvent, CommitState, Transition } from '../../src/transaction/commit-protocol.ts'
+import { step } from '../../src/transaction/commit-protocol.ts'
 import type { Decision } from '../../src/transaction/decision-store.ts'
 import type { ResolverEffect, ResolverEvent, ResolverState } from '../../src/transaction/resolver-protocol.ts'
 import { beginResolving, stepResolver } from '../../src/transaction/resolver-protocol.ts'
@@ -39,7 +37,7 @@ export const realParts: Parts = {
 }
 
 export const home = 0
-type Answer =
+export type Answer =
   | { readonly kind: 'ok' | 'warned'; readonly value: number }
   | { readonly kind: 'record'; readonly decision: Decision }
   | { readonly kind: 'none' | 'refused' | 'person' | 'lost' }
@@ -59,15 +57,10 @@ interface Wait {
   reply: Reply | undefined
 }
 
-const failure = new HoldfastError('transaction_aborted', 'as the schedule has it')
-const nameOf = (shard: number) => `shard/${shard}` as ShardName
-const shardOf = (name: ShardName) => Number(name.slice(6))
-
 export interface Client {
   readonly id: number
   readonly participants: readonly number[]
   told: 'nothing' | 'committed' | 'aborted' | 'ambiguous'
-  timestamp: number
 }
 
 export class World {
@@ -134,11 +127,11 @@ export class World {
     })
   }
 
-  /** A client's transaction begins its commit: the caller's statements are done, home is open at the primary it knows. */
-  begin(gateway: number, participants: readonly number[]): void {
-    const client: Client = { id: this.clients.length, participants, told: 'nothing', timestamp: 0 }
+  /** A client whose statements are done, with its transaction's id. */
+  join(participants: readonly number[]): Client {
+    const client: Client = { id: this.clients.length, participants, told: 'nothing' }
     this.clients.push(client)
-    new Coordinator(this, gateway, client).begin()
+    return client
   }
 
   /** A resolver takes up a branch that it sees prepared at the primary it knows. */
@@ -346,102 +339,4 @@ function readRecord(server: Server, id: number): Answer {
   if (found === 'held' || found === undefined) return { kind: 'none' }
   if (!found.committed) return { kind: 'record', decision: { outcome: 'ABORTED' } }
   return { kind: 'record', decision: { outcome: 'COMMITTED', commitTimestamp: toHlc(BigInt(found.timestamp)) } }
-}
-
-/** The shell around `commit-protocol.ts`, as far as messages go. */
-class Coordinator {
-  readonly #world: World
-  readonly #gateway: number
-  readonly #client: Client
-  readonly #opened: { readonly server: Server; readonly life: number }
-  #state: CommitState
-  #asked = 0
-
-  constructor(world: World, gateway: number, client: Client) {
-    this.#world = world
-    this.#gateway = gateway
-    this.#client = client
-    const server = present(world.known[gateway]?.[home], 'a known home')
-    this.#opened = { server, life: server.life }
-    this.#state = beginCommit(client.participants.map(nameOf), false).state
-  }
-
-  begin(): void {
-    for (const participant of this.#client.participants) {
-      this.#world.prepare(this.#gateway, participant, this.#client.id, (answer) => this.#vote(participant, answer))
-    }
-  }
-
-  #vote(participant: number, answer: Answer): void {
-    const shard = nameOf(participant)
-    if (answer.kind === 'ok') {
-      return this.#hear({ kind: 'vote yes', shard, timestamp: toHlc(BigInt(answer.value)) })
-    }
-    if (answer.kind === 'warned' && this.#world.parts.warned === 'acknowledged') {
-      return this.#hear({ kind: 'vote yes', shard, timestamp: toHlc(BigInt(answer.value)) })
-    }
-    this.#hear({ kind: answer.kind === 'refused' ? 'vote no' : 'vote lost', shard, failure })
-  }
-
-  #hear(event: CommitEvent): void {
-    const next = this.#world.parts.step(this.#state, event)
-    this.#state = next.state
-    for (const effect of next.effects) this.#carryOut(effect)
-    const { told } = this.#client
-    if (told !== 'nothing') return
-    if (this.#state.kind === 'committed') this.#client.told = 'committed'
-    if (this.#state.kind === 'aborted') this.#client.told = 'aborted'
-    if (this.#state.kind === 'ambiguous') this.#client.told = 'ambiguous'
-  }
-
-  #carryOut(effect: CommitEffect): void {
-    const world = this.#world
-    const { id } = this.#client
-    switch (effect.kind) {
-      case 'observe':
-        return world.observe(this.#gateway, Number(effect.after), (answer) => {
-          this.#hear(answer.kind === 'ok' ? { kind: 'observed' } : { kind: 'observe refused', failure })
-        })
-      case 'decide':
-        return world.decide(this.#gateway, this.#opened, id, Number(effect.after), (answer) => this.#decided(answer))
-      case 'ask':
-        return this.#ask()
-      case 'roll back home':
-        return
-      case 'commit branch':
-        return this.#settle(effect.shard, { outcome: 'COMMITTED', commitTimestamp: effect.timestamp })
-      case 'roll back branch':
-        return this.#settle(effect.shard, { outcome: 'ABORTED' })
-    }
-  }
-
-  #decided(answer: Answer): void {
-    if (answer.kind === 'ok') return this.#hear({ kind: 'acknowledged', timestamp: toHlc(BigInt(answer.value)) })
-    if (answer.kind === 'refused') return this.#hear({ kind: 'refused', failure })
-    if (answer.kind === 'warned' && this.#world.parts.warned === 'acknowledged') {
-      return this.#hear({ kind: 'acknowledged', timestamp: toHlc(BigInt(answer.value)) })
-    }
-    this.#hear({ kind: 'unanswered' })
-  }
-
-  #ask(): void {
-    this.#asked += 1
-    this.#world.ask(this.#gateway, this.#client.id, (answer) => {
-      if (answer.kind !== 'record') {
-        if (this.#asked < 3) return this.#ask()
-        return this.#hear({ kind: 'told nothing', failure })
-      }
-      const { decision } = answer
-      this.#hear(
-        decision.outcome === 'COMMITTED'
-          ? { kind: 'told committed', timestamp: decision.commitTimestamp }
-          : { kind: 'told aborted', failure },
-      )
-    })
-  }
-
-  #settle(shard: ShardName, decision: Decision): void {
-    const { server } = this.#opened
-    this.#world.settle(this.#gateway, shardOf(shard), this.#client.id, decision, server.epoch, () => {})
-  }
 }

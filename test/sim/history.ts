@@ -27,3 +27,16 @@ export interface Violation {
   /** Indexes of the operations that show it. */
   readonly operations: readonly number[]
 }
+
+/** Reads count only of what committed. */
+export const isSeen = ({ outcome }: Operation) => outcome === 'committed'
+/** One value of one list. */
+export const placeOf = (key: string, value: number) => `${key} ${value}`
+
+export function appendsOf(micro: readonly MicroOperation[]) {
+  return micro.flatMap((one) => (one.kind === 'append' ? [one] : []))
+}
+
+export function readsOf(micro: readonly MicroOperation[]) {
+  return micro.flatMap((one) => (one.kind === 'read' ? [one] : []))
+}
