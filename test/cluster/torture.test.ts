@@ -1,8 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { systemClock } from '../../src/base/clock.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
 import type { Operation } from '../sim/history.ts'
 import { checkListAppend } from '../sim/list-append.ts'
-import { numbersFrom } from '../sim/commit-play.ts'
 import type { TestFleet } from '../support/fleet.ts'
 import { bank } from '../torture/bank-workload.ts'
 import { runCell } from '../torture/cell.ts'
@@ -10,6 +10,7 @@ import { faultsOf } from '../torture/faults.ts'
 import { listAppend } from '../torture/list-append-workload.ts'
 import { openStand, regions } from '../torture/stand.ts'
 import type { Workload } from '../torture/workload.ts'
+import { Sources } from '../torture/workload.ts'
 
 /** A few cells of `npm run torture`, so that the harness itself stays whole. */
 
@@ -23,32 +24,29 @@ beforeAll(async () => {
 
 afterAll(() => fleet?.close())
 
-const below = (() => {
-  const next = numbersFrom(20_260_402)
-  return (limit: number) => next() % limit
-})()
+const sources = new Sources('20260402')
 
 function cellOf(name: string, workload: Workload, faultName: string) {
   const fault = faultsOf().find((one) => one.name === faultName)
   if (fault === undefined) throw new Error(`no fault ${faultName}`)
-  return runCell({ fleet, gateways, name, workload, fault, below, faultMs: 500 })
+  return runCell({ fleet, gateways, name, workload, fault, sources, faultMs: 500, roundsForMs: 30_000 })
 }
 
 describe('money and lists over two shards', () => {
   test('a follower is killed while lists are appended to', async () => {
-    const { cell, violations } = await cellOf('list-append', listAppend(below), 'kill follower')
+    const { cell, violations } = await cellOf('list-append', listAppend(sources), 'kill follower')
     expect(violations).toEqual([])
     expect(cell).toMatchObject({ passed: true, faultSeen: true })
   })
 
   test('backends are terminated while money moves', async () => {
-    const { cell, violations } = await cellOf('bank', bank(below), 'terminate backends')
+    const { cell, violations } = await cellOf('bank', bank(sources), 'terminate backends')
     expect(violations).toEqual([])
     expect(cell).toMatchObject({ passed: true, faultSeen: true })
   })
 
   test('a workload that loses money is seen', async () => {
-    const honest = bank(below)
+    const honest = bank(sources)
     const steal: Workload = {
       ...honest,
       check: async (gateway) => {
@@ -63,6 +61,39 @@ describe('money and lists over two shards', () => {
     expect(violations.map(({ kind }) => kind)).toContain('money')
     expect(cell.passed).toBe(false)
   })
+})
+
+test('work that only succeeds while there is no fault does not pass', async () => {
+  let isBroken = false
+  const setTo = (broken: boolean) => () => {
+    isBroken = broken
+    return Promise.resolve(true)
+  }
+  const fault = { name: 'all is broken', inject: setTo(true), heal: async () => void (await setTo(false)()) }
+  const workload: Workload = {
+    setUp: () => Promise.resolve(),
+    operate: async () => {
+      await systemClock.sleep(1)
+      return isBroken ? 'failed' : 'ok'
+    },
+    check: () => Promise.resolve([]),
+  }
+  const options = { fleet, gateways, name: 'idle', workload, fault, sources, faultMs: 100, roundsForMs: 1_500 }
+  const { cell } = await runCell(options)
+  expect(cell.ok).toBeGreaterThan(100)
+  expect(cell).toMatchObject({ passed: false, faultSeen: true })
+})
+
+test('a seed gives each client and fault what it gave them before, whoever else draws', () => {
+  const drawn = (others: boolean) => {
+    const again = new Sources('7 bank none 0')
+    return Array.from({ length: 20 }, () => {
+      if (others) again.of('client 1')(10)
+      return again.of('client 0')(1_000)
+    })
+  }
+  expect(drawn(true)).toEqual(drawn(false))
+  expect(new Set(drawn(false)).size).toBeGreaterThan(10)
 })
 
 test('a read that goes back in its session is seen', () => {

@@ -3,14 +3,20 @@ import type { Gateway } from '../../src/fleet/gateway.ts'
 import type { Violation } from '../sim/history.ts'
 import { outcomeOf } from './outcome.ts'
 import { domains, tenant } from './stand.ts'
-import type { Below, Workload } from './workload.ts'
+import type { Sources, Workload } from './workload.ts'
 
 /** Money moves between two shards. Every snapshot of both, and the end, has all of it, and no account is below zero. */
 const accounts = 5
 const openingCents = 100
 const totalCents = accounts * openingCents * domains.length
 
-export function bank(below: Below): Workload {
+const ways = [
+  ['left', 'right'],
+  ['right', 'left'],
+  ['left', 'left'],
+] as const
+
+export function bank(sources: Sources): Workload {
   const violations: Violation[] = []
   const transfers: { readonly id: string; readonly told: 'committed' | 'failed' | 'unknown' }[] = []
 
@@ -34,7 +40,9 @@ export function bank(below: Below): Workload {
   }
 
   async function move(client: number, gateway: Gateway): Promise<void> {
-    const [from, to] = below(2) === 0 ? (['left', 'right'] as const) : (['right', 'left'] as const)
+    const below = sources.of(`client ${client}`)
+    // Most go from one shard to the other; some stay at home, and need nobody else.
+    const [from, to] = ways[below(ways.length)] ?? ways[0]
     const cents = 1 + below(30)
     const [source, target] = [`account-${below(accounts)}`, `account-${below(accounts)}`]
     const about = { tenant, action: 'torture.transfer', subject: source, actor: `client-${client}` }
@@ -67,7 +75,7 @@ export function bank(below: Below): Workload {
     },
     operate: async (client, gateway) => {
       try {
-        await (below(4) === 0 ? look(gateway, 'during') : move(client, gateway))
+        await (sources.of(`client ${client}`)(4) === 0 ? look(gateway, 'during') : move(client, gateway))
         return 'ok'
       } catch (error) {
         return outcomeOf(error)

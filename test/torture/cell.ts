@@ -4,11 +4,12 @@ import { eventually } from '../support/eventually.ts'
 import type { TestFleet } from '../support/fleet.ts'
 import type { Violation } from '../sim/history.ts'
 import type { Fault } from './faults.ts'
-import type { Below, Workload } from './workload.ts'
+import type { Sources, Workload } from './workload.ts'
 
 /**
- * One workload under one fault. It passes when its checker finds nothing, the fault was seen to happen, and enough
- * operations succeeded from its beginning to the end of its healing: a quiet cell shows nothing.
+ * One workload under one fault, which is brought about again and again until enough operations succeeded while it lasted,
+ * from its beginning to the end of its healing. It passes when that was reached, the fault was seen to happen every time,
+ * and the checker finds nothing: a quiet cell shows nothing.
  */
 export interface Cell {
   readonly workload: string
@@ -18,7 +19,7 @@ export interface Cell {
   readonly ok: number
   readonly failed: number
   readonly unknown: number
-  /** Successful operations that overlapped the fault. */
+  /** Successful operations that were under way while the fault lasted. */
   readonly overlap: number
 }
 
@@ -28,17 +29,18 @@ export interface CellOptions {
   readonly name: string
   readonly workload: Workload
   readonly fault: Fault
-  readonly below: Below
+  readonly sources: Sources
   readonly faultMs: number
+  /** No further round after this. */
+  readonly roundsForMs: number
 }
 
 const clients = 6
 const overlapMin = 100
 const calmMs = 500
-const extendedMs = 20_000
 
 export async function runCell(options: CellOptions): Promise<{ cell: Cell; violations: Violation[] }> {
-  const { fleet, gateways, workload, fault, below } = options
+  const { fleet, gateways, workload, fault, sources } = options
   const [gateway] = gateways
   if (gateway === undefined) throw new Error('a cell needs a gateway')
   await workload.setUp(gateway)
@@ -58,18 +60,22 @@ export async function runCell(options: CellOptions): Promise<{ cell: Cell; viola
     }
   }
   const running = Promise.all(Array.from({ length: clients }, (_, client) => run(client)))
-  await systemClock.sleep(calmMs)
-  during = true
-  const scene = { fleet, gateway, below }
-  let faultSeen = false
+  const scene = { fleet, gateway, below: sources.of('fault') }
+  const deadline = systemClock.monotonicMs() + options.roundsForMs
+  let faultSeen = true
   try {
-    faultSeen = await fault.inject(scene)
-    await systemClock.sleep(options.faultMs)
+    do {
+      await systemClock.sleep(calmMs)
+      during = true
+      try {
+        faultSeen = (await fault.inject(scene)) && faultSeen
+        await systemClock.sleep(options.faultMs)
+      } finally {
+        await fault.heal(scene)
+        during = false
+      }
+    } while (counts.overlap < overlapMin && systemClock.monotonicMs() < deadline)
   } finally {
-    await fault.heal(scene)
-    const deadline = systemClock.monotonicMs() + extendedMs
-    while (counts.overlap < overlapMin && systemClock.monotonicMs() < deadline) await systemClock.sleep(50)
-    during = false
     over = true
     await running
   }

@@ -31,14 +31,28 @@ async function terminateBackends(scene: Scene): Promise<number> {
     `select pg_terminate_backend(pid) as reached from pg_stat_activity
      where application_name like 'gateway-%' and state <> 'idle'`,
   )
-  return rows.length
+  return rows.filter(({ reached }) => reached).length
 }
 
-/** Repeats until it reached somebody, for a while. */
-async function untilReached(run: () => Promise<number>): Promise<boolean> {
+/** Again and again for a while; whether it reached anybody. */
+async function keepReaching(run: () => Promise<number>): Promise<boolean> {
   let reached = 0
-  for (let attempt = 0; attempt < 200; attempt += 1) reached += await run()
+  for (let attempt = 0; attempt < 20; attempt += 1) {
+    reached += await run()
+    await systemClock.sleep(50)
+  }
   return reached > 0
+}
+
+/** What a read over the link says within a while: either direction of it is enough to silence it. */
+function sayOfFarRead(gateway: Gateway): Promise<'answer' | 'error' | 'nothing'> {
+  const read = gateway
+    .read({ tenant, level: 'primary' }, (reader) => reader.query('right', 'select 1'))
+    .then(
+      () => 'answer' as const,
+      () => 'error' as const,
+    )
+  return Promise.race([read, systemClock.sleep(noAnswerMs).then(() => 'nothing' as const)])
 }
 
 function nodeFault(name: string, pick: (scene: Scene) => string): Fault {
@@ -83,15 +97,10 @@ export function faultsOf(): readonly Fault[] {
       name: 'cut link',
       inject: async ({ fleet, gateway, below }) => {
         const directions = ['both', 'to', 'from'] as const
+        if ((await sayOfFarRead(gateway)) !== 'answer') return false
         await fleet.faults(gateway).cutLink(...cut, directions[below(3)] ?? 'both')
-        // From one side to the other and back: either direction is enough.
-        const answered = gateway
-          .read({ tenant, level: 'primary' }, (read) => read.query('right', 'select 1'))
-          .then(
-            () => true,
-            () => false,
-          )
-        return !(await Promise.race([answered, systemClock.sleep(noAnswerMs).then(() => false)]))
+        // A read of the far primary passes beforehand and says nothing now; an error would say something else.
+        return (await sayOfFarRead(gateway)) === 'nothing'
       },
       heal: ({ fleet, gateway }) => fleet.faults(gateway).healLink(...cut),
     },
@@ -107,7 +116,7 @@ export function faultsOf(): readonly Fault[] {
     },
     {
       name: 'terminate backends',
-      inject: (scene) => untilReached(() => terminateBackends(scene)),
+      inject: (scene) => keepReaching(() => terminateBackends(scene)),
       heal: nothing,
     },
   ]

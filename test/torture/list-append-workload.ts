@@ -4,7 +4,7 @@ import type { MicroOperation, Operation, Violation } from '../sim/history.ts'
 import { checkListAppend, forbiddenUnder } from '../sim/list-append.ts'
 import { outcomeOf } from './outcome.ts'
 import { type Domain, domains, tenant } from './stand.ts'
-import type { Below, Workload } from './workload.ts'
+import type { Sources, Workload } from './workload.ts'
 
 /**
  * Transactions that append to lists and read them, on either shard or both, each client with its token. Within a shard
@@ -13,12 +13,13 @@ import type { Below, Workload } from './workload.ts'
  */
 const keys = 6
 
-export function listAppend(below: Below): Workload {
+export function listAppend(sources: Sources): Workload {
   const history: Operation[] = []
   const sessions = new Map<number, string>()
   let value = 0
 
   async function operate(client: number, gateway: Gateway) {
+    const below = sources.of(`client ${client}`)
     // In one order for everybody: a deadlock over two shards is seen by no server, and ends at a deadline.
     const wishes = Array.from({ length: 1 + below(3) }, () => {
       const domain = domains[below(2)] ?? 'left'

@@ -1,4 +1,5 @@
 import type { Gateway } from '../../src/fleet/gateway.ts'
+import { numbersFrom } from '../sim/commit-play.ts'
 import type { Violation } from '../sim/history.ts'
 
 /** What clients do in a cell, and what must hold of it afterwards. One is made for each cell. */
@@ -13,3 +14,29 @@ export interface Workload {
 
 /** A random source with a seed: a number from 0 up to, and without, the given one. */
 export type Below = (limit: number) => number
+
+/** A source for each who draws, so that what one of them gets does not depend on how fast the others are. */
+export class Sources {
+  readonly #seed: string
+  readonly #known = new Map<string, Below>()
+
+  constructor(seed: string) {
+    this.#seed = seed
+  }
+
+  of(name: string): Below {
+    const known = this.#known.get(name)
+    if (known !== undefined) return known
+    const next = numbersFrom(seedOf(`${this.#seed} ${name}`))
+    const below: Below = (limit) => next() % limit
+    this.#known.set(name, below)
+    return below
+  }
+}
+
+/** A number for a text (FNV-1a, 32 bits). */
+function seedOf(text: string): number {
+  let hash = 0x811c9dc5
+  for (const byte of Buffer.from(text)) hash = Math.imul(hash ^ byte, 0x01000193)
+  return hash >>> 0
+}
