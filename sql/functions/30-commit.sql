@@ -199,6 +199,18 @@ begin
 end
 $$;
 
+-- Whether home's part of a transaction is open: a lock that is taken with the opening and goes with the transaction, which is
+-- after its commit can be seen. Whoever sees it free, and reads the record afterwards, knows what there will be to read on this
+-- server. Held by others it only lets a resolver wait, so nothing is guarded by it. Bare functions, to become a part of the
+-- query that calls them.
+create or replace function holdfast.hold_home(p_transaction uuid) returns boolean
+language sql volatile
+as $$ select pg_catalog.pg_try_advisory_xact_lock(pg_catalog.uuid_hash_extended(p_transaction, 0)) $$;
+
+create or replace function holdfast.home_is_open(p_transaction uuid) returns boolean
+language sql volatile
+as $$ select not pg_catalog.pg_try_advisory_xact_lock_shared(pg_catalog.uuid_hash_extended(p_transaction, 0)) $$;
+
 -- A small write that waits for the followers: acknowledged without a warning, everything before it is on them.
 create or replace function holdfast.barrier() returns void
 language plpgsql security definer
@@ -215,8 +227,10 @@ revoke all on function holdfast.require_authority(jsonb, uuid, jsonb), holdfast.
   holdfast.stamp(uuid, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
   holdfast.prepare_branch(uuid, text, text, integer, text[], text, text, text, jsonb, bigint),
   holdfast.record_decision(uuid, text, bigint, text, integer),
-  holdfast.abort_unless_recorded(uuid, text[], integer, text), holdfast.barrier() from public;
+  holdfast.abort_unless_recorded(uuid, text[], integer, text), holdfast.hold_home(uuid), holdfast.home_is_open(uuid),
+  holdfast.barrier() from public;
 grant execute on function holdfast.stamp(uuid, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
   holdfast.prepare_branch(uuid, text, text, integer, text[], text, text, text, jsonb, bigint),
   holdfast.record_decision(uuid, text, bigint, text, integer),
-  holdfast.abort_unless_recorded(uuid, text[], integer, text), holdfast.barrier() to holdfast_gateway;
+  holdfast.abort_unless_recorded(uuid, text[], integer, text), holdfast.hold_home(uuid), holdfast.home_is_open(uuid),
+  holdfast.transaction_born_ms(uuid), holdfast.barrier() to holdfast_gateway;

@@ -19,7 +19,7 @@ const documents: Readonly<Record<string, string>> = {
   txn: '`{ transactionId, outcome, commitTimestamp, tenant, action, subject, actor, home, refusal, record, branches: [{ shard, state, prepareTimestamp }] }`. `outcome` is `committed`, `aborted`, `in_doubt` or `refused`.',
   timeline: '`[{ name, transactionId, commitTimestamp, tenant, action, subject, actor, shards, attributed }]`.',
   resolve:
-    '`[{ gid, transactionId, home, participant, ageMs, verdict, why }]`, what was in doubt. `verdict` is `committed`, `rolled back`, `left` or `needs a person`; with `--dry-run` `commit`, `roll back`, `wait` or `unknown`.',
+    '`[{ gid, transactionId, home, participant, ageMs, record, homeIsOpen, verdict, why }]`, what was in doubt. `record` is `COMMITTED`, `ABORTED` or null; `homeIsOpen`, whether a coordinator holds its part at home, is null where that was not asked. `verdict` is `committed`, `rolled back`, `left` or `needs a person`; with `--dry-run` `commit`, `roll back`, `wait`, `needs a person` or `unknown`, and `why` names what decides: the record and the barrier that is due, a presumed abort, or who is waited for.',
   prove:
     '`{ transactionId, status, commitTimestamp, tenant, action, subject, actor, links: [{ link, status, reason, facts }] }`. `status` is `proven`, `pending` or `broken`; exit code 8 when it is `broken`.',
   backup: '`[{ shard, backupId, region, startLsn, endLsn, bytes, durationMs }]`.',

@@ -3,7 +3,7 @@ import type { Progress } from '../base/progress.ts'
 import { type Answer, read } from '../reading/reading.ts'
 import { snapshot } from '../reading/snapshot.ts'
 import type { DrillReport } from '../recovery/drill-report.ts'
-import { explainInDoubt } from '../transaction/in-doubt.ts'
+import { explainInDoubt } from '../transaction/in-doubt-explanation.ts'
 import type { Resolution } from '../transaction/resolver-protocol.ts'
 import { Resolver, resolverLimitsDefault } from '../transaction/resolver.ts'
 import { transact } from '../transaction/transaction.ts'
@@ -120,6 +120,8 @@ export class Gateway implements Fleet {
     return resolved.flat().map(({ branch: { name, ...branch }, resolution }) => ({
       ...name,
       ...branch,
+      record: resolution.kind === 'settled' ? resolution.outcome : null,
+      homeIsOpen: null,
       ...verdictOf(resolution),
     }))
   }

@@ -172,6 +172,10 @@ export interface InDoubtView {
   readonly home: string
   readonly participant: string
   readonly ageMs: number
+  /** The decision as its home has it; null when there is none, or home does not tell. */
+  readonly record: 'COMMITTED' | 'ABORTED' | null
+  /** Whether its coordinator holds home's part of the transaction open; null where that was not asked. */
+  readonly homeIsOpen: boolean | null
   /** What would become of it now, or what became of it. */
   readonly verdict:
     | 'commit'

@@ -64,6 +64,19 @@ export function selectRecord(transactionId: TransactionId): Statement {
   }
 }
 
+/** Whether home's part of a transaction is open; asked before its record is read. */
+export function selectHomeIsOpen(transactionId: TransactionId): Statement {
+  return { text: 'select holdfast.home_is_open($1) as answer', values: [transactionId] }
+}
+
+/** Whether a record of this transaction could have been collected; asked after it was looked for. */
+export function selectCouldBeCollected(transactionId: TransactionId): Statement {
+  return {
+    text: 'select holdfast.transaction_born_ms($1) < s.collected_through_ms as answer from holdfast.shard s',
+    values: [transactionId],
+  }
+}
+
 export type TransactionRecord = Decision & { readonly homeEpoch: Epoch; readonly reason: string }
 
 export function readRecord(outcome: StatementOutcome): TransactionRecord | undefined {

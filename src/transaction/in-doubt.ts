@@ -1,5 +1,4 @@
 import { assert, present, unreachable } from '../base/assert.ts'
-import { HoldfastError } from '../base/errors.ts'
 import type { Epoch, ShardName, ShardTopology, TransactionId } from '../directory/topology.ts'
 import { ServerError } from '../postgres/connection.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
@@ -16,7 +15,7 @@ import * as decisions from './decision-store.ts'
 
 /**
  * Branches that are prepared here and whose decision is not known here, and how one of them is resolved: by the record
- * at its home and nothing else. Where there is none, and the branch is old enough, ABORTED is written under the same
+ * at its home and nothing else. Where there is none, and none is on its way, ABORTED is written under the same
  * key (presumed abort); the index decides against a coordinator that is still on its way.
  */
 export interface InDoubtBranch {
@@ -41,7 +40,10 @@ export async function listInDoubt(
   })
 }
 
-/** Settles a branch as its home has decided; presumes its abort when it is older than `abortAfterMs`. Never rejects. */
+/**
+ * Settles a branch as its home has decided. Without a record its abort is presumed when home's part of the transaction has
+ * ended, or the branch is older than `abortAfterMs`. Never rejects.
+ */
 export async function resolveBranch(
   environment: TransactionEnvironment,
   branch: InDoubtBranch,
@@ -49,7 +51,7 @@ export async function resolveBranch(
 ): Promise<Resolution> {
   try {
     const home = shardOf(environment, branch.name.home)
-    if (home.state !== 'open') return { kind: 'left', why: `home ${home.name} is fenced` }
+    if (home.state !== 'open') return { kind: 'left', why: `home ${home.name} is ${home.state}`, failed: null }
     let { state, effect } = beginResolving(branch.ageMs >= abortAfterMs)
     while (effect !== undefined) {
       const event = await carryOut(environment, branch.name, home, effect)
@@ -58,7 +60,7 @@ export async function resolveBranch(
     assert(state.kind === 'done', 'without an effect it is done')
     return state.resolution
   } catch (error) {
-    return { kind: 'left', why: describe(error) }
+    return { kind: 'left', why: describe(error), failed: 'home' }
   }
 }
 
@@ -73,10 +75,8 @@ async function carryOut(
   const where = { transactionId: branch.transactionId, shard: branch.participant }
   try {
     switch (effect.kind) {
-      case 'read record': {
-        const record = await readRecordOf(environment, branch)
-        return record === undefined ? { kind: 'no record' } : { kind: 'record', decision: record }
-      }
+      case 'read record':
+        return await askHome(environment, branch)
       case 'presume abort': {
         const record = await presumeAbort(environment, branch, home.epoch)
         await onStep('resolver abort inserted', where)
@@ -100,16 +100,30 @@ async function carryOut(
   }
 }
 
-async function readRecordOf(
+/**
+ * What stands at home, on one connection and in this order: a part that ends after it was seen open may leave a record that
+ * is not seen here, one that had ended before leaves none that is not.
+ */
+export async function askHome(
   environment: TransactionEnvironment,
   { home, transactionId }: BranchName,
-): Promise<TransactionRecord | undefined> {
-  const [outcome] = await environment.pools.flight(
+): Promise<Extract<ResolverEvent, { kind: 'record' | 'no record' }>> {
+  const [open, found, collected] = await environment.pools.flight(
     primaryTarget(environment, home),
-    [decisions.selectRecord(transactionId)],
+    [
+      decisions.selectHomeIsOpen(transactionId),
+      decisions.selectRecord(transactionId),
+      decisions.selectCouldBeCollected(transactionId),
+    ],
     environment.limits.serviceWithinMs,
   )
-  return decisions.readRecord(present(outcome, 'the outcome of the record'))
+  const record = decisions.readRecord(present(found, 'the outcome of the record'))
+  if (record !== undefined) return { kind: 'record', decision: record }
+  return {
+    kind: 'no record',
+    homeIsOpen: decisions.readAnswer(present(open, 'whether home is open')),
+    couldBeCollected: decisions.readAnswer(present(collected, 'whether it could have been collected')),
+  }
 }
 
 async function presumeAbort(
@@ -140,7 +154,7 @@ function eventOfFailure(error: unknown): ResolverEvent {
   return { kind: 'failed', why: needsPerson ? error.message : describe(error), needsPerson }
 }
 
-function describe(error: unknown): string {
+export function describe(error: unknown): string {
   return error instanceof Error ? error.message : String(error)
 }
 
@@ -170,54 +184,6 @@ export async function pushBranch(
     }
     return { kind: 'absent' }
   } catch (error) {
-    return { kind: 'left', why: describe(error) }
-  }
-}
-
-export interface InDoubtExplanation extends BranchName {
-  readonly gid: string
-  readonly ageMs: number
-  /** What a resolver would do now. */
-  readonly verdict: 'commit' | 'roll back' | 'wait' | 'unknown'
-  readonly why: string
-}
-
-/** What is in doubt on every shard and what would become of it; changes nothing. Throws when a participant is silent. */
-export async function explainInDoubt(
-  environment: TransactionEnvironment,
-  abortAfterMs: number,
-): Promise<InDoubtExplanation[]> {
-  const shards = [...environment.topology.current().shards.keys()]
-  const branches = await Promise.all(
-    shards.map(async (shard) => {
-      try {
-        return await listInDoubt(environment, shard)
-      } catch (error) {
-        throw new HoldfastError('node_unavailable', `${shard} does not tell what is prepared there`, {
-          detail: { shard },
-          cause: error,
-        })
-      }
-    }),
-  )
-  return Promise.all(branches.flat().map((branch) => explain(environment, branch, abortAfterMs)))
-}
-
-async function explain(
-  environment: TransactionEnvironment,
-  { gid, name, ageMs }: InDoubtBranch,
-  abortAfterMs: number,
-): Promise<InDoubtExplanation> {
-  const about = { ...name, gid, ageMs }
-  try {
-    const record = await readRecordOf(environment, name)
-    if (record?.outcome === 'COMMITTED')
-      return { ...about, verdict: 'commit', why: `${name.home} has the record COMMITTED` }
-    if (record !== undefined) return { ...about, verdict: 'roll back', why: `${name.home} has the record ABORTED` }
-    return ageMs < abortAfterMs
-      ? { ...about, verdict: 'wait', why: 'no record, and its coordinator may be on its way' }
-      : { ...about, verdict: 'roll back', why: `no record after ${Math.round(ageMs)} ms: presumed aborted` }
-  } catch (error) {
-    return { ...about, verdict: 'unknown', why: describe(error) }
+    return { kind: 'left', why: describe(error), failed: 'participant' }
   }
 }

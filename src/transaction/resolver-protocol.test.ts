@@ -4,12 +4,15 @@ import type { Decision } from './decision-store.ts'
 import type { ResolverEvent, ResolverState } from './resolver-protocol.ts'
 import { beginResolving, stepResolver } from './resolver-protocol.ts'
 
+const open: ResolverEvent = { kind: 'no record', homeIsOpen: true, couldBeCollected: false }
+const ended: ResolverEvent = { kind: 'no record', homeIsOpen: false, couldBeCollected: false }
+const collected: ResolverEvent = { kind: 'no record', homeIsOpen: false, couldBeCollected: true }
 const committed: Decision = { outcome: 'COMMITTED', commitTimestamp: toHlc(7n) }
 const aborted: Decision = { outcome: 'ABORTED' }
 
 /** The effects that a list of events brings forth, and how it ended. */
-function play(mayPresume: boolean, events: readonly ResolverEvent[]) {
-  let { state, effect } = beginResolving(mayPresume)
+function play(isOld: boolean, events: readonly ResolverEvent[]) {
+  let { state, effect } = beginResolving(isOld)
   const effects = [effect?.kind]
   for (const event of events) {
     ;({ state, effect } = stepResolver(state, event))
@@ -31,22 +34,35 @@ describe('a branch in doubt', () => {
     })
   })
 
-  test('R1: without a record is left to its coordinator while it is young', () => {
-    expect(play(false, [{ kind: 'no record' }])).toMatchObject({ resolution: { kind: 'left' } })
+  test('R1: without a record is left to a coordinator that is there, while it is young', () => {
+    expect(play(false, [open])).toMatchObject({ resolution: { kind: 'left', failed: null } })
+  })
+
+  test.each([
+    ['old, its coordinator there or not', true, open],
+    ['young, and its coordinator is gone (R4)', false, ended],
+  ])('R1: without a record and %s, is presumed aborted under the key', (_, isOld, event) => {
+    expect(play(isOld, [event]).effects).toEqual(['read record', 'presume abort'])
+  })
+
+  test.each([true, false])('R3: without a record that could have been collected is for a person; old: %s', (isOld) => {
+    const { effects, resolution } = play(isOld, [collected])
+    expect(effects).toEqual(['read record', undefined])
+    expect(resolution).toMatchObject({ kind: 'needs person' })
   })
 
   test('R1: without a record and old is presumed aborted, and what stands at home then decides', () => {
     const end: ResolverEvent[] = [{ kind: 'barrier passed' }, { kind: 'settled' }]
-    const presumed = play(true, [{ kind: 'no record' }, { kind: 'record', decision: aborted }, ...end])
+    const presumed = play(true, [open, { kind: 'record', decision: aborted }, ...end])
     expect(presumed.effects).toEqual(['read record', 'presume abort', 'pass barrier', 'settle', undefined])
     expect(presumed.resolution).toEqual({ kind: 'settled', outcome: 'ABORTED' })
-    const late = play(true, [{ kind: 'no record' }, { kind: 'record', decision: committed }, ...end])
+    const late = play(true, [open, { kind: 'record', decision: committed }, ...end])
     expect(late.resolution).toEqual({ kind: 'settled', outcome: 'COMMITTED' })
   })
 })
 
 const states: readonly ResolverState[] = [
-  { kind: 'reading', mayPresume: true },
+  { kind: 'reading', isOld: true },
   { kind: 'presuming' },
   { kind: 'passing', decision: committed },
   { kind: 'settling', decision: committed },
@@ -58,14 +74,18 @@ describe.each(states)('while $kind', (state) => {
     expect(effect).toBeUndefined()
     expect(next).toEqual({
       kind: 'done',
-      resolution: { kind: needsPerson ? 'needs person' : 'left', why: 'no answer' },
+      resolution: needsPerson
+        ? { kind: 'needs person', why: 'no answer' }
+        : { kind: 'left', why: 'no answer', failed: state.kind === 'settling' ? 'participant' : 'home' },
     })
   })
 
   test('R2: nothing but a barrier lets it settle', () => {
     const events: readonly ResolverEvent[] = [
       { kind: 'record', decision: aborted },
-      { kind: 'no record' },
+      open,
+      ended,
+      collected,
       { kind: 'barrier passed' },
       { kind: 'settled' },
     ]

@@ -4,9 +4,10 @@ import type { Decision } from './decision-store.ts'
 /**
  * How one branch that is in doubt is resolved, as a function of what is known and what is heard. No I/O, no time.
  *
- *   reading --record--------------------> passing --barrier--> settling --> done
- *      |----none, and old--> presuming ------^
- *      |----none, and young--> done (left)
+ *   reading --record--------------------------------> passing --barrier--> settling --> done
+ *      |----none; home's part has ended, or old--> presuming ---^
+ *      |----none; home's part is open, and young--> done (left)
+ *      |----none; collected--> done (needs person)
  *
  *   R1  A branch is settled by a record of its home and by nothing else. Where there is none, ABORTED is written under
  *       the same key, and what stands afterwards is the record, whoever wrote it.
@@ -14,9 +15,11 @@ import type { Decision } from './decision-store.ts'
  *       on the followers can still be lost.
  *   R3  Every failure leaves the branch as it is. Only a record that could have been collected, and a decision that
  *       contradicts what is there, are for a person.
+ *   R4  Whether home's part of the transaction is open decides only when an abort is presumed, never what is settled. It
+ *       was asked before the record was read, so a part that has ended without a record will not bring one.
  */
 export type ResolverState =
-  | { readonly kind: 'reading'; readonly mayPresume: boolean }
+  | { readonly kind: 'reading'; readonly isOld: boolean }
   | { readonly kind: 'presuming' }
   | { readonly kind: 'passing'; readonly decision: Decision }
   | { readonly kind: 'settling'; readonly decision: Decision }
@@ -24,20 +27,22 @@ export type ResolverState =
 
 export type Resolution =
   | { readonly kind: 'settled'; readonly outcome: Decision['outcome'] }
-  /** Left as it is, for another time. */
-  | { readonly kind: 'left'; readonly why: string }
+  /** Left as it is, for another time. `failed` says who did not do its part; null when everybody did. */
+  | { readonly kind: 'left'; readonly why: string; readonly failed: 'home' | 'participant' | null }
   /** Left as it is, and time will not help. */
   | { readonly kind: 'needs person'; readonly why: string }
 
 export type ResolverEvent =
   /** The record that stands: found, or what presuming gave. */
   | { readonly kind: 'record'; readonly decision: Decision }
-  | { readonly kind: 'no record' }
+  /** `couldBeCollected`: the transaction was born below home's watermark. */
+  | { readonly kind: 'no record'; readonly homeIsOpen: boolean; readonly couldBeCollected: boolean }
   | { readonly kind: 'barrier passed' }
   | { readonly kind: 'settled' }
   | { readonly kind: 'failed'; readonly why: string; readonly needsPerson: boolean }
 
 export type ResolverEffect =
+  /** First whether home's part of the transaction is open, then the record. */
   | { readonly kind: 'read record' }
   | { readonly kind: 'presume abort' }
   | { readonly kind: 'pass barrier' }
@@ -49,23 +54,22 @@ export interface ResolverTransition {
   readonly effect: ResolverEffect | undefined
 }
 
-/** `mayPresume`: the branch is older than its coordinator is given. */
-export function beginResolving(mayPresume: boolean): ResolverTransition {
-  return { state: { kind: 'reading', mayPresume }, effect: { kind: 'read record' } }
+/** `isOld`: the branch is older than a coordinator that is still there is given. */
+export function beginResolving(isOld: boolean): ResolverTransition {
+  return { state: { kind: 'reading', isOld }, effect: { kind: 'read record' } }
 }
 
 /** Total: an event that a state has no use for changes nothing. */
 export function stepResolver(state: ResolverState, event: ResolverEvent): ResolverTransition {
   if (state.kind === 'done') return { state, effect: undefined }
   if (event.kind === 'failed') {
-    return done({ kind: event.needsPerson ? 'needs person' : 'left', why: event.why })
+    if (event.needsPerson) return done({ kind: 'needs person', why: event.why })
+    return done({ kind: 'left', why: event.why, failed: state.kind === 'settling' ? 'participant' : 'home' })
   }
   switch (state.kind) {
     case 'reading':
       if (event.kind === 'record') return pass(event.decision)
-      if (event.kind !== 'no record') return { state, effect: undefined }
-      if (!state.mayPresume) return done({ kind: 'left', why: 'its coordinator may be on its way' })
-      return { state: { kind: 'presuming' }, effect: { kind: 'presume abort' } }
+      return event.kind === 'no record' ? withoutRecord(state.isOld, event) : { state, effect: undefined }
     case 'presuming':
       return event.kind === 'record' ? pass(event.decision) : { state, effect: undefined }
     case 'passing':
@@ -80,6 +84,22 @@ export function stepResolver(state: ResolverState, event: ResolverEvent): Resolv
     default:
       return unreachable(state)
   }
+}
+
+function withoutRecord(
+  isOld: boolean,
+  { homeIsOpen, couldBeCollected }: Extract<ResolverEvent, { kind: 'no record' }>,
+): ResolverTransition {
+  if (couldBeCollected) {
+    return done({
+      kind: 'needs person',
+      why: 'no record, and one could have been collected: it is older than the watermark',
+    })
+  }
+  if (homeIsOpen && !isOld) {
+    return done({ kind: 'left', why: 'no record, and its coordinator is on its way', failed: null })
+  }
+  return { state: { kind: 'presuming' }, effect: { kind: 'presume abort' } }
 }
 
 function pass(decision: Decision): ResolverTransition {

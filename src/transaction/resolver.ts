@@ -1,9 +1,10 @@
 import type { FleetNode, ShardName } from '../directory/topology.ts'
 import { Connection, ConnectionLost, ServerError } from '../postgres/connection.ts'
 import type { TransactionEnvironment } from './environment.ts'
+import type { LaneLimits, Resolved } from './home-lanes.ts'
+import type { AlarmLimits } from './in-doubt-alarm.ts'
 import type { InDoubtBranch } from './in-doubt.ts'
-import type { Resolution } from './resolver-protocol.ts'
-import { listInDoubt, resolveBranch } from './in-doubt.ts'
+import { ResolverTerm } from './resolver-term.ts'
 
 /**
  * Settles what coordinators left behind: one resolver a shard, for the branches that are prepared there.
@@ -13,23 +14,22 @@ import { listInDoubt, resolveBranch } from './in-doubt.ts'
  * home decides and settling is repeatable (S1 to S3).
  *
  * A branch survives its participant's failover as it was prepared: the new primary lists it, and the resolver that is
- * elected there goes on (HZ-X7). A home that does not answer leaves its branches in doubt, for as long as it takes.
+ * elected there goes on (HZ-X7). A home that does not answer leaves its branches in doubt, for as long as it takes; it is
+ * asked more and more rarely, and the branches of other homes do not wait behind it.
  */
 export interface ResolverOptions {
   readonly environment: TransactionEnvironment
   readonly limits?: ResolverLimits
-  /** Called for a branch that only a person can settle, at every scan. */
+  /** Called for a branch that only a person can settle, and for one that is in doubt for long; once an interval. */
   readonly onStuck?: (branch: InDoubtBranch, why: string) => void
 }
 
-export interface ResolverLimits {
+export interface ResolverLimits extends LaneLimits {
   readonly scanEveryMs: number
   /** A branch younger than this is left to its coordinator, even when it is decided. */
   readonly settleAfterMs: number
-  /** A branch without a record for this long is presumed aborted. */
-  readonly abortAfterMs: number
   readonly electionEveryMs: number
-  readonly resolvedAtOnceMax: number
+  readonly alarm: AlarmLimits
 }
 
 export const resolverLimitsDefault: ResolverLimits = {
@@ -38,9 +38,13 @@ export const resolverLimitsDefault: ResolverLimits = {
   abortAfterMs: 2_000,
   electionEveryMs: 1_000,
   resolvedAtOnceMax: 4,
+  queuedMax: 256,
+  backoff: { firstMs: 500, mostMs: 30_000 },
+  alarm: { afterMs: 30_000, everyMs: 60_000 },
 }
 
 const connectWithinMs = 5_000
+
 /** Null on a follower: a lock there elects nobody. */
 const electionSql = `select case when not pg_is_in_recovery()
   then pg_try_advisory_lock(hashtextextended('holdfast.resolver', 0)) end as elected`
@@ -63,8 +67,9 @@ export class Resolver {
   }
 
   /** One pass over one shard, whoever is elected: what an operator's `resolve` asks for. Throws when it is silent. */
-  async resolveOnce(shard: ShardName): Promise<{ branch: InDoubtBranch; resolution: Resolution }[]> {
-    return this.#scan(shard)
+  async resolveOnce(shard: ShardName): Promise<readonly Resolved[]> {
+    const { ended } = await this.#term(shard).scan()
+    return ended
   }
 
   async #runFor(shard: ShardName, signal: AbortSignal): Promise<void> {
@@ -87,38 +92,24 @@ export class Resolver {
     const primary = this.#primary(shard)
     if (primary === undefined) return
     const connection = await Connection.connect(targetOf(primary), connectWithinMs)
+    const term = this.#term(shard)
     try {
       const { rows } = await connection.query<{ elected: boolean | null }>(electionSql, [], limits.serviceWithinMs)
       if (rows[0]?.elected !== true) return
       while (!signal.aborted && this.#primary(shard)?.id === primary.id) {
-        await this.#scan(shard)
+        await term.scan()
         await clock.sleep(this.#limits.scanEveryMs, signal)
         // The lock lives as long as the connection does.
         await connection.query('select 1', [], limits.serviceWithinMs)
       }
     } finally {
       connection.release()
+      await term.end()
     }
   }
 
-  async #scan(shard: ShardName): Promise<{ branch: InDoubtBranch; resolution: Resolution }[]> {
-    const { metrics, onStep } = this.#environment
-    await onStep('resolver scan', { shard })
-    const all = await listInDoubt(this.#environment, shard)
-    const branches = all.filter(({ ageMs }) => ageMs >= this.#limits.settleAfterMs)
-    metrics.gauge('resolver_queue_depth', branches.length, { shard })
-    metrics.gauge('in_doubt_oldest_age_ms', Math.max(0, ...all.map(({ ageMs }) => ageMs)), { shard })
-    const resolved: { branch: InDoubtBranch; resolution: Resolution }[] = []
-    const queue = branches.values()
-    const work = async () => {
-      for (const branch of queue) {
-        const resolution = await resolveBranch(this.#environment, branch, this.#limits.abortAfterMs)
-        if (resolution.kind === 'needs person') this.#onStuck(branch, resolution.why)
-        resolved.push({ branch, resolution })
-      }
-    }
-    await Promise.all(Array.from({ length: this.#limits.resolvedAtOnceMax }, work))
-    return resolved
+  #term(shard: ShardName): ResolverTerm {
+    return new ResolverTerm(this.#environment, this.#limits, shard, this.#onStuck)
   }
 
   #primary(shard: ShardName): FleetNode | undefined {

@@ -208,6 +208,7 @@ export class ShardTransaction {
         key: home?.key ?? null,
         requestHash: home?.requestHash ?? null,
         lockWithinMs: this.#environment.limits.lockWithinMs,
+        isHome: home !== null,
       }),
     ]
   }

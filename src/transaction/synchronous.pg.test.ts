@@ -13,6 +13,7 @@ import { installSchema } from '../postgres/schema.ts'
 import type { LocalServer } from '../postgres/server/local-server.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { primaryOf } from './environment.ts'
+import { parseGid } from './gid.ts'
 import { lookUpOutcome } from './outcome.ts'
 import { Resolver, resolverLimitsDefault } from './resolver.ts'
 import type { TransactRequest } from './transaction.ts'
@@ -262,8 +263,17 @@ describe('a decision that waits for followers', () => {
     })
     outcome.catch(() => undefined)
     await reached
+    // R4: home's part is seen open until its commit is seen.
+    await eventually(async () => (await waitsForFollowers()) === 1)
+    const [gid = ''] = await shards.prepared(treasury)
+    const seenAtHome = `select holdfast.home_is_open($1) as open,
+      exists(select from holdfast.transaction_record where transaction_id = $1) as decided`
+    const idOfBranch = parseGid(gid, 'test', treasury)?.transactionId
+    expect(await shards.rows(home, seenAtHome, [idOfBranch])).toEqual([{ open: true, decided: false }])
     await signalWaiter(home, 'pg_cancel_backend')
     const id = await ambiguousId(outcome)
+    expect(id).toBe(idOfBranch)
+    await eventually(async () => (await shards.rows<{ open: boolean }>(home, seenAtHome, [id]))[0]?.open === false)
     // The record is visible at home. A resolver reads it, and does not act on it.
     expect(
       await shards.rows(home, 'select outcome from holdfast.transaction_record where transaction_id = $1', [id]),

@@ -49,12 +49,22 @@ export function open(args: {
   readonly requestHash: Uint8Array | null
   /** How long a statement may wait for a lock. The claim of a key, which is part of the opening, waits without. */
   readonly lockWithinMs: number
+  /** Home's part shows that it is open for as long as it is. */
+  readonly isHome: boolean
 }): Statement {
   return {
     text: `select o.clock::text, o.first_transaction, o.same_request, o.value, set_config('role', '${applicationRole}', true) as role,
-             set_config('lock_timeout', $6, true)
+             set_config('lock_timeout', $6, true), case when $7 then holdfast.hold_home($2) end
            from holdfast.open($1, $2, $3, $4, $5) o`,
-    values: [args.tenant, args.transactionId, args.epoch, args.key, args.requestHash, `${args.lockWithinMs}ms`],
+    values: [
+      args.tenant,
+      args.transactionId,
+      args.epoch,
+      args.key,
+      args.requestHash,
+      `${args.lockWithinMs}ms`,
+      args.isHome,
+    ],
   }
 }
 

@@ -28,7 +28,13 @@ export class Coordinator {
     this.#client = client
     const server = present(world.known[gateway]?.[home], 'a known home')
     this.#opened = { server, life: server.life }
+    server.open.add(client.id)
     this.#state = beginCommit(client.participants.map(nameOf), false).state
+  }
+
+  /** Its process is gone, and its connections with it. */
+  die(): void {
+    this.#world.endHome(this.#opened, this.#client.id)
   }
 
   begin(): void {
@@ -72,7 +78,7 @@ export class Coordinator {
       case 'ask':
         return this.#ask()
       case 'roll back home':
-        return
+        return this.#world.endHome(this.#opened, id)
       case 'commit branch':
         return this.#settle(effect.shard, { outcome: 'COMMITTED', commitTimestamp: effect.timestamp })
       case 'roll back branch':
@@ -86,6 +92,7 @@ export class Coordinator {
     if (answer.kind === 'warned' && this.#world.parts.warned === 'acknowledged') {
       return this.#hear({ kind: 'acknowledged', timestamp: toHlc(BigInt(answer.value)) })
     }
+    if (answer.kind === 'lost') this.#world.endHome(this.#opened, this.#client.id)
     this.#hear({ kind: 'unanswered' })
   }
 

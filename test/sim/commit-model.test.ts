@@ -38,6 +38,7 @@ const bugs: Readonly<Record<string, Partial<Parts>>> = {
   'an unanswered decision taken for a refusal': {
     step: (state, event) => realParts.step(state, event.kind === 'unanswered' ? { kind: 'refused', failure } : event),
   },
+  'an abort presumed without writing it under the key': { stepResolver: (state, event) => presumesAlone(state, event) },
   'home does not observe what participants prepared at (HZ-C10)': {
     step: (state, event) => observesNothing(state, event),
   },
@@ -47,6 +48,12 @@ const bugs: Readonly<Record<string, Partial<Parts>>> = {
 function withoutBarrier(state: ResolverState, event: ResolverEvent) {
   const next = realParts.stepResolver(state, event)
   return next.state.kind === 'passing' ? realParts.stepResolver(next.state, { kind: 'barrier passed' }) : next
+}
+
+function presumesAlone(state: ResolverState, event: ResolverEvent) {
+  const next = realParts.stepResolver(state, event)
+  if (next.state.kind !== 'presuming' || state.kind === 'presuming') return next
+  return realParts.stepResolver(next.state, { kind: 'record', decision: { outcome: 'ABORTED' } })
 }
 
 function decidesEarly(state: CommitState, event: CommitEvent): Transition {

@@ -80,7 +80,9 @@ function choicesOf(world: World, budget: Budget): Choice[] {
 
 /** Home is open at the primary that the gateway knows; the commit begins. */
 function begin(world: World, gateway: number, participants: readonly number[]): void {
-  new Coordinator(world, gateway, world.join(participants)).begin()
+  const coordinator = new Coordinator(world, gateway, world.join(participants))
+  world.onDeath(gateway, () => coordinator.die())
+  coordinator.begin()
 }
 
 type May = (name: string, run: () => void) => void
@@ -101,6 +103,7 @@ function endWait(world: World, index: number, how: 'ok' | 'warned' | 'cut'): voi
   } else {
     world.waits.splice(index, 1)
     wait.server.reveal(wait.position)
+    wait.onEnd?.()
   }
   reply?.(how === 'cut' ? { kind: 'lost' } : { kind: how, value: 0 })
 }
@@ -156,7 +159,7 @@ function faults(world: World, budget: Budget, may: May): void {
   for (const [index] of world.messages.entries()) {
     once('lose', `lose ${index}`, () => world.messages.splice(index, 1)[0]?.reply({ kind: 'lost' }))
   }
-  if (world.alive[0] === true) once('die', 'gateway 0 dies', () => void (world.alive[0] = false))
+  if (world.alive[0] === true) once('die', 'gateway 0 dies', () => world.die(0))
   for (const { id } of world.clients) once('collect', `collect ${id}`, () => void world.collect(id))
 }
 
@@ -190,7 +193,8 @@ function resolveOne(world: World): boolean {
   for (const participant of [1, 2]) {
     const [id] = present(world.current[participant], 'a participant').prepared()
     if (id === undefined) continue
-    world.resolve(1, participant, id, true)
+    // Nobody waits for a branch to grow old: no coordinator is left that holds its home open.
+    world.resolve(1, participant, id, false)
     return true
   }
   return false

@@ -28,6 +28,8 @@ export class Server {
   /** Entries that a waiting commit still hides, by position (HZ-S4). */
   readonly hidden = new Set<number>()
   readonly received: number[]
+  /** Transactions whose part at home is open here: a lock that no crash and no promotion leaves behind. */
+  readonly open = new Set<number>()
   /** Grows at every crash: connections from before are gone. */
   life = 0
   clock: number
@@ -62,6 +64,7 @@ export class Server {
   crash(): void {
     this.life += 1
     this.hidden.clear()
+    this.open.clear()
   }
 
   /** The record of a transaction: 'held' while another's insert of it waits for followers. */

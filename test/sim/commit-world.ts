@@ -40,7 +40,8 @@ export const home = 0
 export type Answer =
   | { readonly kind: 'ok' | 'warned'; readonly value: number }
   | { readonly kind: 'record'; readonly decision: Decision }
-  | { readonly kind: 'none' | 'refused' | 'person' | 'lost' }
+  | { readonly kind: 'none'; readonly homeIsOpen: boolean; readonly couldBeCollected: boolean }
+  | { readonly kind: 'refused' | 'person' | 'lost' }
 type Reply = (answer: Answer) => void
 
 interface Message {
@@ -55,6 +56,8 @@ interface Wait {
   readonly life: number
   readonly position: number
   reply: Reply | undefined
+  /** What ends with it on the server, whether or not somebody hears of it. */
+  readonly onEnd: (() => void) | undefined
 }
 
 export interface Client {
@@ -73,6 +76,7 @@ export class World {
   readonly waits: Wait[] = []
   readonly clients: Client[] = []
   readonly stuck: string[] = []
+  readonly #deaths: (() => void)[][]
   resolving = 0
 
   constructor(parts: Parts, shards: number, gateways: number) {
@@ -80,6 +84,16 @@ export class World {
     this.current = Array.from({ length: shards }, (_, shard) => new Server(shard, 1, [], 0))
     this.known = Array.from({ length: gateways }, () => [...this.current])
     this.alive = Array.from({ length: gateways }, () => true)
+    this.#deaths = Array.from({ length: gateways }, () => [])
+  }
+
+  onDeath(gateway: number, run: () => void): void {
+    this.#deaths[gateway]?.push(run)
+  }
+
+  die(gateway: number): void {
+    this.alive[gateway] = false
+    for (const run of this.#deaths[gateway] ?? []) run()
   }
 
   crashServer(shard: number): void {
@@ -107,8 +121,8 @@ export class World {
   }
 
   /** A commit on a server; `answer` is what its acknowledgement says. */
-  #commit(server: Server, position: number, reply: Reply): void {
-    this.waits.push({ server, life: server.life, position, reply })
+  #commit(server: Server, position: number, reply: Reply, onEnd?: () => void): void {
+    this.waits.push({ server, life: server.life, position, reply, onEnd })
   }
 
   #send(gateway: number, shard: number, run: Message['run'], reply: Reply): void {
@@ -135,10 +149,10 @@ export class World {
   }
 
   /** A resolver takes up a branch that it sees prepared at the primary it knows. */
-  resolve(gateway: number, participant: number, id: number, mayPresume: boolean): void {
+  resolve(gateway: number, participant: number, id: number, isOld: boolean): void {
     this.resolving += 1
     const homePrimary = present(this.known[gateway]?.[home], 'a known home')
-    const begun = beginResolving(mayPresume)
+    const begun = beginResolving(isOld)
     let state: ResolverState = begun.state
     const hear = (event: ResolverEvent) => {
       const next = this.parts.stepResolver(state, event)
@@ -157,13 +171,8 @@ export class World {
             home,
             (server, reply) => reply(readRecord(server, id)),
             (answer) => {
-              hear(
-                answer.kind === 'record'
-                  ? answer
-                  : answer.kind === 'none'
-                    ? { kind: 'no record' }
-                    : failed(answer.kind),
-              )
+              if (answer.kind === 'none') return hear({ ...answer, kind: 'no record' })
+              hear(answer.kind === 'record' ? answer : failed(answer.kind))
             },
           )
         case 'presume abort':
@@ -280,17 +289,35 @@ export class World {
       server,
       (at, heard) => {
         const found = at.record(id)
-        if (found === 'held') return heard({ kind: 'lost' })
+        if (found === 'held' || !at.open.has(id)) return heard({ kind: 'lost' })
         at.clock += 1
-        if (found !== undefined || id <= at.collectedThrough || at.clock <= after) return heard({ kind: 'refused' })
+        if (found !== undefined || id <= at.collectedThrough || at.clock <= after) {
+          at.open.delete(id)
+          return heard({ kind: 'refused' })
+        }
         const timestamp = at.clock
         const position = at.append({ kind: 'record', id, committed: true, timestamp }, true)
-        this.#commit(at, position, (answer) =>
-          heard(answer.kind === 'ok' || answer.kind === 'warned' ? { ...answer, value: timestamp } : answer),
-        )
+        const tell = (answer: Answer) =>
+          heard(answer.kind === 'ok' || answer.kind === 'warned' ? { ...answer, value: timestamp } : answer)
+        this.#commit(at, position, tell, () => at.open.delete(id))
       },
       reply,
     )
+  }
+
+  /** Home's part is rolled back, or its connection ends: the server hears of it by and by, but not while it commits. */
+  endHome(opened: { server: Server; life: number }, id: number): void {
+    const { server, life } = opened
+    this.messages.push({
+      server,
+      life,
+      run: (at) => {
+        if (at.record(id) !== 'held') at.open.delete(id)
+      },
+      reply: () => {
+        if (server.life === life) this.endHome(opened, id)
+      },
+    })
   }
 
   /** The question after an unanswered decision: what stands at home, behind a barrier there. */
@@ -336,7 +363,9 @@ export class World {
 
 function readRecord(server: Server, id: number): Answer {
   const found = server.record(id)
-  if (found === 'held' || found === undefined) return { kind: 'none' }
+  if (found === 'held' || found === undefined) {
+    return { kind: 'none', homeIsOpen: server.open.has(id), couldBeCollected: id <= server.collectedThrough }
+  }
   if (!found.committed) return { kind: 'record', decision: { outcome: 'ABORTED' } }
   return { kind: 'record', decision: { outcome: 'COMMITTED', commitTimestamp: toHlc(BigInt(found.timestamp)) } }
 }

@@ -188,7 +188,9 @@ export class DatabaseShards {
       serviceConnectionsMax: 3,
     })
     const applicationName = `gateway-${this.#gateways.length}-${newRandomUuid().slice(0, 8)}`
-    const targetOf = (node: FleetNode) => ({ ...this.target(node.shard, 'holdfast_gateway'), applicationName })
+    const targetOf = ({ shard, host, port }: FleetNode) => {
+      return { ...this.target(shard, 'holdfast_gateway'), host, port, applicationName }
+    }
     const topology = options.topology ?? this.topology
     const directory = options.directory ?? (await DirectoryStore.open({ domains, topology, pools, targetOf }))
     const environment = transactionEnvironment(

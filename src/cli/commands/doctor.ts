@@ -2,9 +2,11 @@ import { statfs } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { HoldfastError } from '../../base/errors.ts'
 import type { FleetConfig } from '../../fleet/config.ts'
+import type { InDoubtView } from '../../fleet/operations-api.ts'
 import { findSupervisor } from '../../fleet/registry.ts'
 import { defaultCacheRoot, locatePostgres } from '../../postgres/server/binaries.ts'
 import { canEnter, serverUser } from '../../postgres/server/server-user.ts'
+import { resolverLimitsDefault } from '../../transaction/resolver.ts'
 import type { CommonOptions } from '../attach.ts'
 import { attachFleet, quietRuntime } from '../../fleet/fleet.ts'
 import { configFor, optionsOf, report } from '../attach.ts'
@@ -108,17 +110,20 @@ async function examineFleet(config: FleetConfig): Promise<Finding[]> {
     return [
       { what: 'fleet', status: ready ? 'ok' : 'problem', detail: ready ? 'running and ready' : 'running, not ready' },
       ...unreachable.map((node) => ({ what: 'node', status: 'problem' as const, detail: `${node} does not answer` })),
-      ...shards
-        .filter(({ inDoubt }) => inDoubt > 0)
-        .map(({ shard, inDoubt }) => ({
-          what: 'in doubt',
-          status: 'warning' as const,
-          detail: `${inDoubt} branches at ${shard}`,
-        })),
+      ...(shards.some(({ inDoubt }) => inDoubt > 0) ? inDoubtFindings(await fleet.resolve(true)) : []),
     ]
   } finally {
     await fleet.close()
   }
+}
+
+/** A branch that is prepared holds its locks and the vacuum of its server for as long as it stays. */
+export function inDoubtFindings(branches: readonly InDoubtView[]): Finding[] {
+  return branches.map(({ gid, ageMs, verdict, why }) => {
+    const isOld = ageMs >= resolverLimitsDefault.alarm.afterMs
+    const status = isOld || verdict === 'needs a person' ? 'problem' : 'warning'
+    return { what: 'in doubt', status, detail: `${gid}, ${Math.round(ageMs)} ms old: ${verdict}: ${why}` }
+  })
 }
 
 function show(findings: readonly Finding[]): void {

@@ -101,7 +101,9 @@ function showTimeline(entries: readonly TimelineDocument[]): void {
 
 function showResolutions(found: readonly InDoubtView[]): void {
   if (found.length === 0) printLine('nothing is in doubt')
-  for (const { gid, verdict, why } of found) printLine(`${verdict.padEnd(12)} ${gid}  ${why}`)
+  for (const { gid, ageMs, verdict, why } of found) {
+    printLine(`${verdict.padEnd(14)} ${gid}  ${Math.round(ageMs)} ms: ${why}`)
+  }
 }
 
 function showEvidence(evidence: EvidenceDocument): void {

@@ -1,0 +1,154 @@
+import { createServer, type Server } from 'node:net'
+import { once } from 'node:events'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { approve, both, eager, gate, gatewayOf, newRun, request } from '../../test/support/approval.ts'
+import { DatabaseShards, home, scratch, treasury } from '../../test/support/database-shards.ts'
+import { eventually } from '../../test/support/eventually.ts'
+import type { Metrics } from '../base/metrics.ts'
+import { silentMetrics } from '../base/metrics.ts'
+import { newTimeOrderedUuid } from '../base/random.ts'
+import type { OnStep } from '../base/step.ts'
+import type { ShardName, TransactionId } from '../directory/topology.ts'
+import { Connection } from '../postgres/connection.ts'
+import { formatGid } from './gid.ts'
+import { explainInDoubt } from './in-doubt-explanation.ts'
+import { Resolver } from './resolver.ts'
+import { transact } from './transaction.ts'
+
+let shards: DatabaseShards
+const servers: Server[] = []
+
+beforeEach(async () => {
+  shards = await DatabaseShards.open()
+})
+
+afterEach(async () => {
+  await shards.close()
+  for (const server of servers.splice(0)) server.close()
+})
+
+const never = Number.POSITIVE_INFINITY
+
+/** A branch at the treasury that a gateway prepared and of whose home nothing else is known. */
+async function orphan(of: ShardName): Promise<string> {
+  const transactionId = newTimeOrderedUuid() as TransactionId
+  const gid = formatGid('test', { home: of, transactionId, participant: treasury })
+  const connection = await Connection.connect(shards.target(treasury, 'holdfast_gateway'), 10_000)
+  await connection.query('begin')
+  await connection.query(`prepare transaction '${gid}'`)
+  connection.release()
+  return gid
+}
+
+/** Home is reached at a port where nobody speaks PostgreSQL; `hear` is told of each connection. */
+async function silenceHome(answer: 'nothing' | 'hangs up', hear = () => {}): Promise<void> {
+  const server = createServer((socket) => {
+    hear()
+    socket.on('error', () => {})
+    if (answer === 'hangs up') socket.destroy()
+  })
+  servers.push(server)
+  server.listen(0, '127.0.0.1')
+  await once(server, 'listening')
+  const { port } = server.address() as { port: number }
+  const { primary } = shards.shard(home)
+  shards.replaceShard(home, { primary: { ...primary, host: '127.0.0.1', port } })
+}
+
+describe('a coordinator that is gone', () => {
+  test('R4: its branch is presumed aborted although no time has passed; that of a living one is left', async () => {
+    const stop = gate('global record inserted')
+    const { environment, kill } = await shards.gateway({ onStep: stop.onStep })
+    const run = newRun()
+    transact(environment, request(run), approve(run)).catch(() => undefined)
+    await stop.reached
+    const other = await gatewayOf(shards)
+    const timeless = new Resolver({ environment: other, limits: { ...eager, abortAfterMs: never } })
+    expect(await timeless.resolveOnce(treasury)).toMatchObject([{ resolution: { kind: 'left', failed: null } }])
+    expect(await explainInDoubt(other, never)).toMatchObject([{ verdict: 'wait', record: null, homeIsOpen: true }])
+    await kill()
+    expect(await explainInDoubt(other, never)).toMatchObject([
+      { verdict: 'roll back', record: null, homeIsOpen: false },
+    ])
+    expect(await timeless.resolveOnce(treasury)).toMatchObject([
+      { resolution: { kind: 'settled', outcome: 'ABORTED' } },
+    ])
+    expect(await shards.prepared(treasury)).toEqual([])
+    expect(await both(shards, run)).toEqual([0, 0])
+  })
+})
+
+describe('a home that is silent', () => {
+  test('holds up no branch of another home', async () => {
+    const silent = await Promise.all(Array.from({ length: 6 }, () => orphan(home)))
+    await orphan(scratch)
+    const environment = await gatewayOf(shards, { limits: { serviceWithinMs: 60_000 } })
+    await silenceHome('nothing')
+    const stop = new AbortController()
+    const limits = { ...eager, scanEveryMs: 10, electionEveryMs: 10 }
+    const running = new Resolver({ environment, limits }).run(stop.signal)
+    await eventually(async () => (await shards.prepared(treasury)).length === silent.length)
+    expect((await shards.prepared(treasury)).toSorted()).toEqual(silent.toSorted())
+    stop.abort()
+    // What waits for the silent home is broken off with the pools.
+    await shards.closeGateways()
+    await running
+  })
+
+  test('is left alone for its pause, however often the resolver looks', async () => {
+    await Promise.all(Array.from({ length: 6 }, () => orphan(home)))
+    let connections = 0
+    await silenceHome('hangs up', () => (connections += 1))
+    let scans = 0
+    const onStep: OnStep = (step, { shard }) => {
+      if (step === 'resolver scan' && shard === treasury) scans += 1
+      return Promise.resolve()
+    }
+    const gauges = new Map<string, number>()
+    const gauge: Metrics['gauge'] = (name, value, labels) => gauges.set(`${name} ${labels?.['shard']}`, value)
+    const environment = await gatewayOf(shards, { onStep, metrics: { ...silentMetrics, gauge } })
+    const stop = new AbortController()
+    const backoff = { firstMs: 3_600_000, mostMs: 3_600_000 }
+    const limits = { ...eager, scanEveryMs: 1, electionEveryMs: 3_600_000, backoff }
+    const running = new Resolver({ environment, limits }).run(stop.signal)
+    await eventually(() => gauges.get(`resolver_silent_homes ${treasury}`) === 1)
+    const [heard, seen] = [connections, scans]
+    await eventually(() => scans > seen + 20)
+    expect(connections).toBe(heard)
+    expect(gauges.get(`resolver_queue_depth ${treasury}`)).toBe(6)
+    stop.abort()
+    await running
+  })
+})
+
+test('somebody is told of a branch that is in doubt for long: which, how old, whose, and why it is left', async () => {
+  const gid = await orphan(home)
+  await silenceHome('hangs up')
+  const told: string[] = []
+  const counted: unknown[] = []
+  const count: Metrics['count'] = (name, labels) => counted.push([name, labels])
+  const environment = await gatewayOf(shards, { metrics: { ...silentMetrics, count } })
+  const stop = new AbortController()
+  const resolver = new Resolver({
+    environment,
+    limits: { ...eager, scanEveryMs: 1, alarm: { afterMs: 0, everyMs: 3_600_000 } },
+    onStuck: (branch, why) => told.push(`${branch.gid} ${why}`),
+  })
+  const running = resolver.run(stop.signal)
+  await eventually(() => told.length > 0)
+  expect(told[0]).toContain(gid)
+  expect(told[0]).toMatch(new RegExp(`in doubt on ${treasury} for \\d+ ms, home ${home}: .+`))
+  expect(counted).toContainEqual(['in_doubt_alarms_total', { shard: treasury, left: 'left' }])
+  stop.abort()
+  await running
+  expect(told).toHaveLength(1)
+})
+
+test('settled branches are counted by outcome', async () => {
+  await orphan(scratch)
+  const counted: unknown[] = []
+  const count: Metrics['count'] = (name, labels) => counted.push([name, labels])
+  const environment = await gatewayOf(shards, { metrics: { ...silentMetrics, count } })
+  await new Resolver({ environment, limits: eager }).resolveOnce(treasury)
+  expect(counted).toContainEqual(['resolver_settled_total', { shard: treasury, outcome: 'ABORTED' }])
+})
