@@ -17,7 +17,7 @@ export default defineConfig({
           name: 'unit',
           sequence: { groupOrder: 0 },
           testTimeout: 120_000,
-          include: ['src/**/*.test.ts', 'test/*.test.ts', 'test/sim/**/*.test.ts'],
+          include: ['src/**/*.test.ts', 'test/*.test.ts', 'test/{crash,sim}/**/*.test.ts'],
           exclude: ['**/*.pg.test.ts'],
         },
       },

@@ -1,7 +1,6 @@
 import { resolve } from 'node:path'
 import { pino } from 'pino'
 import { HoldfastError } from '../base/errors.ts'
-import { noStep } from '../base/step.ts'
 import { silentProgress } from '../base/progress.ts'
 import { attachFleet } from '../fleet/fleet.ts'
 import { toControlError } from '../fleet/control.ts'
@@ -10,8 +9,8 @@ import { PrometheusMetrics } from '../fleet/prometheus.ts'
 import { createHttpApp } from '../http/http.ts'
 import { loadAppRoutes } from '../http/load-app.ts'
 import { serveHttp } from '../http/serve.ts'
-import { crashAt } from './crash-at.ts'
 import { exitCodes, printError } from './output.ts'
+import { stepControl } from './step-control.ts'
 
 /** One gateway process: attached to the supervisor, serving HTTP, working in the background, until it is told to stop. */
 export async function runGateway(options: { dataDir?: string; region?: string; port?: string }): Promise<void> {
@@ -25,7 +24,7 @@ export async function runGateway(options: { dataDir?: string; region?: string; p
   try {
     const fleet = await attachFleet(resolve(options.dataDir ?? '.holdfast'), options.region, {
       metrics,
-      onStep: crashAt(process.env['HOLDFAST_CRASH_AT']) ?? noStep,
+      onStep: stepControl(process.env, process),
       progress: silentProgress,
       services: true,
       archives: 'own region',

@@ -61,8 +61,12 @@ export class ShardTransaction {
   /** Why this transaction can only be rolled back; undefined while it is sound. Asked when nothing is on its way. */
   get doom(): HoldfastError | undefined {
     if (this.#connecting === undefined) return undefined
-    if (this.#opened !== undefined && this.#connection?.status === 'open') return undefined
-    return this.#failure ?? this.#fail(new Error(`the transaction is ${this.#connection?.status ?? 'not open'}`))
+    const status = this.#connection?.status ?? 'closed'
+    if (this.#opened !== undefined && status === 'open') return undefined
+    if (this.#failure !== undefined) return this.#failure
+    // Its backend ended between two statements: nobody was told, and nothing of it is left.
+    if (status === 'closed') return this.#fail(new ConnectionLost('the connection ended before the commit', true))
+    return this.#fail(new Error(`the transaction is ${status}`))
   }
 
   get opened(): Opening | undefined {

@@ -1,0 +1,5 @@
+create table left_marks (
+  tenant text not null,
+  name text not null,
+  primary key (tenant, name)
+);
