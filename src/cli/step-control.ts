@@ -26,9 +26,7 @@ export interface StepChannel {
 export type StepOrder = { readonly pauseAt: StepName; readonly shard: string | null } | { readonly goOn: true }
 
 /** To the parent. */
-export type StepTold =
-  | { readonly willPauseAt: StepName }
-  | { readonly reached: StepName; readonly where: StepPlace }
+export type StepTold = { readonly willPauseAt: StepName } | { readonly reached: StepName; readonly where: StepPlace }
 
 function crashing(step: string): OnStep {
   return (reached) => {

@@ -33,11 +33,7 @@ export async function resolveAll(scene: Scene): Promise<void> {
 }
 
 /** `known`: ids under which the request ran, whatever became of them. */
-export async function findAll(
-  { fleet }: Scene,
-  { name, isGlobal }: Request,
-  known: readonly string[],
-): Promise<Found> {
+export async function findAll({ fleet }: Scene, { name, isGlobal }: Request, known: readonly string[]): Promise<Found> {
   const count = async ({ shard, domain }: { readonly shard: string; readonly domain: string }) =>
     (await fleet.ask(shard, `select from public.${domain}_marks where name = $1`, [name])).length
   const commits = await fleet.ask<{ transactionId: string; commitTimestamp: string }>(

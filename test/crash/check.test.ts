@@ -40,7 +40,8 @@ const goodCommit: Evidence = {
 }
 const rerun: Found = {
   ...aborted,
-  ...{ homeRows: 1, participantRows: 1 },
+  homeRows: 1,
+  participantRows: 1,
   commits: [{ transactionId: other, commitTimestamp: '300' }],
 }
 const goodAbort: Evidence = {

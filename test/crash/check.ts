@@ -109,7 +109,8 @@ function checkTold({ told, mayTell, found }: Evidence): CellViolation[] {
     violations.push(violation('told', `the caller was told ${about}, and may be told ${mayTell.join(', ')}`))
   }
   const isCommitted = found.commits.some(({ transactionId }) => transactionId === told.transactionId)
-  if (told.kind === 'committed' && !isCommitted) violations.push(violation('lost', `told ${about}, and it is not there`))
+  if (told.kind === 'committed' && !isCommitted)
+    violations.push(violation('lost', `told ${about}, and it is not there`))
   if (told.kind === 'failed' && found.commits.length > 0) {
     violations.push(violation('told', `told ${about}, and it is there`))
   }
@@ -124,7 +125,9 @@ function checkAsked({ asked, found }: Evidence): CellViolation[] {
     const isCommitted = found.commits.some((one) => one.transactionId === transactionId)
     const wrong = answers.find((answer) => answer === 'in_doubt' || (answer === 'committed') !== isCommitted)
     if (wrong !== undefined) return [violation('asked', `${transactionId} is called ${wrong}`)]
-    return new Set(answers).size > 1 ? [violation('asked', `${transactionId} is called ${answers.join(', then ')}`)] : []
+    return new Set(answers).size > 1
+      ? [violation('asked', `${transactionId} is called ${answers.join(', then ')}`)]
+      : []
   })
 }
 

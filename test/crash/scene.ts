@@ -65,7 +65,9 @@ export class Scene {
   nodeOf(actor: Exclude<Actor, 'gateway'>): NodeId {
     const { shard, followerRegion } = actor.endsWith('of home') ? home : participant
     if (actor.startsWith('primary')) return this.fleet.primary(shard).id
-    const document = Object.entries(this.fleet.supervisor.topology.document.shards).find(([name]) => name === shard)?.[1]
+    const document = Object.entries(this.fleet.supervisor.topology.document.shards).find(
+      ([name]) => name === shard,
+    )?.[1]
     const node = document?.nodes.find(({ region }) => region === followerRegion)
     if (node === undefined) throw new Error(`${shard} has no follower in ${followerRegion}`)
     return node.id

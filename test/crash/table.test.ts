@@ -1,7 +1,9 @@
 import { expect, test } from 'vitest'
 import { actions, actors, allCells, runningCells, steps } from './table.ts'
 
-test('every step, actor and action has a cell: one that runs, or the reason why it has no meaning', () => {
+const counts = `${runningCells().length} of ${[...allCells()].length}`
+
+test(`every step, actor and action has a cell: ${counts} run, the others tell why they have no meaning`, () => {
   const cells = [...allCells()]
   expect(cells).toHaveLength(steps.length * actors.length * actions.length)
   expect(new Set(cells.map(({ name }) => name)).size).toBe(cells.length)
@@ -17,7 +19,6 @@ test('every actor, every action, and every step but the collection runs', () => 
   expect(new Set(running.map(({ action }) => action))).toEqual(new Set(actions))
   const idle = steps.filter((step) => !running.some((one) => one.step === step))
   expect(idle).toEqual(['global record collected'])
-  console.log(`${running.length} of ${[...allCells()].length} cells run, over ${steps.length} steps`)
 })
 
 test('what is expected and what may be told do not contradict each other', () => {

@@ -198,7 +198,8 @@ function whyNotAction({ working, open }: StepFacts, actor: Actor, action: Action
     case 'cancel':
     case 'terminate':
       if (actor === 'gateway' || isFollower(actor)) return 'no backend works for the transaction there'
-      if (action === 'cancel') return working.includes(actor) ? undefined : 'no statement runs there that it would reach'
+      if (action === 'cancel')
+        return working.includes(actor) ? undefined : 'no statement runs there that it would reach'
       return open.includes(actor) ? undefined : 'the transaction holds no connection there'
   }
 }

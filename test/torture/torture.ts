@@ -1,4 +1,5 @@
 import { parseArgs } from 'node:util'
+import { stepsPlay } from '../crash/steps-play.ts'
 import { fleetPlay } from './fleet-play.ts'
 import { modelPlay } from './model-play.ts'
 import type { Asked, Play } from './play.ts'
@@ -9,7 +10,7 @@ import { Report, say } from './play.ts'
  * for as long as it is given. A seed repeats what each client and each fault draws, in their order. It does not repeat how
  * servers and networks interleave; the model's seeds do.
  */
-const plays: readonly Play[] = [modelPlay, fleetPlay]
+const plays: readonly Play[] = [modelPlay, stepsPlay, fleetPlay]
 
 type Wish = Pick<Asked, 'seed' | 'workload' | 'fault' | 'histories'> & { readonly minutes: number }
 
