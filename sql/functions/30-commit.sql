@@ -26,8 +26,23 @@ begin
     raise exception 'the placement of domain % of tenant % is not here at version %', v_stale, p_binding ->> 'tenant',
       p_placements ->> v_stale using errcode = 'HF003';
   end if;
-  perform set_config('synchronous_commit', case v_here.durability when 'quorum' then 'on' else 'local' end, true);
+  perform holdfast.wait_for_followers(v_here);
   return v_here;
+end
+$$;
+
+-- This transaction waits for followers as its shard promises, whatever anybody has set (HZ-S5). Where it would wait for
+-- nobody, it is refused. Names that are emptied later than this release who waits, with success: the gateway therefore
+-- compares when the settings were loaded before and after its COMMIT.
+create or replace function holdfast.wait_for_followers(p_here holdfast.shard) returns void
+language plpgsql
+as $$
+begin
+  if p_here.durability = 'quorum' and current_setting('synchronous_standby_names') = '' then
+    raise exception 'a commit on shard % would wait for no follower', p_here.shard
+      using errcode = 'HF016', hint = 'Name its followers in synchronous_standby_names.';
+  end if;
+  perform set_config('synchronous_commit', case p_here.durability when 'quorum' then 'on' else 'local' end, true);
 end
 $$;
 
@@ -187,8 +202,7 @@ as $$
 begin
   -- A coordinator whose decision waits for followers holds the key. Whoever asks comes again later.
   perform set_config('lock_timeout', '2s', true);
-  perform set_config('synchronous_commit', 'on', true);
-  perform holdfast.shard_at_epoch(p_epoch);
+  perform holdfast.wait_for_followers(holdfast.shard_at_epoch(p_epoch));
   perform holdfast.require_uncollected(p_transaction);
   insert into holdfast.transaction_record (transaction_id, outcome, participants, home_epoch, reason)
   values (p_transaction, 'ABORTED', p_participants, p_epoch, p_reason)
@@ -211,18 +225,20 @@ create or replace function holdfast.home_is_open(p_transaction uuid) returns boo
 language sql volatile
 as $$ select not pg_catalog.pg_try_advisory_xact_lock_shared(pg_catalog.uuid_hash_extended(p_transaction, 0)) $$;
 
--- A small write that waits for the followers: acknowledged without a warning, everything before it is on them.
+-- A small write that waits for the followers. Who sends it also sees for himself, in holdfast.replicated_through(), that
+-- they have what came before it.
 create or replace function holdfast.barrier() returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform set_config('synchronous_commit', 'on', true);
+  perform holdfast.wait_for_followers(s) from holdfast.shard s;
   perform pg_logical_emit_message(true, 'holdfast.barrier', '');
 end
 $$;
 
-revoke all on function holdfast.require_authority(jsonb, uuid, jsonb), holdfast.transaction_born_ms(uuid),
+revoke all on function holdfast.require_authority(jsonb, uuid, jsonb), holdfast.wait_for_followers(holdfast.shard),
+  holdfast.transaction_born_ms(uuid),
   holdfast.require_uncollected(uuid), holdfast.require_home_epoch(text, integer),
   holdfast.stamp(uuid, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
   holdfast.prepare_branch(uuid, text, text, integer, text[], text, text, text, jsonb, bigint),

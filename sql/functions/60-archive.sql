@@ -1,5 +1,6 @@
 -- The position that a promotion cannot lose: what ends at or before it is flushed on as many synchronous followers as a
--- commit waits for. The redo stream takes nothing behind it (HZ-R2). Where nobody is waited for, there is no bound.
+-- commit waits for. The redo stream takes nothing behind it (HZ-R2), and a barrier has passed when it is reached (B4). A shard
+-- of local durability has no bound; one that should wait, and names nobody, has replicated nothing (HZ-S5).
 create or replace function holdfast.replicated_through() returns pg_lsn
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -9,8 +10,8 @@ declare
   v_needed integer;
   v_lsn pg_lsn;
 begin
-  if trim(v_names) = '' then
-    return 'FFFFFFFF/FFFFFFFF';
+  if v_names = '' then
+    return case when s.durability = 'local' then 'FFFFFFFF/FFFFFFFF' else '0/0' end from holdfast.shard s;
   end if;
   -- `ANY 2 (a, b, c)`, `FIRST 1 (a, b)`, `1 (a, b)`; a bare list waits for one.
   v_needed := coalesce((regexp_match(v_names, '^\s*(?:any\s+|first\s+)?(\d+)\s*\(', 'i'))[1]::integer, 1);

@@ -15,7 +15,7 @@ let server: LocalServer
 beforeAll(async () => {
   yard = await ServerYard.open()
   server = await yard.primary('primary', archiveSettings)
-  await foundShard(yard, server)
+  await foundShard(yard, server, 'local')
 })
 
 afterAll(async () => {

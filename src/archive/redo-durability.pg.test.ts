@@ -25,7 +25,7 @@ let places = 0
 beforeAll(async () => {
   yard = await ServerYard.open()
   server = await yard.primary('primary', archiveSettings)
-  await foundShard(yard, server)
+  await foundShard(yard, server, 'local')
   admin = await connect()
   await admin.query('create extension pg_walinspect')
 })

@@ -5,6 +5,7 @@ import {
   currentLsn,
   readAll,
   redoUpTo,
+  type Running,
   type RunningRedo,
   startRedo,
   testShard,
@@ -13,6 +14,7 @@ import {
   archiveSettings,
   commitHome,
   decide,
+  followServer,
   foundShard,
   peerShard,
   prepareBranch,
@@ -33,11 +35,13 @@ let server: LocalServer
 let admin: Connection
 let root: string
 let redo: RunningRedo
+let follower: Running
 
 beforeAll(async () => {
   yard = await ServerYard.open()
   server = await yard.primary('primary', archiveSettings)
-  await foundShard(yard, server)
+  await foundShard(yard, server, 'quorum')
+  follower = await followServer(yard, server, archiveSettings)
   admin = await Connection.connect(shardTarget(yard, server, 'holdfast_admin'), 10_000)
   await admin.query('create extension pg_walinspect')
   root = join(yard.root, 'archive')
@@ -48,6 +52,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await redo.stop()
   admin.release()
+  await follower.stop()
   await yard[Symbol.asyncDispose]()
 })
 

@@ -150,6 +150,11 @@ export const errorTable = define({
     retry: 'never',
     meaning: 'A shard with local durability was asked to take part in a global transaction.',
   },
+  durability_suspended: {
+    category: 'unavailable',
+    retry: 'safe',
+    meaning: 'Commits of the shard would wait for no follower, because its settings name none; nothing was written.',
+  },
   transaction_aborted: {
     category: 'conflict',
     retry: 'safe',

@@ -7,6 +7,7 @@ import type { ConnectionTarget } from '../postgres/connection.ts'
 import { upstreamFile, writeSettings } from '../postgres/server/data-directory.ts'
 import { buildFollower, createSlot, follow, waitStreaming } from '../postgres/server/follower.ts'
 import type { ServerAddress } from '../postgres/server/server-host.ts'
+import { passBarrier } from '../transaction/barrier.ts'
 import type { FleetConfig, ShardConfig } from './config.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { stringSettings } from './founding.ts'
@@ -179,12 +180,7 @@ export class ShardServers {
 
   /** A small write that the followers acknowledged: before it, nothing that this primary shows may be acted on. */
   async barrier(node: NodeDocument, withinMs: number): Promise<void> {
-    await withConnection(this.adminTarget(node), async (admin) => {
-      const { warnings } = await admin.query('select holdfast.barrier()', [], withinMs)
-      const [warning] = warnings
-      if (warning === undefined) return
-      throw new HoldfastError('node_unavailable', `the barrier at ${node.id} was not acknowledged: ${warning.message}`)
-    })
+    await withConnection(this.adminTarget(node), (admin) => passBarrier(admin, node.id, withinMs))
   }
 
   #settings(synchronousNames: string): Readonly<Record<string, string>> {

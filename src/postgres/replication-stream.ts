@@ -44,7 +44,7 @@ const silenceMsMax = 30_000
 export const postgresEpochMs = 946_684_800_000
 
 export class ReplicationStream implements pg.Submittable {
-  /** Resolves when the server has begun to stream; rejects with its refusal. */
+  /** Resolves when the server has begun to stream, or has said that there is nothing to; rejects with its refusal. */
   readonly started: Promise<void>
   readonly #command: string
   readonly #connection: pg.Connection
@@ -132,6 +132,8 @@ export class ReplicationStream implements pg.Submittable {
 
   handleReadyForQuery(): void {
     this.#ended = true
+    // Who asks for a timeline from its very end on gets no stream, and is told of the next one at once.
+    this.#settleStart.resolve()
     this.#finish()
   }
 

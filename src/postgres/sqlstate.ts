@@ -45,6 +45,7 @@ export const sqlState = {
   tenantRejected: 'HF013',
   stampNotAfter: 'HF014',
   presumedAborted: 'HF015',
+  waitsForNobody: 'HF016',
 } as const
 
 export type SqlState = (typeof sqlState)[keyof typeof sqlState]

@@ -8,6 +8,7 @@ import type { Lsn } from '../postgres/lsn.ts'
 import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
+import { passBarrier } from '../transaction/barrier.ts'
 import type { TransactionRecord } from '../transaction/decision-store.ts'
 import * as decisions from '../transaction/decision-store.ts'
 import { parseGid } from '../transaction/gid.ts'
@@ -58,7 +59,7 @@ export async function settleAll(
   shards: readonly FencedShard[],
   homes: Homes,
 ): Promise<string> {
-  for (const { target } of shards) await withConnection(target, passBarrier)
+  for (const one of shards) await barrierOn(one)
   let settled = 0
   for (const one of shards) {
     settled += await withConnection(one.target, (admin) => settleShard(context, one, admin, shards, homes))
@@ -132,11 +133,11 @@ export async function drainAll(context: RecoveryContext, shards: readonly Fenced
   const ends: string[] = []
   for (const { shard, target } of shards) {
     const end = await withConnection(target, async (admin) => {
-      await passBarrier(admin)
+      await passBarrier(admin, shard, answerWithinMs)
       return readEnd(admin)
     })
     // A second one, behind the end: the stream tells how far it is by what it has passed.
-    await withConnection(target, passBarrier)
+    await barrierOn({ shard, target })
     const archive = present(archives.get(shard), `${shard} has an archive`)
     const deadline = clock.monotonicMs() + archiveWithinMs
     for (;;) {
@@ -160,10 +161,8 @@ async function readEnd(admin: Connection): Promise<Lsn> {
   return parseLsn(present(rows[0], 'one row').lsn)
 }
 
-async function passBarrier(admin: Connection): Promise<void> {
-  const { warnings } = await admin.query('select holdfast.barrier()', [], answerWithinMs)
-  if (warnings.length === 0) return
-  throw new HoldfastError('node_unavailable', `a barrier was not acknowledged: ${warnings[0]?.message}`)
+async function barrierOn({ shard, target }: Pick<FencedShard, 'shard' | 'target'>): Promise<void> {
+  await withConnection(target, (admin) => passBarrier(admin, shard, answerWithinMs))
 }
 
 /** HZ-T2: another environment of the same stop may have been taken over since, with the same timeline number. */

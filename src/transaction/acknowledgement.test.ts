@@ -17,14 +17,16 @@ function refusal(sqlState: string): StatementOutcome {
   return { ok: false, error: new ServerError(cause as ConstructorParameters<typeof ServerError>[0]) }
 }
 
-const stamped = result('SELECT', [{ stamp: '7' }])
-const position = result('SELECT', [{ position: '0/10' }])
+const stamped = result('SELECT', [{ stamp: '7', settings: '10:00:00.5' }])
+const position = result('SELECT', [{ position: '0/10', settings: '10:00:00.5' }])
+const reloaded = result('SELECT', [{ position: '0/10', settings: '10:00:01.5' }])
 
 describe('an answer to COMMIT', () => {
   const cases: [string, StatementOutcome[], string][] = [
     ['the stamp, the tag and no warning', [stamped, result('COMMIT'), position], 'acknowledged'],
     ['HZ-S1: a cancelled wait for followers', [stamped, result('COMMIT', [], '01000'), position], 'unanswered'],
     ['HZ-S1: a terminated wait for followers', [stamped, result('COMMIT', [], '57P01'), position], 'unanswered'],
+    ['HZ-S5: settings that changed since the stamp', [stamped, result('COMMIT'), reloaded], 'unanswered'],
     ['HZ-P2: an aborted transaction', [stamped, result('ROLLBACK'), position], 'refused'],
     ['a stamp that raised', [refusal('HF003'), result('ROLLBACK'), position], 'refused'],
     [
@@ -47,6 +49,7 @@ describe('an answer to PREPARE TRANSACTION', () => {
   const cases: [string, StatementOutcome[], string][] = [
     ['the branch, the tag and no warning', [stamped, result('PREPARE'), position], 'yes'],
     ['HZ-S1: a cancelled wait for followers', [stamped, result('PREPARE', [], '01000'), position], 'may stand'],
+    ['HZ-S5: settings that changed since the branch', [stamped, result('PREPARE'), reloaded], 'may stand'],
     ['HZ-P2: an aborted transaction', [stamped, result('ROLLBACK'), position], 'no'],
     ['a branch row that raised', [refusal('HF008'), result('ROLLBACK'), position], 'no'],
     ['HZ-X6: what cannot be prepared', [stamped, refusal('0A000'), position], 'no'],

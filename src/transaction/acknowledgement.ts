@@ -1,13 +1,19 @@
 import type { Hlc } from '../hlc/hlc.ts'
 import type { StatementOutcome } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
-import { readPosition, readStamp } from './transaction-store.ts'
+import { readPosition, readSettingsLoaded, readStamp } from './transaction-store.ts'
 
 /**
  * What counts as an acknowledgement. COMMIT and PREPARE TRANSACTION in an aborted transaction succeed, with the tag
  * ROLLBACK (HZ-P2). A wait for followers that is cancelled or terminated succeeds with a warning, and what was written
  * may be here and nowhere else (HZ-S1). A BEGIN that failed makes COMMIT succeed with a warning. So: the function before
  * it was accepted, the tag is right, and there is no warning.
+ *
+ * When `synchronous_standby_names` is emptied, the checkpointer releases everyone who waits, with success and no warning
+ * (HZ-S5). The function before refuses empty names; what is left is a change between it and the end of the wait. The
+ * postmaster signals sessions before the checkpointer, and a session loads its settings again between two statements: so
+ * where nobody has loaded them again by the statement behind the commit, nobody was released. Any other change of settings
+ * that falls in between costs a question.
  */
 export type CommitAnswer =
   | { readonly kind: 'acknowledged'; readonly timestamp: Hlc; readonly position: Lsn }
@@ -22,6 +28,7 @@ export function judgeCommit(outcomes: readonly StatementOutcome[]): CommitAnswer
   if (!committed.ok) return { kind: isRefusalToCommit(committed.error.sqlState) ? 'refused' : 'unanswered' }
   if (committed.tag === 'ROLLBACK') return { kind: 'refused' }
   if (committed.tag !== 'COMMIT' || committed.warnings.length > 0 || !position?.ok) return { kind: 'unanswered' }
+  if (readSettingsLoaded(stamped) !== readSettingsLoaded(position)) return { kind: 'unanswered' }
   return { kind: 'acknowledged', timestamp: readStamp(stamped), position: readPosition(position) }
 }
 
@@ -45,6 +52,9 @@ export function judgePrepare(outcomes: readonly StatementOutcome[]): PrepareAnsw
   const [warning] = prepared.warnings
   if (warning !== undefined) return { kind: 'may stand', why: warning.message }
   if (prepared.tag !== 'PREPARE' || !position?.ok) return { kind: 'may stand', why: `it answered ${prepared.tag}` }
+  if (readSettingsLoaded(branch) !== readSettingsLoaded(position)) {
+    return { kind: 'may stand', why: 'the settings of its server changed meanwhile' }
+  }
   return { kind: 'yes', timestamp: readStamp(branch), position: readPosition(position) }
 }
 

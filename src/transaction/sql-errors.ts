@@ -39,6 +39,7 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   [sqlState.tenantRejected]: 'tenant_rejected',
   [sqlState.stampNotAfter]: 'transaction_aborted',
   [sqlState.presumedAborted]: 'transaction_aborted',
+  [sqlState.waitsForNobody]: 'durability_suspended',
 }
 
 /** Whole classes, for what has no entry of its own: too many connections, a server that goes away, a constraint. */

@@ -1,9 +1,12 @@
 import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { acknowledgedBy, startAcknowledging, untilInForce } from '../../test/support/acknowledging-follower.ts'
+import type { Running } from '../../test/support/archive.ts'
 import type { FreshDatabase } from '../../test/support/database.ts'
 import type { GatewayOptions } from '../../test/support/database-shards.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
 import { ServerYard } from '../../test/support/servers.ts'
+import { present } from '../base/assert.ts'
 import { systemClock } from '../base/clock.ts'
 import { silentMetrics } from '../base/metrics.ts'
 import { newRandomUuid } from '../base/random.ts'
@@ -20,13 +23,16 @@ import type { TransactRequest } from './transaction.ts'
 import { transact } from './transaction.ts'
 
 /**
- * Commits that wait for followers: a server of its own whose synchronous follower never comes. What is cancelled,
- * terminated or late there is unknown, and nobody is told otherwise.
+ * Commits that wait for followers: a server of its own, whose commits can be made to wait for a follower that never comes,
+ * or for nobody. What is cancelled, terminated, released or late there is unknown, and nobody is told otherwise.
  */
 let yard: ServerYard
 let server: LocalServer
 let shards: DatabaseShards
+let follower: Running
 
+const missing = 'ANY 1 (missing)'
+const nobody = ''
 const settings = { wal_level: 'logical', max_prepared_transactions: 16, fsync: false } as const
 const eager = { ...resolverLimitsDefault, settleAfterMs: 0, abortAfterMs: 0 }
 /** For gateways that are to run into their deadlines; what has to succeed is asked of another. */
@@ -35,16 +41,19 @@ const quick = { commitWithinMs: 400, outcomeWithinMs: 400, serviceWithinMs: 300 
 beforeAll(async () => {
   yard = await ServerYard.open()
   server = await yard.primary('alone', settings)
+  follower = startAcknowledging(yard.target(server))
+  await followers(acknowledgedBy)
   shards = await DatabaseShards.open(makeDatabase)
 })
 
 afterAll(async () => {
   await shards.close()
+  await follower.stop()
   await yard[Symbol.asyncDispose]()
 })
 
 beforeEach(async () => {
-  await followers('')
+  await followers(acknowledgedBy)
 })
 
 async function makeDatabase(): Promise<FreshDatabase> {
@@ -62,32 +71,10 @@ async function makeDatabase(): Promise<FreshDatabase> {
   return { name, target, drop: () => Promise.resolve() }
 }
 
-/** From here on commits wait for these followers; for none when the name is empty. */
+/** From here on commits wait for these followers; for none when the names are empty. */
 async function followers(names: string): Promise<void> {
   await server.configure({ ...settings, synchronous_standby_names: names })
-  // In force for everyone: the checkpointer tells the others, and a barrier of this role would show it.
-  await eventually(async () => {
-    const [row] = await shards.rows<{ names: string }>(
-      home,
-      `select current_setting('synchronous_standby_names') as names`,
-    )
-    return row?.names === names
-  })
-  if (names === '') await shards.rows(home, 'select holdfast.barrier()')
-  else await eventually(async () => (await waitsForFollowers()) > 0 || (await probe()))
-}
-
-/** A short synchronous write that gives up: true once such writes wait. */
-async function probe(): Promise<boolean> {
-  const connection = await Connection.connect(shards.target(home), 10_000)
-  const late = await connection.query('select holdfast.barrier()', [], 200).then(
-    () => false,
-    () => true,
-  )
-  connection.release()
-  await shards.rows(home, `select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'`)
-  await eventually(async () => (await waitsForFollowers()) === 0)
-  return late
+  await untilInForce(yard.target(server), names)
 }
 
 async function waitsForFollowers(): Promise<number> {
@@ -131,7 +118,7 @@ describe('a commit that waits for followers', () => {
     test(`HZ-S1: and is answered after ${signal} is unknown, until a barrier passes`, async () => {
       const environment = await gateway({ limits: quick })
       const run = newRun()
-      await followers('missing')
+      await followers(missing)
       const outcome = record(environment, run)
       outcome.catch(() => undefined)
       await signalWaiter(home, signal)
@@ -139,7 +126,7 @@ describe('a commit that waits for followers', () => {
       // It is visible here, and on no follower: what is read does not count.
       expect(await shards.rows(home, 'select from runs where id = $1', [run])).toHaveLength(1)
       await expect(lookUpOutcome(environment, id)).rejects.toMatchObject({ code: 'node_unavailable' })
-      await followers('')
+      await followers(acknowledgedBy)
       expect(await lookUpOutcome(await gateway(), id)).toMatchObject({ outcome: 'committed', subject: run })
     })
   }
@@ -147,21 +134,21 @@ describe('a commit that waits for followers', () => {
   test('HZ-S1: and is told as committed when the followers come while it is asked for', async () => {
     const environment = await gateway({ limits: { ...quick, outcomeWithinMs: 20_000 } })
     const run = newRun()
-    await followers('missing')
+    await followers(missing)
     const outcome = record(environment, run)
     await signalWaiter(home, 'pg_cancel_backend')
-    await followers('')
+    await followers(acknowledgedBy)
     expect(await outcome).toMatchObject({ replayed: false, shards: [{ shard: home }] })
   })
 
   test('HZ-S3: past its deadline is unknown, is not cancelled, and goes through later', async () => {
     const environment = await gateway({ limits: quick })
     const run = newRun()
-    await followers('missing')
+    await followers(missing)
     const id = await ambiguousId(record(environment, run))
     expect(await waitsForFollowers()).toBeGreaterThan(0)
     expect(await shards.rows(home, 'select from runs where id = $1', [run])).toHaveLength(0)
-    await followers('')
+    await followers(acknowledgedBy)
     await eventually(async () => (await shards.rows(home, 'select from runs where id = $1', [run])).length === 1)
     expect(await lookUpOutcome(await gateway(), id)).toMatchObject({ outcome: 'committed' })
   })
@@ -193,6 +180,31 @@ describe('a commit that waits for followers', () => {
     expect(await shards.rows(home, 'select from runs where id = $1', [run])).toHaveLength(0)
   })
 
+  test('HZ-S5: and is released by names that are emptied is unknown, until they are back and a barrier passes', async () => {
+    const environment = await gateway({ limits: quick })
+    const run = newRun()
+    await followers(missing)
+    const outcome = record(environment, run)
+    outcome.catch(() => undefined)
+    await eventually(async () => (await waitsForFollowers()) === 1)
+    await followers(nobody)
+    const id = await ambiguousId(outcome)
+    expect(await shards.rows(home, 'select from runs where id = $1', [run])).toHaveLength(1)
+    await expect(lookUpOutcome(environment, id)).rejects.toMatchObject({ code: 'node_unavailable' })
+    await followers(acknowledgedBy)
+    expect(await lookUpOutcome(await gateway(), id)).toMatchObject({ outcome: 'committed', subject: run })
+  })
+
+  test('HZ-S5: is refused where it would wait for nobody, and nothing is written', async () => {
+    const environment = await gateway()
+    const run = newRun()
+    await followers(nobody)
+    await expect(record(environment, run)).rejects.toMatchObject({ code: 'durability_suspended' })
+    await followers(acknowledgedBy)
+    expect(await shards.rows(home, 'select from runs where id = $1', [run])).toEqual([])
+    await record(environment, run)
+  })
+
   test('HZ-S5: waits whatever synchronous_commit the role or the database has', async () => {
     const environment = await gateway({ limits: quick })
     await shards.rows(home, 'alter role holdfast_gateway set synchronous_commit = off')
@@ -200,14 +212,14 @@ describe('a commit that waits for followers', () => {
     try {
       const other = await gateway({ limits: quick })
       const run = newRun()
-      await followers('missing')
+      await followers(missing)
       await ambiguousId(record(other, run))
       const attempt = transact(environment, request(run), (tx) =>
         tx.query('payroll', 'set local synchronous_commit = off'),
       )
       await expect(attempt).rejects.toMatchObject({ code: 'statement_refused' })
     } finally {
-      await followers('')
+      await followers(acknowledgedBy)
       await shards.rows(home, 'alter role holdfast_gateway reset synchronous_commit')
       await shards.rows(home, 'alter role holdfast_app reset synchronous_commit')
     }
@@ -218,7 +230,7 @@ describe('a prepare that waits for followers', () => {
   test('HZ-S1: and is cancelled is a no, although the branch is there', async () => {
     const environment = await gateway({ limits: { ...quick, commitWithinMs: 20_000 } })
     const run = newRun()
-    await followers('missing')
+    await followers(missing)
     const outcome = transact(environment, request(run), async (tx) => {
       await tx.query('payroll', insertRun, [tenant, run])
       tx.batch('treasury', [[insertHold, [tenant, run]]])
@@ -226,12 +238,48 @@ describe('a prepare that waits for followers', () => {
     outcome.catch(() => undefined)
     await signalWaiter(treasury, 'pg_cancel_backend')
     await expect(outcome).rejects.toMatchObject({ code: 'transaction_aborted' })
-    await followers('')
+    await followers(acknowledgedBy)
     await environment.background.drain()
     const resolver = new Resolver({
       environment,
       limits: eager,
     })
+    await eventually(async () => {
+      await resolver.resolveOnce(treasury)
+      return (await shards.prepared(treasury)).length === 0
+    })
+    expect(await shards.rows(home, 'select from runs where id = $1', [run])).toEqual([])
+    expect(await shards.rows(treasury, 'select from holds where run = $1', [run])).toEqual([])
+  })
+})
+
+describe('a prepare while nobody is named', () => {
+  const approve = (environment: TransactionEnvironment, run: string) =>
+    transact(environment, request(run), async (tx) => {
+      await tx.query('payroll', insertRun, [tenant, run])
+      tx.batch('treasury', [[insertHold, [tenant, run]]])
+    })
+
+  test('HZ-S5: is refused, and no branch is left', async () => {
+    const environment = await gateway()
+    const run = newRun()
+    await followers(nobody)
+    await expect(approve(environment, run)).rejects.toMatchObject({ code: 'durability_suspended' })
+    expect(await shards.prepared(treasury)).toEqual([])
+  })
+
+  test('HZ-S5: that was released by names that are emptied is a no, although the branch is there', async () => {
+    const environment = await gateway({ limits: { ...quick, commitWithinMs: 20_000 } })
+    const run = newRun()
+    await followers(missing)
+    const outcome = approve(environment, run)
+    outcome.catch(() => undefined)
+    await eventually(async () => (await waitsForFollowers()) === 1)
+    await followers(nobody)
+    await expect(outcome).rejects.toMatchObject({ code: 'transaction_aborted' })
+    await followers(acknowledgedBy)
+    await environment.background.drain()
+    const resolver = new Resolver({ environment: await gateway(), limits: eager })
     await eventually(async () => {
       await resolver.resolveOnce(treasury)
       return (await shards.prepared(treasury)).length === 0
@@ -253,7 +301,7 @@ describe('a decision that waits for followers', () => {
       limits: { ...quick, commitWithinMs: 20_000 },
       onStep: async (step) => {
         if (step !== 'global record inserted') return
-        await followers('missing')
+        await followers(missing)
         reach()
       },
     })
@@ -284,7 +332,7 @@ describe('a decision that waits for followers', () => {
     })
     expect(await resolver.resolveOnce(treasury)).toMatchObject([{ resolution: { kind: 'left' } }])
     expect(await shards.prepared(treasury)).toHaveLength(1)
-    await followers('')
+    await followers(acknowledgedBy)
     const patient = new Resolver({ environment: await gateway(), limits: eager })
     expect(await patient.resolveOnce(treasury)).toMatchObject([
       { resolution: { kind: 'settled', outcome: 'COMMITTED' } },
@@ -299,7 +347,7 @@ const passBarrier = (environment: TransactionEnvironment, shard: ShardName) =>
 describe('a barrier', () => {
   test('B3: says nothing of what was read on a primary of before', async () => {
     const environment = await gateway({ limits: quick })
-    await followers('')
+    await followers(acknowledgedBy)
     await expect(environment.barriers.pass(home, `${home}.of-before` as NodeId)).rejects.toMatchObject({
       code: 'node_unavailable',
       detail: { readOn: `${home}.of-before` },
@@ -309,7 +357,7 @@ describe('a barrier', () => {
 
   test('B2: rejects when it is not acknowledged', async () => {
     const environment = await gateway({ limits: quick })
-    await followers('missing')
+    await followers(missing)
     await expect(passBarrier(environment, home)).rejects.toMatchObject({ code: 'node_unavailable' })
     const cancelled = passBarrier(environment, treasury)
     cancelled.catch(() => undefined)
@@ -317,11 +365,54 @@ describe('a barrier', () => {
     await expect(cancelled).rejects.toMatchObject({ code: 'node_unavailable' })
   })
 
+  test('B4, HZ-S5: rejects where it waits for nobody, also when that begins while it waits', async () => {
+    const environment = await gateway({ limits: { ...quick, serviceWithinMs: 20_000 } })
+    await followers(missing)
+    const released = passBarrier(environment, home)
+    released.catch(() => undefined)
+    await eventually(async () => (await waitsForFollowers()) === 1)
+    await followers(nobody)
+    await expect(released).rejects.toMatchObject({ code: 'node_unavailable' })
+    await expect(passBarrier(environment, home)).rejects.toMatchObject({ code: 'node_unavailable' })
+    const bound = await shards.rows(home, 'select holdfast.replicated_through()::text as through')
+    expect(bound).toEqual([{ through: '0/0' }])
+  })
+
+  test('B4: rejects what waited for nobody because the checkpointer has not taken the names up yet', async () => {
+    const environment = await gateway()
+    await followers(nobody)
+    await follower.stop()
+    const [checkpointer] = await shards.rows<{ pid: number }>(
+      home,
+      `select pid from pg_stat_activity where backend_type = 'checkpointer'`,
+    )
+    const { pid } = present(checkpointer, 'a checkpointer')
+    process.kill(pid, 'SIGSTOP')
+    try {
+      await server.configure({ ...settings, synchronous_standby_names: acknowledgedBy })
+      await eventually(async () => {
+        const [row] = await shards.rows<{ named: string }>(
+          home,
+          `select current_setting('synchronous_standby_names') as named`,
+        )
+        return row?.named === acknowledgedBy
+      })
+      await expect(passBarrier(environment, home)).rejects.toMatchObject({
+        cause: { message: expect.stringContaining('enough followers have') as unknown },
+      })
+    } finally {
+      process.kill(pid, 'SIGCONT')
+      follower = startAcknowledging(yard.target(server))
+    }
+    await followers(acknowledgedBy)
+    await expect(passBarrier(environment, home)).resolves.toBeGreaterThan(0n)
+  })
+
   test('B1: is shared by all who come while another is under way, and covers only what came before it', async () => {
     const environment = await gateway({ limits: { ...quick, serviceWithinMs: 20_000 } })
     const messages = async () =>
       Number((await shards.rows<{ n: string }>(home, `select pg_current_wal_insert_lsn() - '0/0'::pg_lsn as n`))[0]?.n)
-    await followers('missing')
+    await followers(missing)
     const first = passBarrier(environment, home)
     await eventually(async () => (await waitsForFollowers()) === 1)
     const later = Array.from({ length: 20 }, () => passBarrier(environment, home))
@@ -329,7 +420,7 @@ describe('a barrier', () => {
     // Those who came later have sent nothing yet: one wait, and no more log.
     expect(await waitsForFollowers()).toBe(1)
     expect(await messages()).toBe(before)
-    await followers('')
+    await followers(acknowledgedBy)
     const positions = await Promise.all([first, ...later])
     expect(new Set(positions.slice(1)).size).toBe(1)
     expect(positions[1]).toBeGreaterThan(positions[0] ?? 0n)

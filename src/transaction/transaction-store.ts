@@ -102,7 +102,10 @@ export function readOpening(outcome: StatementOutcome): Opening {
 export const concludeCaller: Statement = { text: 'set constraints all immediate; reset role', script: true }
 export const commit: Statement = { text: 'commit' }
 export const rollback: Statement = { text: 'rollback' }
-export const flushedPosition: Statement = { text: 'select pg_current_wal_flush_lsn()::text as position' }
+/** Behind COMMIT or PREPARE TRANSACTION, in the same flight. */
+export const flushedPosition: Statement = {
+  text: 'select pg_current_wal_flush_lsn()::text as position, pg_conf_load_time()::text as settings',
+}
 
 export function readPosition(outcome: StatementOutcome): Lsn {
   return parseLsn(oneRow<{ position: string }>(outcome).position)
@@ -127,7 +130,8 @@ export function stamp(args: {
 }): Statement {
   const { transactionId, business, placements, participants, after, value, events } = args
   return {
-    text: 'select holdfast.stamp($1, $2, $3, $4, $5, $6, $7, $8, $9)::text as stamp',
+    text: `select holdfast.stamp($1, $2, $3, $4, $5, $6, $7, $8, $9)::text as stamp,
+             pg_conf_load_time()::text as settings`,
     values: [
       transactionId,
       business.action,
@@ -146,6 +150,11 @@ export function readStamp(outcome: StatementOutcome): Hlc {
   return toHlc(BigInt(oneRow<{ stamp: string }>(outcome).stamp))
 }
 
+/** When the session that answered had loaded its settings: a stamp and the position behind its commit both tell. */
+export function readSettingsLoaded(outcome: StatementOutcome): string {
+  return oneRow<{ settings: string }>(outcome).settings
+}
+
 export function prepareBranch(args: {
   readonly transactionId: TransactionId
   readonly gid: string
@@ -158,7 +167,8 @@ export function prepareBranch(args: {
 }): Statement {
   const { business } = args
   return {
-    text: 'select holdfast.prepare_branch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)::text as stamp',
+    text: `select holdfast.prepare_branch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)::text as stamp,
+             pg_conf_load_time()::text as settings`,
     values: [
       args.transactionId,
       args.gid,

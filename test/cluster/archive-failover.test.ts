@@ -9,7 +9,7 @@ import { toLsn } from '../../src/postgres/lsn.ts'
 import { buildFollower, promote, waitStreaming } from '../../src/postgres/server/follower.ts'
 import type { LocalServer } from '../../src/postgres/server/local-server.ts'
 import { archiveOf, currentLsn, readAll, type Running, start, testShard } from '../support/archive.ts'
-import { archiveSettings, commitHome, foundShard, shardTarget } from '../support/archive-shard.ts'
+import { archiveSettings, commitHome, followServer, foundShard, shardTarget } from '../support/archive-shard.ts'
 import { ServerYard } from '../support/servers.ts'
 
 const followerName = 'eu-west/payroll.2'
@@ -25,7 +25,7 @@ beforeAll(async () => {
   root = join(yard.root, 'archive')
   const settings = { ...archiveSettings, ...requiredServerSettings(yard.binaries.major) }
   primary = await yard.primary('primary', settings)
-  await foundShard(yard, primary)
+  await foundShard(yard, primary, 'quorum')
   follower = yard.server('follower', settings)
   const upstream = { primary: shardTarget(yard, primary), applicationName: followerName, slot: 'follower' }
   await buildFollower({ upstream, dataDir: follower.dataDir, user: yard.user })
@@ -123,7 +123,10 @@ describe('the archive of a shard whose primary changes', () => {
     const successor = await connect(follower)
     await promote(successor, { dataDir: follower.dataDir, user: yard.user }, 30)
     current = follower
-    await follower.configure({ ...archiveSettings, ...requiredServerSettings(yard.binaries.major) })
+    const next = await followServer(yard, follower, {
+      ...archiveSettings,
+      ...requiredServerSettings(yard.binaries.major),
+    })
     for (let round = 0; round < 5; round++)
       kept.push((await commitHome(successor, [insert(`after ${round}`)])).transactionId)
     await expect.poll(async () => idsOf(await readAll(archive)), { timeout: 30_000 }).toEqual(kept)
@@ -135,5 +138,6 @@ describe('the archive of a shard whose primary changes', () => {
     await archiver.stop()
     expect((await archive.verify()).problems).toEqual([])
     successor.release()
+    await next.stop()
   })
 })

@@ -19,6 +19,7 @@ import {
   archiveSettings,
   commitHome,
   decide,
+  followServer,
   foundShard,
   prepareBranch,
   shardTarget,
@@ -33,13 +34,15 @@ let admin: Connection
 let root: string
 let archive: ShardArchive
 let archiver: Running
+let follower: Running
 let backup: BaseBackupEntry
 let restores = 0
 
 beforeAll(async () => {
   yard = await ServerYard.open()
   primary = await yard.primary('primary', archiveSettings)
-  await foundShard(yard, primary)
+  await foundShard(yard, primary, 'quorum')
+  follower = await followServer(yard, primary, archiveSettings)
   admin = await connect(primary)
   root = join(yard.root, 'archive')
   archive = archiveOf(root)
@@ -59,6 +62,7 @@ beforeAll(async () => {
 afterAll(async () => {
   await archiver.stop()
   admin.release()
+  await follower.stop()
   await yard[Symbol.asyncDispose]()
 })
 

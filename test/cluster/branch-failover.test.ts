@@ -12,7 +12,9 @@ import { transactionEnvironment } from '../../src/transaction/environment.ts'
 import { lookUpOutcome } from '../../src/transaction/outcome.ts'
 import { Resolver, resolverLimitsDefault } from '../../src/transaction/resolver.ts'
 import { transact } from '../../src/transaction/transaction.ts'
+import { acknowledgedBy, startAcknowledging, untilInForce } from '../support/acknowledging-follower.ts'
 import { gate } from '../support/approval.ts'
+import type { Running } from '../support/archive.ts'
 import { eventually } from '../support/eventually.ts'
 import { payrollPlan, payrollShard, treasuryShard } from '../support/payroll-plan.ts'
 import { TestShards } from '../support/shards.ts'
@@ -23,6 +25,8 @@ const tenant = 'globex-eu'
 
 let shards: TestShards | undefined
 let pools: ConnectionPools[] = []
+/** Of promoted servers. */
+let followers: Running[] = []
 
 async function openShards(): Promise<TestShards> {
   shards = await TestShards.open(
@@ -39,6 +43,8 @@ beforeEach(openShards)
 afterEach(async () => {
   await Promise.all(pools.map((pool) => pool.close()))
   pools = []
+  await Promise.all(followers.map((follower) => follower.stop()))
+  followers = []
   await shards?.close()
   shards = undefined
 })
@@ -67,17 +73,21 @@ const approve = (environment: TransactionEnvironment, run: string) =>
     tx.batch('treasury', [['insert into holds (tenant, run, amount) values ($1, $2, 10)', [tenant, run]]])
   })
 
-/** Loses the primary of a shard and opens its only follower, at the next epoch and with a history of its own. */
+/** Loses the primary of a shard and opens its only follower, at the next epoch, with a history and a follower of its own. */
 async function failOver(cluster: TestShards, name: ShardName): Promise<void> {
   const before = cluster.shard(name)
   const [successor] = before.followers
   if (successor === undefined) throw new Error('the plan gives every shard a follower')
   await cluster.server(before.primary.id).stop('immediate')
+  const target = cluster.target(successor)
+  followers.push(startAcknowledging(target))
   const admin = await cluster.connect(successor.id)
   const epoch = (before.epoch + 1) as Epoch
   const historyId = newRandomUuid() as HistoryId
-  await admin.query("alter system set synchronous_standby_names = ''")
   await admin.query('select pg_promote(true)')
+  await admin.query(`alter system set synchronous_standby_names = '${acknowledgedBy}'`)
+  await admin.query('select pg_reload_conf()')
+  await untilInForce(target, acknowledgedBy)
   await admin.query(`call holdfast.open_history($1, $2, pg_current_wal_lsn(), 'promotion', '{}')`, [historyId, epoch])
   await admin.query('call holdfast.open_shard($1)', [epoch])
   admin.release()

@@ -1,10 +1,14 @@
 import { randomUUID } from 'node:crypto'
 import { present } from '../../src/base/assert.ts'
 import { newTimeOrderedUuid } from '../../src/base/random.ts'
+import type { Durability } from '../../src/directory/topology.ts'
 import type { ConnectionTarget } from '../../src/postgres/connection.ts'
 import { Connection } from '../../src/postgres/connection.ts'
 import { installSchema } from '../../src/postgres/schema.ts'
 import type { LocalServer } from '../../src/postgres/server/local-server.ts'
+import type { Settings } from '../../src/postgres/server/data-directory.ts'
+import { acknowledgedBy, startAcknowledging, untilInForce } from './acknowledging-follower.ts'
+import type { Running } from './archive.ts'
 import { testShard } from './archive.ts'
 import type { ServerYard } from './servers.ts'
 
@@ -25,7 +29,8 @@ export function shardTarget(yard: ServerYard, server: LocalServer, user = 'holdf
   return { ...yard.target(server), user, database: 'holdfast' }
 }
 
-export async function foundShard(yard: ServerYard, server: LocalServer): Promise<void> {
+/** One of durability `quorum` takes commits once they wait for somebody: see `followServer`. */
+export async function foundShard(yard: ServerYard, server: LocalServer, durability: Durability): Promise<void> {
   const maintenance = await yard.connect(server)
   await maintenance.query('create database holdfast')
   maintenance.release()
@@ -37,7 +42,7 @@ export async function foundShard(yard: ServerYard, server: LocalServer): Promise
   await admin.query('call holdfast.found_shard($1, $2, $3, $4, 500, $5)', [
     'test',
     testShard,
-    'quorum',
+    durability,
     randomUUID(),
     Buffer.alloc(32, 7),
   ])
@@ -53,6 +58,14 @@ export async function foundShard(yard: ServerYard, server: LocalServer): Promise
     call holdfast.govern('payroll_items', 'payroll', 'regulated');
   `)
   admin.release()
+}
+
+/** Lets the commits of a server wait for a follower that acknowledges them. Stop it before the server. */
+export async function followServer(yard: ServerYard, server: LocalServer, settings: Settings): Promise<Running> {
+  const follower = startAcknowledging(yard.target(server))
+  await server.configure({ ...settings, synchronous_standby_names: acknowledgedBy })
+  await untilInForce(yard.target(server), acknowledgedBy)
+  return follower
 }
 
 /** Commits statements as one transaction of this shard; its id and stamp come back. */

@@ -11,8 +11,13 @@ import { defaultCacheRoot, locatePostgres } from '../../src/postgres/server/bina
 import { initialiseDataDir } from '../../src/postgres/server/data-directory.ts'
 import { LocalServer } from '../../src/postgres/server/local-server.ts'
 import { serverUser } from '../../src/postgres/server/server-user.ts'
+import { acknowledgedBy, startAcknowledging, untilInForce } from './acknowledging-follower.ts'
+import type { Running } from './archive.ts'
 
-/** The one server that all tests of project `postgres` share; each test file takes databases of its own. */
+/**
+ * The one server that all tests of project `postgres` share; each test file takes databases of its own. Its commits wait for
+ * a follower, as those of a shard of durability quorum have to.
+ */
 export interface SharedServer {
   readonly host: string
   readonly port: number
@@ -38,6 +43,15 @@ export default async function setup(project: TestProject): Promise<() => Promise
   const root = await mkdtemp(join(tmpdir(), 'hft-'))
   await chmod(root, 0o711)
   const password = newRandomUuid()
+  const settings = {
+    wal_level: 'logical',
+    max_prepared_transactions: 64,
+    max_connections: 200,
+    max_wal_senders: 20,
+    max_replication_slots: 20,
+    fsync: false,
+    log_statement: 'none',
+  } as const
   const server = new LocalServer({
     binaries,
     user,
@@ -45,22 +59,16 @@ export default async function setup(project: TestProject): Promise<() => Promise
     socketDir: join(root, 's'),
     port,
     logFile: join(root, 'server.log'),
-    settings: {
-      wal_level: 'logical',
-      max_prepared_transactions: 64,
-      max_connections: 200,
-      max_wal_senders: 20,
-      max_replication_slots: 20,
-      fsync: false,
-      log_statement: 'none',
-    },
+    settings,
   })
   const removeAtExit = () => {
     if (server.pid !== undefined) process.kill(server.pid, 'SIGQUIT')
     rmSync(root, { recursive: true, force: true, maxRetries: 5 })
   }
   process.once('exit', removeAtExit)
+  let follower: Running | undefined
   const teardown = async () => {
+    await follower?.stop()
     await server.stop('immediate')
     await rm(root, { recursive: true, force: true, maxRetries: 5 })
     process.off('exit', removeAtExit)
@@ -69,6 +77,10 @@ export default async function setup(project: TestProject): Promise<() => Promise
     await initialiseDataDir({ binaries, user, dataDir: server.dataDir, superuser, password })
     await server.start()
     const passwords = { [superuser]: password, ...(await createTemplate(server, password)) }
+    const admin = { host: server.socketDir, port, user: superuser, password, database: 'postgres', applicationName: '' }
+    follower = startAcknowledging(admin)
+    await server.configure({ ...settings, synchronous_standby_names: acknowledgedBy })
+    await untilInForce(admin, acknowledgedBy)
     project.provide('postgres', {
       host: server.socketDir,
       port,

@@ -12,6 +12,7 @@ import { intoArchive, intoDirectory, tarName, unpackStored } from './backup-sink
 import { receiveBaseBackup } from './base-backup.ts'
 import { newestOf } from './binaries.ts'
 import { parseLsn } from '../lsn.ts'
+import { ReplicationConnection } from '../replication.ts'
 import { forgetOrigin, upstreamFile, writeSettings } from './data-directory.ts'
 import { buildFollower, follow, promote, waitSilent, waitStreaming } from './follower.ts'
 import type { LocalServer } from './local-server.ts'
@@ -64,6 +65,14 @@ describe('a follower', () => {
     await reader.query(`insert into item values (10002, 'after the promotion')`)
     expect(await readFile(join(second.dataDir, 'holdfast.upstream.conf'), 'utf8')).toBe('')
     expect((await reader.query('select pg_is_in_recovery() as follows')).rows).toEqual([{ follows: false }])
+
+    // Who is at the very end of the old timeline is told of the next one, without a stream.
+    const receiver = await ReplicationConnection.connect(yard.target(second), 'physical', systemClock)
+    await receiver.createPhysicalSlot('receiver')
+    const [, forkLsn = ''] = (await receiver.timelineHistory(2)).split(/\s+/)
+    const stream = await receiver.startPhysical('receiver', parseLsn(forkLsn), 1)
+    expect((await stream.receive(5_000)).ended).toMatchObject({ nextTimeline: 2, start: parseLsn(forkLsn) })
+    receiver.close()
 
     const third = yard.server('third')
     const next = { primary: yard.target(second), applicationName: 'third', slot: 'third' }
