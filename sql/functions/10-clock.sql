@@ -6,16 +6,27 @@ language sql volatile
 set search_path = pg_catalog, pg_temp
 as $$ select trunc(extract(epoch from clock_timestamp()) * 1000)::bigint << 16 $$;
 
+-- The wall time that the clock of this shard goes by. Two agree on it: this server, and the gateway that asks (p_witness).
+-- A server whose wall is further ahead of its witness than max_clock_offset_ms is not believed, since what it stamps would
+-- stay ahead for good; its witness is. One whose wall is behind is: the clock then stands still until the wall has come up.
+create or replace function holdfast.agreed_wall(p_witness bigint) returns bigint
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when w.here > p_witness + (s.max_clock_offset_ms::bigint << 16) then p_witness else w.here end
+  from (select holdfast.wall_hlc() as here) w, holdfast.shard s
+$$;
+
 -- Moves the clock to at least p_target. Only forward moves under the lock set it; near targets are drawn, so that a
 -- stream of observations cannot run the clock ahead of the wall. Committed asynchronously: a move that a crash loses
--- is made again by the next transaction that carries the timestamp.
+-- is made again by whoever needs it next. What it does is said by src/hlc/clock-model.ts as well.
 create or replace function holdfast.move_clock(p_target bigint) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   tick constant bigint := 65536;
-  v_started timestamptz;
+  v_logged pg_lsn;
   v_seen bigint;
   v_to bigint;
 begin
@@ -23,16 +34,17 @@ begin
   -- Released at the end of this one-statement transaction, which does not wait for followers.
   perform pg_advisory_xact_lock(hashtextextended('holdfast.hlc', 0));
   for attempt in 1 .. 1000 loop
-    v_started := clock_timestamp();
+    v_logged := pg_current_wal_insert_lsn();
     select s.last_value into v_seen from holdfast.hlc s;
     if v_seen >= p_target then
       return v_seen;
     end if;
     v_to := greatest(p_target, v_seen + tick);
     if v_to - v_seen > tick or v_to <= holdfast.wall_hlc() then
-      -- A mover that was paused since it read may not set: others have drawn meanwhile. One tick of margin covers
-      -- what can be drawn within the five milliseconds that are let pass.
-      perform setval('holdfast.hlc', v_to) where clock_timestamp() - v_started < interval '5 milliseconds';
+      -- A mover that was paused since it read may not set: others have drawn meanwhile. How much, the log says, which no
+      -- wall clock can set back: 32 draws write a record of more than 64 bytes, so that less than 64 kB of log is less than
+      -- half of the one tick that lies at least between what was read and what is set.
+      perform setval('holdfast.hlc', v_to) where pg_current_wal_insert_lsn() - v_logged < 65536;
     else
       perform nextval('holdfast.hlc') from generate_series(1, p_target - v_seen);
     end if;
@@ -41,8 +53,9 @@ begin
 end
 $$;
 
--- Moves the clock past a timestamp from elsewhere; refuses one too far ahead of this server's wall clock.
-create or replace function holdfast.observe(p_timestamp bigint) returns bigint
+-- Moves the clock past a timestamp from elsewhere, and gives it; refuses one too far ahead of the wall clock that this
+-- server and the gateway agree on.
+create or replace function holdfast.observe(p_timestamp bigint, p_witness bigint) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -55,7 +68,7 @@ begin
     return v_seen;
   end if;
   select s.max_clock_offset_ms into strict v_offset_ms from holdfast.shard s;
-  if p_timestamp > holdfast.wall_hlc() + (v_offset_ms::bigint << 16) then
+  if p_timestamp > holdfast.agreed_wall(p_witness) + (v_offset_ms::bigint << 16) then
     raise exception 'timestamp % lies more than % ms ahead of the wall clock', p_timestamp, v_offset_ms
       using errcode = 'HF001';
   end if;
@@ -70,45 +83,19 @@ set search_path = pg_catalog, pg_temp
 as $$ select holdfast.move_clock(p_timestamp) $$;
 
 -- Brings the clock to wall time, and reads it. A clock that is ahead stays.
-create or replace function holdfast.tick() returns bigint
+create or replace function holdfast.tick(p_witness bigint) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_seen bigint;
-  v_wall bigint := holdfast.wall_hlc();
+  v_wall constant bigint := holdfast.agreed_wall(p_witness);
 begin
   select s.last_value into v_seen from holdfast.hlc s;
   if v_wall - v_seen <= 65536 then
     return v_seen;
   end if;
   return holdfast.move_clock(v_wall);
-end
-$$;
-
--- The guard behind the closed timestamp: raised before the closer draws its own xid.
-create or replace function holdfast.raise_floor(p_timestamp bigint) returns void
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-as $$
-begin
-  perform set_config('synchronous_commit', 'off', true);
-  perform setval('holdfast.floor', p_timestamp) from holdfast.floor f where f.last_value < p_timestamp;
-end
-$$;
-
--- Committed locally: a follower receives only what the primary has flushed, and asynchronous commits are flushed by and by.
-create or replace function holdfast.publish_closed(p_timestamp bigint) returns bigint
-language plpgsql security definer
-set search_path = pg_catalog, pg_temp
-as $$
-declare
-  v_closed bigint;
-begin
-  perform set_config('synchronous_commit', 'local', true);
-  update holdfast.closed c set closed_timestamp = greatest(c.closed_timestamp, p_timestamp)
-  returning c.closed_timestamp into strict v_closed;
-  return v_closed;
 end
 $$;
 
@@ -132,8 +119,7 @@ begin
 end
 $$;
 
-revoke all on function holdfast.wall_hlc(), holdfast.move_clock(bigint), holdfast.observe(bigint),
-  holdfast.observe_decided(bigint), holdfast.tick(), holdfast.raise_floor(bigint), holdfast.publish_closed(bigint),
-  holdfast.draw() from public;
-grant execute on function holdfast.wall_hlc(), holdfast.observe(bigint), holdfast.observe_decided(bigint),
-  holdfast.tick(), holdfast.raise_floor(bigint), holdfast.publish_closed(bigint) to holdfast_gateway;
+revoke all on function holdfast.wall_hlc(), holdfast.agreed_wall(bigint), holdfast.move_clock(bigint),
+  holdfast.observe(bigint, bigint), holdfast.observe_decided(bigint), holdfast.tick(bigint), holdfast.draw() from public;
+grant execute on function holdfast.wall_hlc(), holdfast.observe(bigint, bigint), holdfast.observe_decided(bigint)
+  to holdfast_gateway;

@@ -1,3 +1,110 @@
+-- Closing timestamps: what the keeper of a shard's clock does, and how it is woken. See docs/protocols/clock.md.
+
+-- The guard behind the closed timestamp: raised before the closer draws its own xid.
+create or replace function holdfast.raise_floor(p_timestamp bigint) returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform set_config('synchronous_commit', 'off', true);
+  perform setval('holdfast.floor', p_timestamp) from holdfast.floor f where f.last_value < p_timestamp;
+end
+$$;
+
+-- Committed locally: a follower receives only what the primary has flushed, and asynchronous commits are flushed by and by.
+create or replace function holdfast.publish_closed(p_timestamp bigint) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_closed bigint;
+begin
+  perform set_config('synchronous_commit', 'local', true);
+  update holdfast.closed c set closed_timestamp = greatest(c.closed_timestamp, p_timestamp)
+  returning c.closed_timestamp into strict v_closed;
+  return v_closed;
+end
+$$;
+
+-- Begins a closing: brings the clock to wall time, raises the floor to what it reads, `closing`, and tells what the clock
+-- read before (`seen`) and this server's wall. The xid of the closing is drawn in a later transaction: one that setting a
+-- sequence assigns is older than what it sets, and somebody may have drawn in between with a younger one.
+create or replace function holdfast.begin_closing(p_witness bigint, out seen bigint, out closing bigint, out wall bigint)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  select s.last_value into seen from holdfast.hlc s;
+  closing := holdfast.tick(p_witness);
+  perform holdfast.raise_floor(closing);
+  wall := holdfast.wall_hlc();
+end
+$$;
+
+-- Publishes the greatest of the closings that have been waited for: those whose xid is older than every transaction in
+-- progress. Then draws an xid of its own, which belongs to the closing that was begun just before. What is published, that
+-- xid, and the clock come back.
+create or replace function holdfast.advance_closed(
+  p_closings bigint[], p_xids xid8[], out closed bigint, out own xid8, out clock bigint)
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  -- Read before this transaction has an xid: it would wait for itself (HZ-C2).
+  v_oldest constant xid8 := pg_snapshot_xmin(pg_current_snapshot());
+  v_reached bigint;
+begin
+  select max(p.closing) into v_reached
+  from unnest(p_closings, p_xids) p(closing, xid) where p.xid < v_oldest;
+  select c.closed_timestamp into strict closed from holdfast.closed c;
+  if v_reached > closed then
+    closed := holdfast.publish_closed(v_reached);
+  end if;
+  own := pg_current_xact_id();
+  select s.last_value into clock from holdfast.hlc s;
+end
+$$;
+
+-- A keeper that sleeps holds this lock, and looks at the clock once more before it goes to sleep. Whoever moved the clock
+-- and finds the lock free is seen by that look; whoever finds it held wakes the keeper. So no wakeup is lost.
+create or replace function holdfast.wake_keeper() returns void
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  if not pg_try_advisory_xact_lock_shared(hashtextextended('holdfast.clock-asleep', 0)) then
+    perform set_config('synchronous_commit', 'off', true);
+    perform pg_notify('holdfast_clock', '');
+  end if;
+end
+$$;
+
+-- For who finds the clock standing still: nobody has used this shard for a while.
+create or replace function holdfast.wake(p_witness bigint) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_clock constant bigint := holdfast.tick(p_witness);
+begin
+  perform holdfast.wake_keeper();
+  return v_clock;
+end
+$$;
+
+-- For a reader that waits until a timestamp is closed: has the clock past it, and the keeper awake. In autocommit.
+create or replace function holdfast.request_closing(p_timestamp bigint, p_witness bigint) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_clock constant bigint := holdfast.observe(p_timestamp, p_witness);
+begin
+  perform holdfast.wake_keeper() from holdfast.closed c where c.closed_timestamp < p_timestamp;
+  return v_clock;
+end
+$$;
+
 -- Who holds the closed timestamp of this shard back: the holder of the oldest transaction id of the whole server, in
 -- whatever database it works (HZ-C7). No row comes back when nothing is held.
 create or replace function holdfast.closing_blocker()
@@ -20,5 +127,8 @@ as $$
   limit 1
 $$;
 
-revoke all on function holdfast.closing_blocker() from public;
-grant execute on function holdfast.closing_blocker() to holdfast_gateway;
+revoke all on function holdfast.raise_floor(bigint), holdfast.publish_closed(bigint),
+  holdfast.begin_closing(bigint), holdfast.advance_closed(bigint[], xid8[]), holdfast.wake_keeper(), holdfast.wake(bigint),
+  holdfast.request_closing(bigint, bigint), holdfast.closing_blocker() from public;
+grant execute on function holdfast.begin_closing(bigint), holdfast.advance_closed(bigint[], xid8[]), holdfast.wake(bigint),
+  holdfast.request_closing(bigint, bigint), holdfast.closing_blocker() to holdfast_gateway;

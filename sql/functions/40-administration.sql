@@ -15,7 +15,6 @@ begin
   -- Tables of one row are never large enough to be analysed by themselves. By its guess of their size the planner would
   -- think every call of the opening, the guard and the stamp worth a plan of its own.
   analyze holdfast.shard, holdfast.secret, holdfast.closed;
-  perform holdfast.tick();
 end
 $$;
 

@@ -66,7 +66,7 @@ async function dropSlot(): Promise<void> {
 /** Waits until the stream has everything of this moment. */
 async function closedAndStored(archive: ShardArchive): Promise<Lsn> {
   const to = await currentLsn(admin)
-  await admin.query('select holdfast.publish_closed(holdfast.tick())')
+  await admin.query('select holdfast.publish_closed(holdfast.tick(holdfast.wall_hlc()))')
   for (;;) {
     const through = await archive.redoThrough()
     if (through !== undefined && through.lsn >= to) return to

@@ -71,7 +71,7 @@ async function streamed(work: () => Promise<unknown>): Promise<RedoTransaction[]
 }
 
 async function closeNow(): Promise<bigint> {
-  const { rows } = await admin.query<{ t: string }>('select holdfast.tick()::text as t')
+  const { rows } = await admin.query<{ t: string }>('select holdfast.tick(holdfast.wall_hlc())::text as t')
   const closing = BigInt(present(rows[0], 'a clock').t)
   await admin.query('select holdfast.publish_closed($1)', [closing])
   return closing

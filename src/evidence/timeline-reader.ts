@@ -3,17 +3,17 @@ import { nameOf } from '../archive/redo-transaction.ts'
 import { assert } from '../base/assert.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { hlcZero, maxHlc, toHlc } from '../hlc/hlc.ts'
+import { hlcFromWallMs, hlcZero, maxHlc, toHlc } from '../hlc/hlc.ts'
 import type { TransactionEnvironment } from '../transaction/environment.ts'
 import { primaryOf, primaryTarget } from '../transaction/environment.ts'
 import type { TimelineEntry, TimelineRange } from './timeline.ts'
 import { compareEntries, mergeTimelines } from './timeline.ts'
 import {
-  approach,
   entriesOf,
   placeBefore,
   readClock,
   readClosed,
+  requestClosing,
   selectHistory,
   timestampOf,
 } from './timeline-store.ts'
@@ -62,7 +62,7 @@ async function closedThrough(
   const deadline = clock.monotonicMs() + closeWithinMs
   const closed = await Promise.all(
     shards.map(async (shard) => {
-      await ask(environment, shard, approach(wanted))
+      await ask(environment, shard, requestClosing(wanted, hlcFromWallMs(clock.wallMs())))
       for (;;) {
         const reached = await ask(environment, shard, readClosed)
         if (reached >= wanted || clock.monotonicMs() > deadline) return reached
@@ -76,7 +76,7 @@ async function closedThrough(
 async function ask(
   environment: TransactionEnvironment,
   shard: ShardName,
-  statement: ReturnType<typeof approach>,
+  statement: ReturnType<typeof requestClosing>,
 ): Promise<Hlc> {
   const { pools, limits } = environment
   const [outcome] = await pools.flight(primaryTarget(environment, shard), [statement], limits.serviceWithinMs)

@@ -21,9 +21,12 @@ export function placeBefore(commitTimestamp: Hlc): TimelinePlace {
 /** The clock of a shard as it stands. */
 export const readClock: Statement = { text: 'select last_value as timestamp from holdfast.hlc' }
 
-/** Moves the clock past a timestamp, which makes the shard's closer close it. */
-export function approach(timestamp: Hlc): Statement {
-  return { text: 'select holdfast.observe($1::bigint) as timestamp', values: [timestamp] }
+/** Moves the clock past a timestamp, and wakes who closes it. `wall` is this process's, the witness of the server's. */
+export function requestClosing(timestamp: Hlc, wall: Hlc): Statement {
+  return {
+    text: 'select holdfast.request_closing($1::bigint, $2::bigint) as timestamp',
+    values: [timestamp, wall],
+  }
 }
 
 export const readClosed: Statement = { text: 'select closed_timestamp as timestamp from holdfast.closed' }

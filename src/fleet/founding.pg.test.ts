@@ -7,7 +7,7 @@ import type { ShardName } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
 import { loadConfig } from './config.ts'
 import { writeExampleConfig } from './config-template.ts'
-import { installDomains } from './founding.ts'
+import { installDomains, writeClockOffset } from './founding.ts'
 
 const shard = 'eu-west/main' as ShardName
 
@@ -108,4 +108,14 @@ describe("what is wrong with an application's tables is what is wrong with its c
   test('no folder at all', async () => {
     expect(await refused({}, null)).toContain('relation "accounts" does not exist')
   })
+})
+
+test('every start writes the bound on clocks that the configuration has by then', async () => {
+  await admin.query(
+    `call holdfast.found_shard('test', $1, 'local', gen_random_uuid(), 500, decode(repeat('ab', 32), 'hex'))`,
+    [shard],
+  )
+  await writeClockOffset(admin, { maxClockOffsetMs: 250 })
+  const { rows } = await admin.query('select max_clock_offset_ms from holdfast.shard')
+  expect(rows).toEqual([{ max_clock_offset_ms: 250 }])
 })

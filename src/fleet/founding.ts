@@ -168,6 +168,17 @@ export async function writePlacements(admin: Connection, config: FleetConfig): P
   )
 }
 
+/** All shards agree on `maxClockOffset`, by the configuration that they were started with last. */
+export async function writeClockOffset(
+  admin: Connection,
+  { maxClockOffsetMs }: Pick<FleetConfig, 'maxClockOffsetMs'>,
+): Promise<void> {
+  await admin.query(
+    'update holdfast.shard set max_clock_offset_ms = $1::integer where max_clock_offset_ms <> $1::integer',
+    [maxClockOffsetMs],
+  )
+}
+
 export function stringSettings(settings: Settings): Record<string, string> {
   return Object.fromEntries(
     Object.entries(settings).map(([name, value]) => [

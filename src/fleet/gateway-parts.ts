@@ -165,7 +165,13 @@ function clockKeeper(parts: GatewayParts, shard: ShardName): ClockKeeper {
     const what = `${who}, ${Math.round(ageMs)} ms old, keeps timestamps open for ${Math.round(blockedMs)} ms`
     parts.onServiceTrouble(`clock of ${shard}`, new Error(what))
   }
-  return new ClockKeeper({ shard, region, topology, targetOf, clock, metrics, onStep, onBlocked })
+  const onDisagreement: NonNullable<ClockKeeperOptions['onDisagreement']> = (offsetMs) => {
+    const what = `the wall clock of its primary is ${Math.round(offsetMs)} ms ahead of this gateway's`
+    parts.onServiceTrouble(`clock of ${shard}`, new Error(what))
+  }
+  const { maxClockOffsetMs } = parts.config
+  const alarms = { onBlocked, onDisagreement }
+  return new ClockKeeper({ shard, region, topology, targetOf, clock, metrics, onStep, maxClockOffsetMs, ...alarms })
 }
 
 function archiver(parts: GatewayParts, shard: ShardName, root: string): Archiver {

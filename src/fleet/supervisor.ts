@@ -14,7 +14,7 @@ import { serverUser } from '../postgres/server/server-user.ts'
 import type { FleetConfig } from './config.ts'
 import { roundTripMs } from './config.ts'
 import { withConnection } from '../postgres/postgres.ts'
-import { foundShard, installDomains, requireUnusedArchives, writePlacements } from './founding.ts'
+import { foundShard, installDomains, requireUnusedArchives, writeClockOffset, writePlacements } from './founding.ts'
 import type { FleetHome } from './home.ts'
 import { clearRunDir, makeHome } from './home.ts'
 import type { FleetKeys } from './keys.ts'
@@ -333,9 +333,10 @@ export class Supervisor {
   async #open(name: ShardName, shard: ShardDocument): Promise<void> {
     if (!(await this.#passesBarrier(shard))) return
     await withConnection(this.shardServers.adminTarget(nodeOf(shard, shard.primary)), async (admin) => {
-      // What the configuration gained since: migrations, tables, domains, tenants.
+      // What the configuration gained since: migrations, tables, domains, tenants, another bound on clocks.
       await installDomains(admin, this.config, name)
       await writePlacements(admin, this.config)
+      await writeClockOffset(admin, this.config)
     })
     if (shard.state === 'open') return
     await this.topology.replaceShard(name, { ...shard, state: 'open' })

@@ -188,6 +188,11 @@ export class Connection {
     accepted(present(outcome, 'one outcome a script'))
   }
 
+  /** Calls back for every notification of a channel that this session listens to. For a connection of its own. */
+  onNotification(notify: (channel: string) => void): void {
+    this.#client.on('notification', ({ channel }) => notify(channel))
+  }
+
   /** Gives the connection back. One that is inside a transaction, worn or lost is closed instead. */
   release(): void {
     if (this.#released) return

@@ -56,7 +56,7 @@ export const readLimitsDefault: ReadLimits = {
 }
 
 export function readEnvironment(parts: ReadParts, limits: ReadLimits = readLimitsDefault): ReadEnvironment {
-  return { ...parts, limits, watch: new FreshnessWatch(parts.pools, parts.targetOf, parts.clock) }
+  return { ...parts, limits, watch: new FreshnessWatch(parts) }
 }
 
 /** How long a node may take to open a snapshot before it counts as lost. */

@@ -1,13 +1,16 @@
 import { present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
+import type { Metrics } from '../base/metrics.ts'
 import type { FleetNode, NodeId, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { hlcZero } from '../hlc/hlc.ts'
+import { hlcFromWallMs, hlcZero } from '../hlc/hlc.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
+import { noteAdoption } from '../transaction/adoption.ts'
+import type { ReadParts } from './environment.ts'
 import type { Freshness } from './read-store.ts'
-import { freshness, observe, readFreshness } from './read-store.ts'
+import { freshness, readFreshness, requestClosing } from './read-store.ts'
 
 /**
  * Waiting for nodes to become fresh.
@@ -49,15 +52,17 @@ export class FreshnessWatch {
   readonly #pools: ConnectionPools
   readonly #targetOf: (node: FleetNode) => ConnectionTarget
   readonly #clock: Clock
+  readonly #metrics: Metrics
   readonly #waiters = new Map<NodeId, Set<Waiter>>()
   readonly #sightings = new Map<NodeId, Sighting>()
-  /** The greatest timestamp that a primary was told of. */
-  readonly #observed = new Map<NodeId, Hlc>()
+  /** The greatest timestamp that a primary was asked to close. */
+  readonly #requested = new Map<NodeId, Hlc>()
 
-  constructor(pools: ConnectionPools, targetOf: (node: FleetNode) => ConnectionTarget, clock: Clock) {
+  constructor({ pools, targetOf, clock, metrics }: Pick<ReadParts, 'pools' | 'targetOf' | 'clock' | 'metrics'>) {
     this.#pools = pools
     this.#targetOf = targetOf
     this.#clock = clock
+    this.#metrics = metrics
   }
 
   sightingOf(node: NodeId): Sighting {
@@ -96,16 +101,17 @@ export class FreshnessWatch {
     })
   }
 
-  /**
-   * Has a timestamp closed: a clock that is past it is what the keeper of the shard goes by. Told once, however many
-   * wait for it; nobody waits for the answer.
-   */
-  observe(primary: FleetNode, timestamp: Hlc): void {
-    if (timestamp <= (this.#observed.get(primary.id) ?? hlcZero)) return
-    this.#observed.set(primary.id, timestamp)
-    this.#pools.flight(this.#targetOf(primary), [observe(timestamp)], answerWithinMs).then(
-      ([outcome]) => outcome?.ok === true || this.#observed.delete(primary.id),
-      () => this.#observed.delete(primary.id),
+  /** Has a timestamp closed. Asked once, however many wait for it; nobody waits for the answer. */
+  requestClosing(primary: FleetNode, timestamp: Hlc): void {
+    if (timestamp <= (this.#requested.get(primary.id) ?? hlcZero)) return
+    this.#requested.set(primary.id, timestamp)
+    const request = requestClosing(timestamp, hlcFromWallMs(this.#clock.wallMs()))
+    this.#pools.flight(this.#targetOf(primary), [request], answerWithinMs).then(
+      ([outcome]) => {
+        noteAdoption(this.#metrics, primary.shard, outcome)
+        if (outcome?.ok !== true) this.#requested.delete(primary.id)
+      },
+      () => this.#requested.delete(primary.id),
     )
   }
 

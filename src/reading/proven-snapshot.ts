@@ -193,7 +193,7 @@ class Search {
     const awaited = awaitedFor(verdict, positionBefore, this.#demand.frontier)
     const closing = awaited.what === 'closed' ? awaited.timestamp : awaited.what === 'transactions' && awaited.orClosed
     const primary = topology.current().shards.get(node.shard)?.primary
-    if (closing !== false && primary !== undefined) watch.observe(primary, closing)
+    if (closing !== false && primary !== undefined) watch.requestClosing(primary, closing)
     const startedMs = clock.monotonicMs()
     const end = await watch.until(node, awaited, withinMs)
     const spentMs = clock.monotonicMs() - startedMs

@@ -130,9 +130,15 @@ export function readFreshness(outcome: StatementOutcome): Freshness {
   }
 }
 
-/** Moves a shard's clock past a timestamp that a reader waits for, which has its keeper close it. In autocommit. */
-export function observe(timestamp: Hlc): Statement {
-  return { text: 'select holdfast.observe($1::bigint)::text as clock', values: [timestamp] }
+/**
+ * Moves a shard's clock past a timestamp that a reader waits for, and wakes who closes it. In autocommit.
+ *   wall  of this gateway, the witness of the server's
+ */
+export function requestClosing(timestamp: Hlc, wall: Hlc): Statement {
+  return {
+    text: 'select (holdfast.request_closing($1::bigint, $2::bigint) - holdfast.wall_hlc()) >> 16 as ahead_ms',
+    values: [timestamp, wall],
+  }
 }
 
 /** A global transaction as one shard shows it, with every shard that it wrote. */

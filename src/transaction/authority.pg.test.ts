@@ -113,7 +113,10 @@ describe('order', () => {
   test('HZ-C10: the decision is stamped above every prepare, and the next commit at home above the decision', async () => {
     const environment = await gateway()
     // The participant's clock runs 400 ms ahead: within the offset.
-    await shards.rows(treasury, 'select holdfast.observe(holdfast.wall_hlc() + (400::bigint << 16))')
+    await shards.rows(
+      treasury,
+      'select holdfast.observe(holdfast.wall_hlc() + (400::bigint << 16), holdfast.wall_hlc())',
+    )
     const run = newRun()
     const outcome = await transact(environment, request(run), approve(run))
     await environment.background.drain()
@@ -178,7 +181,7 @@ describe('order', () => {
     const environment = await gateway()
     const narrow = (shard: typeof home) => shards.rows(shard, 'update holdfast.shard set max_clock_offset_ms = 50')
     const ahead = (shard: typeof home) =>
-      shards.rows(shard, 'select holdfast.observe(holdfast.wall_hlc() + (450::bigint << 16))')
+      shards.rows(shard, 'select holdfast.observe(holdfast.wall_hlc() + (450::bigint << 16), holdfast.wall_hlc())')
     const run = newRun()
     await ahead(treasury)
     await narrow(home)

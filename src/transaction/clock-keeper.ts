@@ -3,74 +3,69 @@ import { HoldfastError } from '../base/errors.ts'
 import type { Metrics } from '../base/metrics.ts'
 import type { OnStep } from '../base/step.ts'
 import type { FleetNode, RegionName, ShardName, TopologySource } from '../directory/topology.ts'
-import type { Hlc } from '../hlc/hlc.ts'
-import { hlcZero } from '../hlc/hlc.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import { Connection, ConnectionLost, ServerError } from '../postgres/connection.ts'
-import type { ClosingBlocker } from './closer.ts'
-import { closeOnce, readClock } from './closer.ts'
+import type { CandidateRank } from './clock-election.ts'
+import { ClockCandidate, rankOf } from './clock-election.ts'
+import { ClockTerm } from './clock-term.ts'
+import type { Beat, ClosingBlocker, WallReading } from './closer.ts'
+import { Closer } from './closer.ts'
+import type { KeeperPace } from './closings.ts'
 
 /**
  * Keeps the clock of one shard: brings it to wall time and closes timestamps, for as long as it is elected.
  *
- * Every gateway runs one keeper a shard. They elect one of them by a session advisory lock on the primary: it is held
- * by a connection, so the keeper that dies, or whose link does, gives it up without doing anything.
+ * Every gateway runs one keeper a shard. They elect one of them on the primary (`clock-election.ts`), which beats
+ * (`clock-term.ts`) until it is lost, the primary is another node, or a better candidate waits.
  *
- * It works as eagerly as the shard is used. The clock itself says so: a value drawn or observed since the last closing
- * is a commit that wants to be closed, or a reader elsewhere that waits for it and has observed its frontier here. An
- * idle shard is closed once a heartbeat.
+ * Its own wall clock is the witness of the server's: neither alone can take the clock ahead (C6).
  */
 export interface ClockKeeperOptions {
   readonly shard: ShardName
-  /** Where this keeper runs: one beside the primary is preferred, since closing takes three round trips. */
+  /** Where this keeper runs: one beside the primary is preferred. */
   readonly region: RegionName
   readonly topology: TopologySource
   readonly targetOf: (node: FleetNode) => ConnectionTarget
   readonly clock: Clock
   readonly metrics: Metrics
   readonly onStep: OnStep
+  readonly maxClockOffsetMs: number
   /** The alarm of HZ-C7, once every `blockedAfterMs` while it lasts. */
   readonly onBlocked?: (
     blocker: ClosingBlocker,
     where: { readonly shard: ShardName; readonly blockedMs: number },
   ) => void
+  /** The alarm of clocks that do not agree, once when it begins. */
+  readonly onDisagreement?: (offsetMs: number, where: { readonly shard: ShardName }) => void
   readonly cadence?: ClockCadence
 }
 
-export interface ClockCadence {
-  /** Between closings while the shard is used. */
-  readonly activeMs: number
-  /** Between looks at the clock of a shard that is not. */
-  readonly quietMs: number
-  /** How long after its last use a shard counts as used. */
-  readonly activeForMs: number
-  readonly heartbeatMs: number
+export interface ClockCadence extends KeeperPace {
   readonly blockedAfterMs: number
-  /** Between attempts to be elected, in the region of the primary. */
+  /** Between attempts to be elected, of a candidate beside the primary whose clock agrees with the server's. */
   readonly electionMs: number
-  /** The same elsewhere; a keeper that was elected elsewhere also steps down after this. */
+  /** The same of others; a keeper that is not the best there could be also looks for a better one this often. */
   readonly farElectionMs: number
 }
 
 export const clockCadenceDefault: ClockCadence = {
   activeMs: 5,
-  quietMs: 15,
-  activeForMs: 1_000,
+  quietMs: 100,
+  activeForMs: 250,
   heartbeatMs: 1_000,
   blockedAfterMs: 1_000,
   electionMs: 250,
-  farElectionMs: 5_000,
+  farElectionMs: 1_000,
 }
 
 const connectWithinMs = 5_000
-const electionAnswerMs = 10_000
-/** Null on a follower: a lock there elects nobody. */
-const electionSql = `select case when not pg_is_in_recovery()
-  then pg_try_advisory_lock(hashtextextended('holdfast.clock-keeper', 0)) end as elected`
+const answerWithinMs = 10_000
 
 export class ClockKeeper {
   readonly #options: ClockKeeperOptions
   readonly #cadence: ClockCadence
+  #rank: CandidateRank = 1
+  #disagrees = false
 
   constructor(options: ClockKeeperOptions) {
     this.#options = options
@@ -84,88 +79,110 @@ export class ClockKeeper {
   async run(signal: AbortSignal): Promise<void> {
     const { topology, clock, metrics, shard } = this.#options
     while (!signal.aborted) {
+      let pauseMs = this.#cadence.electionMs
       try {
-        await this.#serve(signal)
+        // Who made way for a better candidate gives it the time to take the place.
+        if ((await this.#serve(signal)) === 'stepped down') pauseMs = 2 * this.#cadence.farElectionMs
       } catch (error) {
         if (signal.aborted) return
         if (!(error instanceof ConnectionLost || error instanceof ServerError)) throw error
         metrics.count('clock_keeper_interrupted_total', { shard })
         await topology.refresh().catch(() => undefined)
       }
-      await clock.sleep(this.#pauseMs(), signal).catch(() => undefined)
+      await clock.sleep(pauseMs, signal).catch(() => undefined)
     }
   }
 
-  /** One candidacy: returns when this keeper has stepped down, or when the primary is another node by now. */
-  async #serve(signal: AbortSignal): Promise<void> {
+  /** One candidacy, and the term that follows when it is elected. */
+  async #serve(signal: AbortSignal): Promise<'stepped down' | 'not the primary'> {
     const primary = this.#primary()
-    if (primary === undefined) return
+    if (primary === undefined) return 'not the primary'
     const connection = await Connection.connect(this.#options.targetOf(primary), connectWithinMs)
     try {
-      if (await this.#elect(connection, primary, signal)) {
-        await requirePermanentClock(connection, this.#options.shard)
-        await this.#keep(connection, primary, signal)
-      }
+      const candidate = new ClockCandidate(connection, this.#options.clock, answerWithinMs)
+      const { heartbeatMs, farElectionMs, electionMs } = this.#cadence
+      await candidate.endWhenSilentFor(3 * Math.max(heartbeatMs, farElectionMs, electionMs))
+      if (!(await this.#elect(candidate, primary, signal))) return 'not the primary'
+      await requirePermanentClock(connection, this.#options.shard)
+      return await this.#keep(connection, candidate, primary, signal)
     } finally {
       connection.release()
     }
   }
 
   /** Tries for the lock until it is ours. False when the server is not the primary, or no longer. */
-  async #elect(connection: Connection, primary: FleetNode, signal: AbortSignal): Promise<boolean> {
+  async #elect(candidate: ClockCandidate, primary: FleetNode, signal: AbortSignal): Promise<boolean> {
+    const { clock } = this.#options
     while (this.#primary()?.id === primary.id) {
-      const { rows } = await connection.query<{ elected: boolean | null }>(electionSql, [], electionAnswerMs)
-      const elected = rows[0]?.elected
-      if (elected === true) return true
-      if (elected !== false) return false
-      await this.#options.clock.sleep(this.#pauseMs(), signal)
+      const { standing, walls } = await candidate.stand()
+      this.#noteWalls(walls)
+      if (standing === 'not a primary') return false
+      await candidate.announce(standing === 'elected' ? 1 : this.#rank)
+      if (standing === 'elected') return true
+      await clock.sleep(this.#rank === 3 ? this.#cadence.electionMs : this.#cadence.farElectionMs, signal)
     }
     return false
   }
 
-  async #keep(connection: Connection, primary: FleetNode, signal: AbortSignal): Promise<void> {
+  async #keep(
+    connection: Connection,
+    candidate: ClockCandidate,
+    primary: FleetNode,
+    signal: AbortSignal,
+  ): Promise<'stepped down' | 'not the primary'> {
     const { clock, metrics, shard, onStep, onBlocked } = this.#options
-    const { activeMs, quietMs, activeForMs, heartbeatMs, farElectionMs, blockedAfterMs } = this.#cadence
-    const elected = clock.monotonicMs()
-    let closed: Hlc = hlcZero
-    let closedAt = Number.NEGATIVE_INFINITY
-    let usedAt = Number.NEGATIVE_INFINITY
-    while (!signal.aborted && this.#primary()?.id === primary.id) {
-      const now = clock.monotonicMs()
-      if (!this.#isNear() && now - elected > farElectionMs) return
-      if ((await readClock(connection)) > closed) usedAt = now
-      if (usedAt === now || now - closedAt >= heartbeatMs) {
-        const closing = await closeOnce(connection, {
-          clock,
-          signal,
-          blockedAfterMs,
-          onStep,
-          where: { shard },
-          onBlocked: (blocker, blockedMs) => {
-            metrics.gauge('clock_closing_blocked_ms', blockedMs, { shard })
-            onBlocked?.(blocker, { shard, blockedMs })
-          },
-        })
-        closed = closing.movedWhileWaiting ? hlcZero : closing.closed
-        closedAt = clock.monotonicMs()
-        metrics.gauge('clock_offset_ms', closing.aheadMs, { shard })
-        metrics.gauge('clock_closing_blocked_ms', 0, { shard })
-        metrics.observe('clock_closing_ms', closedAt - now, { shard })
-      }
-      await clock.sleep(clock.monotonicMs() - usedAt < activeForMs ? activeMs : quietMs, signal)
+    const closer = new Closer(connection, {
+      clock,
+      onStep,
+      where: { shard },
+      blockedAfterMs: this.#cadence.blockedAfterMs,
+      onBlocked: (blocker, blockedMs) => {
+        metrics.gauge('clock_closing_blocked_ms', blockedMs, { shard })
+        onBlocked?.(blocker, { shard, blockedMs })
+      },
+    })
+    const onBeat = (beat: Beat, tookMs: number) => this.#noteBeat(beat, tookMs, closer)
+    const term = new ClockTerm({ connection, closer, clock, pace: this.#cadence, onBeat })
+    let lookedMs = clock.monotonicMs()
+    let hasSteppedDown = false
+    // Beats do not wait for the look: far away it takes as long as many of them. A look that is lost shows in the beats.
+    const look = () => {
+      if (this.#rank === 3 || clock.monotonicMs() - lookedMs < this.#cadence.farElectionMs) return
+      lookedMs = clock.monotonicMs()
+      candidate.seesBetter(this.#rank).then(
+        (seesBetter) => (hasSteppedDown ||= seesBetter),
+        () => undefined,
+      )
     }
+    const isOver = () => {
+      look()
+      return hasSteppedDown || this.#primary()?.id !== primary.id
+    }
+    await term.run(isOver, signal)
+    return hasSteppedDown ? 'stepped down' : 'not the primary'
+  }
+
+  #noteBeat({ walls }: Beat, tookMs: number, closer: Closer): void {
+    const { metrics, shard } = this.#options
+    if (walls === undefined) return
+    this.#noteWalls(walls)
+    metrics.gauge('clock_offset_ms', walls.offsetMs, { shard })
+    metrics.gauge('clock_ahead_ms', walls.aheadMs, { shard })
+    metrics.gauge('closed_timestamp_lag_ms', walls.lagMs, { shard })
+    metrics.observe('clock_closing_ms', tookMs, { shard })
+    if (closer.waitedMs < this.#cadence.blockedAfterMs) metrics.gauge('clock_closing_blocked_ms', 0, { shard })
+  }
+
+  #noteWalls(walls: Pick<WallReading, 'offsetMs' | 'uncertainMs'>): void {
+    const { shard, maxClockOffsetMs, onDisagreement, region } = this.#options
+    this.#rank = rankOf(this.#primary()?.region === region, walls, maxClockOffsetMs)
+    const disagrees = this.#rank === 1
+    if (disagrees && !this.#disagrees) onDisagreement?.(walls.offsetMs, { shard })
+    this.#disagrees = disagrees
   }
 
   #primary(): FleetNode | undefined {
     return this.#options.topology.current().shards.get(this.#options.shard)?.primary
-  }
-
-  #pauseMs(): number {
-    return this.#isNear() ? this.#cadence.electionMs : this.#cadence.farElectionMs
-  }
-
-  #isNear(): boolean {
-    return this.#primary()?.region === this.#options.region
   }
 }
 

@@ -2,25 +2,33 @@ import { assert, present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import type { OnStep, StepPlace } from '../base/step.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { toHlc } from '../hlc/hlc.ts'
-import type { Connection, StatementOutcome } from '../postgres/connection.ts'
+import { hlcFromWallMs, hlcZero, maxHlc, toHlc, wallMsOfHlc } from '../hlc/hlc.ts'
+import type { Connection, Statement, StatementOutcome } from '../postgres/connection.ts'
 import { accepted } from '../postgres/connection.ts'
+import type { BegunClosing } from './closings.ts'
+import { addClosing, withoutPublished } from './closings.ts'
 
 /**
- * Closing: one advance of a shard's closed timestamp. Protocol and invariants are in docs/protocols/clock.md.
+ * Closing: advancing a shard's closed timestamp. Protocol and invariants are in docs/protocols/clock.md.
  *
  * Reading the clock and publishing what it said would be wrong: a transaction that drew its stamp a moment ago may
  * commit a moment from now, below what was published. So the closer waits for everyone who may have drawn:
  *
- *   1. move     bring the clock to wall time and read it: `T`. Whoever draws from here on draws above `T`.
- *   2. own xid  raise the floor to `T`, then draw a transaction id `X` of our own. A stamp at or below `T` belongs to a
- *               transaction that had its xid before it drew (C1), so that xid is below `X`.
+ *   1. move     bring the clock to wall time and read it: `T`, and raise the floor to it. Whoever draws from here on
+ *               draws above `T`.
+ *   2. own xid  draw a transaction id `X` of our own. A stamp at or below `T` belongs to a transaction that had its xid
+ *               before it drew (C1), so that xid is below `X`.
  *   3. wait     until the oldest xid in progress, of prepared transactions too, is above `X`. All those have ended.
  *   4. publish  `greatest(old, T)`.
  *
- * HAZARD: the four are statements of their own, in autocommit. In one transaction they would wait for themselves, or
- * look at a snapshot from before the wait (HZ-C2).
+ * A beat is one flight of two statements: it begins a closing, and publishes the greatest of those that were begun before
+ * and have been waited for. Its second statement is the one that has the xid `X` of the closing that its first began. So
+ * however far the server is, a closing costs one round trip, and beats need not wait for each other.
+ *
+ * HAZARD: they are statements of their own, in autocommit. In one transaction they would wait for themselves, or look at a
+ * snapshot from before the wait (HZ-C2); and an xid that was drawn together with `T` may be younger than a stamp below it.
  */
+
 /** Who holds the closed timestamp back: a session by `pid`, or a prepared transaction by `gid`. */
 export interface ClosingBlocker {
   readonly pid: number | null
@@ -34,9 +42,8 @@ export interface ClosingBlocker {
   readonly ageMs: number
 }
 
-export interface ClosingOptions {
+export interface CloserOptions {
   readonly clock: Clock
-  readonly signal: AbortSignal
   readonly onStep: OnStep
   readonly where: StepPlace
   /** Called about once every `blockedAfterMs` while a transaction holds the closed timestamp back. */
@@ -44,82 +51,141 @@ export interface ClosingOptions {
   readonly blockedAfterMs: number
 }
 
-export interface Closing {
+/** What a beat found. */
+export interface Beat {
+  /** Somebody has drawn, or was observed, since the clock was last read. */
+  readonly used: boolean
   readonly closed: Hlc
-  /** How far the clock was ahead of the server's wall clock, in milliseconds. */
+  /** Of a beat that began a closing. */
+  readonly walls: WallReading | undefined
+}
+
+export interface WallReading {
+  /** The server's wall clock above this process's. Who is right cannot be told from it. */
+  readonly offsetMs: number
+  /** By how much at most the link falsifies the offset. */
+  readonly uncertainMs: number
+  /** The shard's clock above the server's wall clock. */
   readonly aheadMs: number
-  /** The clock was moved on while we waited, so that it no longer tells whether anyone else drew from it. */
-  readonly movedWhileWaiting: boolean
+  /** The server's wall clock above the closed timestamp. */
+  readonly lagMs: number
 }
 
 /** No answer within this: the server or the link is gone, and another connection is tried. */
 const answerWithinMs = 10_000
-const waitMsMin = 1
-const waitMsMax = 8
 
-/**
- * Closes once. Rejects with `ConnectionLost`, `ServerError`, or the signal's reason; published is then either the old
- * value or the new one, both true.
- */
-export async function closeOnce(connection: Connection, options: ClosingOptions): Promise<Closing> {
-  const { onStep, where } = options
-  await onStep('closer move', where)
-  const moved = await ask<{ clock: string; ahead_ms: string }>(
-    connection,
-    `select t.clock, (t.clock >> 16) - (holdfast.wall_hlc() >> 16) as ahead_ms from holdfast.tick() t(clock)`,
-  )
-  await onStep('closer own xid', where)
-  const own = await drawOwnXid(connection, toHlc(BigInt(moved.clock)))
-  await onStep('closer wait', where)
-  const movedWhileWaiting = await waitForOlder(connection, own, options)
-  await onStep('closer publish', where)
-  const published = await ask<{ closed: string }>(connection, 'select holdfast.publish_closed($1) as closed', [
-    moved.clock,
-  ])
-  return { closed: toHlc(BigInt(published.closed)), aheadMs: Number(moved.ahead_ms), movedWhileWaiting }
-}
+export class Closer {
+  readonly #connection: Connection
+  readonly #options: CloserOptions
+  #begun: readonly BegunClosing[] = []
+  #closed = hlcZero
+  /** What the clock read when it was last seen. */
+  #seen = hlcZero
+  #reportAtMs: number
 
-/** The clock as it stands: the last value drawn or set. */
-export async function readClock(connection: Connection): Promise<Hlc> {
-  const { clock } = await ask<{ clock: string }>(connection, 'select last_value as clock from holdfast.hlc')
-  return toHlc(BigInt(clock))
-}
-
-/** Raises the floor before the xid is drawn, so that a stamp that slipped past every other rule still raises (C3). */
-async function drawOwnXid(connection: Connection, closing: Hlc): Promise<bigint> {
-  const [floor, drawn] = await connection.flight(
-    [
-      { text: 'select holdfast.raise_floor($1)', values: [closing] },
-      { text: 'select pg_current_xact_id()::text as xid' },
-    ],
-    answerWithinMs,
-  )
-  rowOf(floor)
-  return BigInt(rowOf<{ xid: string }>(drawn).xid)
-}
-
-async function waitForOlder(connection: Connection, own: bigint, options: ClosingOptions): Promise<boolean> {
-  const { clock, signal, blockedAfterMs } = options
-  const started = clock.monotonicMs()
-  let reportAt = started + blockedAfterMs
-  let moved = false
-  for (let pauseMs = waitMsMin; ; pauseMs = Math.min(pauseMs * 2, waitMsMax)) {
-    const { oldest } = await ask<{ oldest: string }>(
-      connection,
-      'select pg_snapshot_xmin(pg_current_snapshot())::text as oldest',
-    )
-    if (BigInt(oldest) > own) return moved
-    await clock.sleep(pauseMs, signal)
-    const now = clock.monotonicMs()
-    if (now >= reportAt) {
-      reportAt = now + blockedAfterMs
-      const blocker = await readBlocker(connection)
-      if (blocker !== undefined) options.onBlocked(blocker, now - started)
-    }
-    // A shard whose closing is held back still stamps: its clock must not stand still.
-    await ask(connection, 'select holdfast.tick()')
-    moved = true
+  constructor(connection: Connection, options: CloserOptions) {
+    this.#connection = connection
+    this.#options = options
+    this.#reportAtMs = options.clock.monotonicMs() + options.blockedAfterMs
   }
+
+  get closed(): Hlc {
+    return this.#closed
+  }
+
+  /** Closings have begun that are not published. */
+  get isWaiting(): boolean {
+    return this.#begun.length > 0
+  }
+
+  /** For how long the oldest of them has been waiting. */
+  get waitedMs(): number {
+    const [oldest] = this.#begun
+    return oldest === undefined ? 0 : this.#options.clock.monotonicMs() - oldest.begunMs
+  }
+
+  /**
+   * One beat. Rejects with `ConnectionLost` or `ServerError`; published is then either the old value or a new one, all of
+   * them true.
+   */
+  async beat(begins: boolean): Promise<Beat> {
+    const { onStep, where, clock } = this.#options
+    await onStep('closer move', where)
+    const sentMs = { wall: clock.wallMs(), monotonic: clock.monotonicMs() }
+    const outcomes = await this.#connection.flight(
+      [...(begins ? [beginClosing(hlcFromWallMs(sentMs.wall))] : []), advanceClosed(this.#begun)],
+      answerWithinMs,
+    )
+    const flownMs = clock.monotonicMs() - sentMs.monotonic
+    const begun = begins ? readBegun(outcomes[0]) : undefined
+    const advanced = readAdvanced(outcomes.at(-1))
+    await onStep('closer own xid', where)
+
+    const used = (begun?.seen ?? advanced.clock) > this.#seen || advanced.clock > (begun?.closing ?? advanced.clock)
+    this.#seen = maxHlc(this.#seen, begun?.closing ?? advanced.clock)
+    const hasPublished = advanced.closed > this.#closed
+    this.#closed = maxHlc(this.#closed, advanced.closed)
+    if (begun !== undefined) {
+      const closing = { timestamp: begun.closing, own: advanced.own, begunMs: sentMs.monotonic }
+      this.#begun = addClosing(this.#begun, closing)
+    }
+    this.#begun = withoutPublished(this.#begun, this.#closed)
+    if (hasPublished) await onStep('closer publish', where)
+    if (this.isWaiting) await onStep('closer wait', where)
+    await this.#report()
+    return { used, closed: this.#closed, walls: begun && this.#readWalls(begun, sentMs.wall, flownMs) }
+  }
+
+  #readWalls(begun: Begun, sentWallMs: number, flownMs: number): WallReading {
+    const serverMs = wallMsOfHlc(begun.wall)
+    return {
+      offsetMs: serverMs - (sentWallMs + flownMs / 2),
+      uncertainMs: flownMs / 2,
+      aheadMs: wallMsOfHlc(begun.closing) - serverMs,
+      lagMs: serverMs - wallMsOfHlc(this.#closed),
+    }
+  }
+
+  /** Names who holds the oldest closing back, once it has waited for long. */
+  async #report(): Promise<void> {
+    const { clock, blockedAfterMs, onBlocked } = this.#options
+    const now = clock.monotonicMs()
+    if (this.waitedMs < blockedAfterMs || now < this.#reportAtMs) return
+    this.#reportAtMs = now + blockedAfterMs
+    const blocker = await readBlocker(this.#connection)
+    if (blocker !== undefined) onBlocked(blocker, this.waitedMs)
+  }
+}
+
+interface Begun {
+  readonly seen: Hlc
+  readonly closing: Hlc
+  readonly wall: Hlc
+}
+
+function beginClosing(wall: Hlc): Statement {
+  return {
+    text: 'select b.seen::text, b.closing::text, b.wall::text from holdfast.begin_closing($1::bigint) b',
+    values: [wall],
+  }
+}
+
+function readBegun(outcome: StatementOutcome | undefined): Begun {
+  const { seen, closing, wall } = rowOf<{ seen: string; closing: string; wall: string }>(outcome)
+  return { seen: toHlc(BigInt(seen)), closing: toHlc(BigInt(closing)), wall: toHlc(BigInt(wall)) }
+}
+
+function advanceClosed(begun: readonly BegunClosing[]): Statement {
+  return {
+    text: `select a.closed::text, a.own::text, a.clock::text
+           from holdfast.advance_closed($1::bigint[], $2::text[]::xid8[]) a`,
+    values: [begun.map(({ timestamp }) => String(timestamp)), begun.map(({ own }) => String(own))],
+  }
+}
+
+function readAdvanced(outcome: StatementOutcome | undefined) {
+  const { closed, own, clock } = rowOf<{ closed: string; own: string; clock: string }>(outcome)
+  return { closed: toHlc(BigInt(closed)), own: BigInt(own), clock: toHlc(BigInt(clock)) }
 }
 
 async function readBlocker(connection: Connection): Promise<ClosingBlocker | undefined> {
@@ -140,11 +206,6 @@ async function readBlocker(connection: Connection): Promise<ClosingBlocker | und
   if (row === undefined) return undefined
   const { pid, gid, database, application, state } = row
   return { pid, gid, database, application, state, waitsFor: row.waits_for, ageMs: Number(row.age_ms) }
-}
-
-async function ask<R>(connection: Connection, text: string, values: readonly unknown[] = []): Promise<R> {
-  const [outcome] = await connection.flight([{ text, values }], answerWithinMs)
-  return rowOf<R>(outcome)
 }
 
 function rowOf<R>(outcome: StatementOutcome | undefined): R {

@@ -3,11 +3,12 @@ import type { HoldfastError } from '../base/errors.ts'
 import type { StepName } from '../base/step.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { maxHlc } from '../hlc/hlc.ts'
+import { hlcFromWallMs, maxHlc } from '../hlc/hlc.ts'
 import type { Statement, StatementOutcome } from '../postgres/connection.ts'
 import { ConnectionLost } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { judgeCommit } from './acknowledgement.ts'
+import { noteAdoption } from './adoption.ts'
 import { unsendable } from './caller-statement.ts'
 import type { CommitEffect, CommitEvent, CommitState, Transition } from './commit-protocol.ts'
 import { beginCommit, eventOfDefect, step } from './commit-protocol.ts'
@@ -168,11 +169,13 @@ class Coordinator {
 
   /** On a connection of its own: the clock is never moved inside a transaction. */
   async #observe(after: Hlc): Promise<CommitEvent> {
-    const { pools, limits } = this.#environment
+    const { pools, limits, clock, metrics } = this.#environment
     const { home } = this.#plan
     try {
       const target = primaryTarget(this.#environment, home.shard.name)
-      const [observed] = await pools.flight(target, [store.observe(after)], limits.serviceWithinMs)
+      const wall = hlcFromWallMs(clock.wallMs())
+      const [observed] = await pools.flight(target, [store.observe(after, wall)], limits.serviceWithinMs)
+      noteAdoption(metrics, home.shard.name, observed)
       if (observed?.ok) return { kind: 'observed' }
       return { kind: 'observe refused', failure: this.#toFailure(observed?.error) }
     } catch (error) {

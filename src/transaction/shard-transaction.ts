@@ -2,8 +2,10 @@ import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName, ShardTopology, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
+import { hlcFromWallMs } from '../hlc/hlc.ts'
 import type { Connection, Statement, StatementOutcome, StatementResult } from '../postgres/connection.ts'
 import { ConnectionLost } from '../postgres/connection.ts'
+import { noteAdoption } from './adoption.ts'
 import { unsendable } from './caller-statement.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { toHoldfastError } from './sql-errors.ts'
@@ -222,10 +224,14 @@ export class ShardTransaction {
     const { home, shard } = this.#options
     if (home === null) return []
     const { clocks, clock } = this.#environment
-    return clocks.isPast(shard, home.frontier, clock.wallMs()) ? [] : [store.approachClock(home.frontier)]
+    const wallMs = clock.wallMs()
+    if (clocks.isPast(shard, home.frontier, wallMs)) return []
+    return [store.approachClock(home.frontier, hlcFromWallMs(wallMs))]
   }
 
   #judge(outcomes: readonly StatementOutcome[]): Opening {
+    const [approached, begun] = outcomes.slice(0, -1)
+    if (begun !== undefined) noteAdoption(this.#environment.metrics, this.shard.name, approached)
     for (const outcome of outcomes) if (!outcome.ok) throw this.#fail(outcome.error)
     const opening = store.readOpening(present(outcomes.at(-1), 'the outcome of the opening'))
     this.#environment.clocks.note(this.shard, opening.clock)

@@ -21,15 +21,16 @@ export interface BusinessAction {
 }
 
 /**
- * Moves home's clock past the caller's frontier, and wakes it when it stood still. Sent before BEGIN, in autocommit. An
- * active shard's clock is kept at wall time by its keeper; 50 ms behind means that nobody does yet.
+ * Moves home's clock past the caller's frontier, and wakes who keeps it when it stood still. Sent before BEGIN, in
+ * autocommit. An active shard's clock is kept at wall time; 50 ms behind means that nobody does yet.
+ *   wall  of this gateway, the witness of the server's
  */
-export function approachClock(frontier: Hlc): Statement {
+export function approachClock(frontier: Hlc, wall: Hlc): Statement {
   return {
-    text: `select holdfast.observe($1::bigint),
-             case when c.last_value < holdfast.wall_hlc() - (50::bigint << 16) then holdfast.tick() end
+    text: `select (holdfast.observe($1::bigint, $2::bigint) - holdfast.wall_hlc()) >> 16 as ahead_ms,
+             case when c.last_value < holdfast.wall_hlc() - (50::bigint << 16) then holdfast.wake($2::bigint) end
            from holdfast.hlc c`,
-    values: [frontier],
+    values: [frontier, wall],
   }
 }
 
@@ -190,8 +191,11 @@ export function prepareTransaction(gid: string): Statement {
 }
 
 /** Moves a clock past a prepare timestamp; refused beyond the offset. In autocommit. */
-export function observe(timestamp: Hlc): Statement {
-  return { text: 'select holdfast.observe($1::bigint)::text as clock', values: [timestamp] }
+export function observe(timestamp: Hlc, wall: Hlc): Statement {
+  return {
+    text: 'select (holdfast.observe($1::bigint, $2::bigint) - holdfast.wall_hlc()) >> 16 as ahead_ms',
+    values: [timestamp, wall],
+  }
 }
 
 export function rowsOf<R>(outcome: StatementOutcome): R[] {

@@ -75,7 +75,7 @@ const insert = (note: string) => `insert into payroll_runs (tenant, status, note
 /** Waits until log and redo stream have everything of this moment. */
 async function archived(): Promise<RedoTransaction[]> {
   const to = await currentLsn(admin)
-  await admin.query('select holdfast.publish_closed(holdfast.tick())')
+  await admin.query('select holdfast.publish_closed(holdfast.tick(holdfast.wall_hlc()))')
   const transactions = await redoUpTo(archive, to)
   const range = { history: await archive.timelineHistory(), from: backup.startLsn }
   while ((await archive.auditWal(range, 'names')).contiguousThrough < to) await systemClock.sleep(10)

@@ -6,9 +6,10 @@ import { randomBelow } from '../../src/base/random.ts'
 import { noStep } from '../../src/base/step.ts'
 import type { RegionName } from '../../src/directory/topology.ts'
 import type { Connection } from '../../src/postgres/connection.ts'
+import type { ClockKeeperOptions } from '../../src/transaction/clock-keeper.ts'
 import { ClockKeeper, clockCadenceDefault } from '../../src/transaction/clock-keeper.ts'
 import type { ClosingBlocker } from '../../src/transaction/closer.ts'
-import { closeOnce } from '../../src/transaction/closer.ts'
+import { Closer } from '../../src/transaction/closer.ts'
 import type { ClosedReading } from '../support/closed-timestamp-oracle.ts'
 import { readClosed, readStamps, stampedTable, wrongReadings } from '../support/closed-timestamp-oracle.ts'
 import { eventually } from '../support/eventually.ts'
@@ -50,7 +51,9 @@ async function connect(node: string): Promise<Connection> {
   return connection
 }
 
-function keeper(onBlocked?: (blocker: ClosingBlocker) => void): ClockKeeper {
+const cadence = { ...clockCadenceDefault, activeMs: 1, electionMs: 10, heartbeatMs: 50, blockedAfterMs: 20 }
+
+function keeper(options: Partial<ClockKeeperOptions> = {}): ClockKeeper {
   return new ClockKeeper({
     shard: payrollShard,
     region: 'eu-west' as RegionName,
@@ -59,8 +62,9 @@ function keeper(onBlocked?: (blocker: ClosingBlocker) => void): ClockKeeper {
     clock: systemClock,
     metrics: silentMetrics,
     onStep: noStep,
-    ...(onBlocked === undefined ? {} : { onBlocked }),
-    cadence: { ...clockCadenceDefault, activeMs: 1, electionMs: 10, heartbeatMs: 50, blockedAfterMs: 20 },
+    maxClockOffsetMs: 500,
+    cadence,
+    ...options,
   })
 }
 
@@ -78,7 +82,7 @@ const closedOf = (connection: Connection) => value(connection, 'select closed_ti
 
 /** Puts the clock ahead of the wall, where neither a tick nor a draw costs a transaction id of the closer. */
 async function aheadOfWall(admin: Connection): Promise<void> {
-  await admin.query('select holdfast.observe(holdfast.wall_hlc() + (400::bigint << 16))')
+  await admin.query('select holdfast.observe(holdfast.wall_hlc() + (400::bigint << 16), holdfast.wall_hlc())')
   await admin.query(`select nextval('holdfast.hlc')`)
 }
 
@@ -132,7 +136,7 @@ test('HZ-C1: the oracle sees it when a closer waits for the xmax of its snapshot
   await session.query('begin')
   await session.query('insert into stamped values (holdfast.draw())')
 
-  const closing = await value(admin, 'holdfast.tick()')
+  const closing = await value(admin, 'holdfast.tick(holdfast.wall_hlc())')
   const xmax = await value(admin, 'pg_snapshot_xmax(pg_current_snapshot())::text')
   expect(await value(admin, 'pg_snapshot_xmin(pg_current_snapshot())::text')).toBeGreaterThanOrEqual(xmax)
   await admin.query('select holdfast.publish_closed($1)', [closing])
@@ -190,7 +194,7 @@ test('HZ-C7: a keeper whose closing is held back names who holds it, and keeps t
   await session.query('begin')
   await session.query('select pg_current_xact_id()')
   const blockers: ClosingBlocker[] = []
-  run(keeper((blocker) => blockers.push(blocker)))
+  run(keeper({ onBlocked: (blocker) => blockers.push(blocker) }))
   await eventually(() => blockers.length > 0)
   expect(blockers[0]).toMatchObject({ pid: session.serverProcessId, state: 'idle in transaction' })
   const wall = await value(admin, 'holdfast.wall_hlc()')
@@ -202,7 +206,7 @@ test('HZ-C7: a keeper whose closing is held back names who holds it, and keeps t
 test('HZ-C2: a closer that does it all in one transaction waits for itself', async () => {
   const admin = await connect(primary)
   await admin.query('begin')
-  await admin.query('select holdfast.tick()')
+  await admin.query('select holdfast.tick(holdfast.wall_hlc())')
   const own = await value(admin, 'pg_current_xact_id()::text')
   expect(await value(admin, 'pg_snapshot_xmin(pg_current_snapshot())::text')).toBeLessThanOrEqual(own)
   await admin.query('rollback')
@@ -214,11 +218,11 @@ test('C4: HZ-C2: what is published never goes back', async () => {
   expect(await value(admin, 'holdfast.publish_closed($1)', [closed - 1n])).toBe(closed)
 })
 
-test('a reader elsewhere that observes its frontier has it closed here', async () => {
+test('a reader elsewhere that waits for its frontier has it closed here', async () => {
   run(keeper())
   const admin = await connect(primary)
   const frontier = (await value(admin, 'holdfast.wall_hlc()')) + (450n << 16n)
-  await admin.query('select holdfast.observe($1)', [frontier])
+  await admin.query('select holdfast.request_closing($1, holdfast.wall_hlc())', [frontier])
   await eventually(async () => (await closedOf(admin)) >= frontier)
 })
 
@@ -261,13 +265,14 @@ test('HZ-C3: a keeper refuses a shard whose clock a crash would reset', async ()
   await admin.query('alter sequence holdfast.hlc set logged')
 })
 
-function closeHere(connection: Connection, onBlocked: (blocker: ClosingBlocker) => void = () => {}) {
-  return closeOnce(connection, {
+async function closeHere(connection: Connection, onBlocked: (blocker: ClosingBlocker) => void = () => {}) {
+  const closer = new Closer(connection, {
     clock: systemClock,
-    signal: new AbortController().signal,
     onStep: noStep,
     where: { shard: payrollShard },
     onBlocked,
     blockedAfterMs: 5,
   })
+  for (await closer.beat(true); closer.isWaiting; await closer.beat(false)) await systemClock.sleep(1)
+  return { closed: closer.closed }
 }

@@ -88,7 +88,7 @@ export async function openReadingGateway(
     },
     keepClock(shard) {
       const cadence = { ...clockCadenceDefault, activeMs: 1, quietMs: 2, heartbeatMs: 50 }
-      const keeper = new ClockKeeper({ ...common, shard, onStep: noStep, cadence })
+      const keeper = new ClockKeeper({ ...common, shard, onStep: noStep, maxClockOffsetMs: 500, cadence })
       keepers.push(keeper.run(stop.signal))
     },
     holdSettlement(held) {

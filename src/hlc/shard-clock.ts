@@ -1,0 +1,82 @@
+import { unreachable } from '../base/assert.ts'
+import type { Hlc } from './hlc.ts'
+import { hlcFromWallMs, maxHlc, ticksPerMs, toHlc } from './hlc.ts'
+
+/**
+ * What the functions of `sql/functions/10-clock.sql` do with the clock of a shard, as a function of what they read. The
+ * invariants C2, C3 and C6 of docs/protocols/clock.md are properties of this; a test holds the SQL to it.
+ *
+ * Two wall clocks are read at every move, that of the shard's server and that of the gateway that asks, and each of them
+ * may jump in both directions.
+ */
+export interface ShardClock {
+  /** The last value that was drawn or set. */
+  readonly clock: Hlc
+  /** No stamp lies at or below it. */
+  readonly floor: Hlc
+}
+
+export interface Walls {
+  readonly server: Hlc
+  /** The wall clock of the gateway that asks. */
+  readonly witness: Hlc
+}
+
+export type ClockCommand =
+  | { readonly kind: 'draw' }
+  | { readonly kind: 'tick' }
+  /** A timestamp from elsewhere. */
+  | { readonly kind: 'observe'; readonly timestamp: Hlc }
+  /** The timestamp of a decision that was taken elsewhere. */
+  | { readonly kind: 'observe decided'; readonly timestamp: Hlc }
+  | { readonly kind: 'raise floor'; readonly to: Hlc }
+
+export type ClockRefusal = 'clock offset exceeded' | 'clock regressed'
+
+export interface ClockStep {
+  readonly after: ShardClock
+  readonly refused: ClockRefusal | undefined
+}
+
+export function stepClock(
+  before: ShardClock,
+  command: ClockCommand,
+  walls: Walls,
+  maxClockOffsetMs: number,
+): ClockStep {
+  const wall = agreedWall(walls, maxClockOffsetMs)
+  switch (command.kind) {
+    case 'draw': {
+      const clock = toHlc(before.clock + 1n)
+      return { after: { ...before, clock }, refused: clock <= before.floor ? 'clock regressed' : undefined }
+    }
+    case 'tick':
+      if (wall - before.clock <= ticksPerMs) return { after: before, refused: undefined }
+      return moved(before, wall, walls)
+    case 'observe':
+      if (before.clock >= command.timestamp) return { after: before, refused: undefined }
+      if (command.timestamp > wall + hlcFromWallMs(maxClockOffsetMs)) {
+        return { after: before, refused: 'clock offset exceeded' }
+      }
+      return moved(before, command.timestamp, walls)
+    case 'observe decided':
+      return moved(before, command.timestamp, walls)
+    case 'raise floor':
+      return { after: { ...before, floor: maxHlc(before.floor, command.to) }, refused: undefined }
+    default:
+      return unreachable(command)
+  }
+}
+
+/** The wall time that a shard goes by: its server's, unless that is further ahead of its witness than may be. */
+export function agreedWall({ server, witness }: Walls, maxClockOffsetMs: number): Hlc {
+  return server > witness + hlcFromWallMs(maxClockOffsetMs) ? witness : server
+}
+
+/** Far targets are set, and near ones where the wall has passed them. Others are drawn, one value at a time. */
+function moved(before: ShardClock, target: Hlc, { server }: Walls): ClockStep {
+  const settable = maxHlc(target, toHlc(before.clock + ticksPerMs))
+  const isSet = settable - before.clock > ticksPerMs || settable <= server
+  const clock = target <= before.clock ? before.clock : isSet ? settable : target
+  return { after: { ...before, clock }, refused: undefined }
+}

@@ -1,0 +1,126 @@
+import type { Clock } from '../base/clock.ts'
+import type { Deferred } from '../base/deferred.ts'
+import { deferred } from '../base/deferred.ts'
+import { toHlc } from '../hlc/hlc.ts'
+import type { Connection } from '../postgres/connection.ts'
+import { accepted } from '../postgres/connection.ts'
+import type { Beat, Closer } from './closer.ts'
+import type { KeeperPace } from './closings.ts'
+import { nextBeat, pauseMs } from './closings.ts'
+
+/**
+ * What a keeper does while it is elected: beats, as eagerly as the shard is used, and sleep.
+ *
+ * Beats do not wait for each other: one is sent a moment after the other, however long the answers take, so that a keeper
+ * far away closes as often as one beside the primary.
+ *
+ * A shard that nobody uses is left alone but for a heartbeat. Who then waits for a timestamp, or finds the clock standing
+ * still, wakes the keeper by a notification. Before it sleeps the keeper takes a lock that tells so, and then looks at the
+ * clock once more: who came before the lock is seen by that look, and who comes after it finds the lock held.
+ */
+export interface ClockTermOptions {
+  readonly connection: Connection
+  readonly closer: Closer
+  readonly clock: Clock
+  readonly pace: KeeperPace
+  readonly onBeat: (beat: Beat, tookMs: number) => void
+}
+
+/** So many beats are on their way at most: those of a link of 300 ms, and what a slow server is let fall behind. */
+const underwayMax = 32
+const answerWithinMs = 10_000
+
+const tryToSleepSql = `select pg_try_advisory_lock(hashtextextended('holdfast.clock-asleep', 0)) as asleep`
+const awakeSql = `select pg_advisory_unlock(hashtextextended('holdfast.clock-asleep', 0))`
+
+export class ClockTerm {
+  readonly #options: ClockTermOptions
+  readonly #underway = new Set<Promise<void>>()
+  #failure: { readonly error: unknown } | undefined
+  #usedAtMs: number
+  #begunAtMs = Number.NEGATIVE_INFINITY
+  #wake: Deferred<void> = deferred()
+
+  constructor(options: ClockTermOptions) {
+    this.#options = options
+    this.#usedAtMs = options.clock.monotonicMs()
+    options.connection.onNotification(() => this.#wake.resolve())
+  }
+
+  /** Until `isOver`, or the signal. Rejects with `ConnectionLost`, `ServerError`, or the signal's reason. */
+  async run(isOver: () => boolean, signal: AbortSignal): Promise<void> {
+    const { clock, closer, connection, pace } = this.#options
+    await connection.query('listen holdfast_clock', [], answerWithinMs)
+    while (!isOver()) {
+      signal.throwIfAborted()
+      const now = clock.monotonicMs()
+      const idleness = { sinceUsedMs: now - this.#usedAtMs, sinceBegunMs: now - this.#begunAtMs }
+      const next = nextBeat({ ...idleness, isWaiting: closer.isWaiting }, pace)
+      if (next === 'close' && this.#underway.size < underwayMax) {
+        await this.#first(this.#send(true), pace.activeMs, signal)
+      } else if (this.#underway.size > 0) {
+        await Promise.race(this.#underway)
+      } else if (next === 'advance') {
+        await this.#send(false)
+      }
+      if (this.#failure !== undefined) throw this.#failure.error
+      if (next === 'sleep') await this.#sleep(signal)
+      else await clock.sleep(pauseMs(next, closer.waitedMs, pace), signal)
+    }
+  }
+
+  /** Sends one beat; resolves when it is answered. What it rejects with is kept for the loop. */
+  #send(begins: boolean): Promise<void> {
+    const { clock, closer, onBeat } = this.#options
+    const sentMs = clock.monotonicMs()
+    if (begins) this.#begunAtMs = sentMs
+    const beat = closer.beat(begins).then(
+      (found) => {
+        if (found.used) this.#usedAtMs = clock.monotonicMs()
+        onBeat(found, clock.monotonicMs() - sentMs)
+      },
+      (error: unknown) => {
+        this.#failure ??= { error }
+      },
+    )
+    const answered: Promise<void> = beat.finally(() => this.#underway.delete(answered))
+    this.#underway.add(answered)
+    return answered
+  }
+
+  /** Until the next heartbeat, or until somebody needs the clock. */
+  async #sleep(signal: AbortSignal): Promise<void> {
+    if (this.#underway.size > 0) return
+    const { clock, closer, connection, pace } = this.#options
+    this.#wake = deferred()
+    const [lock, look] = await connection.flight(
+      [{ text: tryToSleepSql }, { text: 'select last_value::text as clock from holdfast.hlc' }],
+      answerWithinMs,
+    )
+    const asleep = lock !== undefined && accepted(lock).rows[0]?.['asleep'] === true
+    const seen = toHlc(BigInt(String(look && accepted(look).rows[0]?.['clock'])))
+    if (asleep && seen <= closer.closed) {
+      const heartbeatInMs = pace.heartbeatMs - (clock.monotonicMs() - this.#begunAtMs)
+      const woken = this.#wake.promise.then(() => this.#noteUse())
+      await this.#first(woken, Math.max(heartbeatInMs, 0), signal)
+    } else {
+      this.#noteUse()
+    }
+    if (asleep) await connection.query(awakeSql, [], answerWithinMs)
+  }
+
+  #noteUse(): void {
+    this.#usedAtMs = this.#options.clock.monotonicMs()
+  }
+
+  /** Resolves with the promise or after the time, whatever is first. Rejects when the signal is aborted. */
+  async #first(promise: Promise<void>, withinMs: number, signal: AbortSignal): Promise<void> {
+    const over = new AbortController()
+    const late = this.#options.clock.sleep(withinMs, AbortSignal.any([signal, over.signal]))
+    try {
+      await Promise.race([promise, late])
+    } finally {
+      over.abort()
+    }
+  }
+}
