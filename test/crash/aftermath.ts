@@ -11,7 +11,7 @@ import { askOutcome } from '../../src/transaction/outcome.ts'
 import { Resolver, resolverLimitsDefault } from '../../src/transaction/resolver.ts'
 import { settleBranch } from '../../src/transaction/settlement.ts'
 import { eventually } from '../support/eventually.ts'
-import type { Found, Repeated } from './check.ts'
+import type { Evidence, Found, Repeated } from './check.ts'
 import type { Answer, Request } from './request.ts'
 import { sendRequest } from './request.ts'
 import type { Scene } from './scene.ts'
@@ -97,23 +97,22 @@ export async function repeatEverything(
   request: Request,
   found: Found,
   known: readonly string[],
-): Promise<{ repeated: readonly Repeated[]; foundAgain: Found }> {
-  for (const { transactionId, commitTimestamp } of found.commits) {
-    await settleAgain(scene, request, transactionId, commitTimestamp)
-  }
+): Promise<Pick<Evidence, 'repeated' | 'foundAgain' | 'refusedAgain'>> {
+  const refusedAgain: string[] = []
+  for (const commit of found.commits) refusedAgain.push(...(await settleAgain(scene, request, commit)))
   await resolveAll(scene)
   await closeAgain(scene)
-  const repeated = [await sendUntilToldOutcome(scene, request), await sendUntilToldOutcome(scene, request)]
+  const repeated = [await sendUntilCommitted(scene, request), await sendUntilCommitted(scene, request)]
   await resolveAll(scene)
-  return { repeated: repeated.map(toRepeated), foundAgain: await findAll(scene, request, known) }
+  return { repeated: repeated.map(toRepeated), foundAgain: await findAll(scene, request, known), refusedAgain }
 }
 
+/** What did not go as it went the first time. */
 async function settleAgain(
   { observer }: Scene,
   { isGlobal }: Request,
-  id: string,
-  commitTimestamp: string,
-): Promise<void> {
+  { transactionId: id, commitTimestamp }: Found['commits'][number],
+): Promise<string[]> {
   const { environment } = observer.parts
   const transactionId = id as TransactionId
   const { epoch } = shardOf(environment, home.shard as ShardName)
@@ -126,11 +125,11 @@ async function settleAgain(
     participants,
     serverProcessId: undefined,
   })
-  if (told.kind !== 'committed') throw new Error(`asked once more, ${id} is ${told.kind}`)
-  if (!isGlobal) return
+  if (told.kind !== 'committed') return [`asked once more, ${id} is ${told.kind}`]
+  if (!isGlobal) return []
   const decision = { outcome: 'COMMITTED', commitTimestamp: toHlc(BigInt(commitTimestamp)) } as const
   const settlement = await settleBranch(environment, { branch, homeEpoch: epoch, decision })
-  if (settlement.kind !== 'settled') throw new Error(`settled once more, ${id} is ${settlement.kind}`)
+  return settlement.kind === 'settled' ? [] : [`settled once more, ${id} is ${settlement.kind}`]
 }
 
 /** Beside the closer that is elected. */
@@ -154,7 +153,7 @@ async function closeAgain({ observer }: Scene): Promise<void> {
 }
 
 /** A gateway that was cut off may need a moment to see that it is not any more. */
-async function sendUntilToldOutcome(scene: Scene, request: Request): Promise<Answer> {
+export async function sendUntilCommitted(scene: Scene, request: Request): Promise<Answer> {
   let last: Answer | undefined
   await eventually(async () => {
     last = await sendRequest(await scene.gateway(), request)

@@ -36,6 +36,7 @@ const goodCommit: Evidence = {
     { transactionId: id, replayed: true },
     { transactionId: id, replayed: true },
   ],
+  refusedAgain: [],
   notClosed: [],
 }
 const rerun: Found = {
@@ -56,6 +57,7 @@ const goodAbort: Evidence = {
     { transactionId: other, replayed: false },
     { transactionId: other, replayed: true },
   ],
+  refusedAgain: [],
   notClosed: [],
 }
 const unknown = { kind: 'unknown', transactionId: id, code: 'outcome_ambiguous' } as const
@@ -112,6 +114,7 @@ describe('a bad history is seen', () => {
     ['a key that tells of another', 'key', { ...goodCommit, repeated: [{ transactionId: other, replayed: true }] }],
     ['a key that forgot', 'key', { ...goodAbort, repeated: [...goodAbort.repeated].reverse() }],
     ['a settlement that changed something', 'twice', { ...goodCommit, foundAgain: { ...committed, decisions: [] } }],
+    ['a step that is refused the second time', 'twice', { ...goodCommit, refusedAgain: ['settled once more'] }],
     ['a request that can never run', 'twice', { ...goodAbort, foundAgain: aborted }],
     ['a closed timestamp that stands still', 'closed', { ...goodCommit, notClosed: ['eu-west/left'] }],
   ]

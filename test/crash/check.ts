@@ -18,6 +18,8 @@ export interface Evidence {
   readonly asked: readonly { readonly transactionId: string; readonly answers: readonly string[] }[]
   /** What the same request with the same key was told afterwards, twice. */
   readonly repeated: readonly Repeated[]
+  /** Steps that did not give once more what they gave. */
+  readonly refusedAgain: readonly string[]
   /** Shards whose closed timestamp did not pass the commit. */
   readonly notClosed: readonly string[]
 }
@@ -56,6 +58,7 @@ export function checkCell(evidence: Evidence): CellViolation[] {
     ...checkTold(evidence),
     ...checkAsked(evidence),
     ...checkRepeated(evidence),
+    ...evidence.refusedAgain.map((what) => violation('twice', what)),
     ...evidence.notClosed.map((shard) => violation('closed', `${shard} does not close past the commit`)),
   ]
 }

@@ -3,9 +3,9 @@ import type { StepName } from '../../src/base/step.ts'
 import type { GatewayProcess } from '../support/gateway-process.ts'
 import type { CellViolation, Evidence } from './check.ts'
 import { checkCell } from './check.ts'
-import { askTwice, findAll, notClosedPast, repeatEverything, resolveAll } from './aftermath.ts'
-import type { Request } from './request.ts'
-import { requestOf, sendRequest, type Answer } from './request.ts'
+import { askTwice, findAll, notClosedPast, repeatEverything, resolveAll, sendUntilCommitted } from './aftermath.ts'
+import type { Answer, Request } from './request.ts'
+import { requestOf, sendRequest } from './request.ts'
 import { isStopped, type Scene } from './scene.ts'
 import { home, participant } from './stand.ts'
 import type { RunningCell } from './table.ts'
@@ -76,6 +76,8 @@ class Play {
     const isCut = action.startsWith('cut')
     // A cut, and what keeps a commit waiting, must be there before what they hold up is sent.
     const first = cell.held !== null || isCut ? (stepBefore[step] ?? step) : step
+    // What is sent over a cut needs a connection that was made before.
+    if (first !== step) await sendUntilCommitted(this.#scene, requestOf('global', `${this.#request.name} before`))
     await gateway.pauseAt(first, null)
     const answer = sendRequest(gateway, this.#request)
     await this.#reach(gateway, first, answer)
@@ -235,22 +237,22 @@ class Play {
     const { expected, mayTell } = this.#cell.cell
     const scene = this.#scene
     await scene.gateway()
-    await resolveAll(scene)
+    // What is still prepared then is for the checker to tell.
+    await resolveAll(scene).catch(() => undefined)
     if (told.transactionId !== null) this.#ids.add(told.transactionId)
     const ids = [...this.#ids]
     const found = await findAll(scene, this.#request, ids)
     const asked = await askTwice(scene, ids)
-    const { repeated, foundAgain } = await repeatEverything(scene, this.#request, found, ids)
+    const again = await repeatEverything(scene, this.#request, found, ids)
     return {
       expected,
       mayTell,
       faultSeen,
       told,
       found,
-      foundAgain,
       asked,
-      repeated,
-      notClosed: await notClosedPast(scene, foundAgain),
+      ...again,
+      notClosed: await notClosedPast(scene, again.foundAgain),
     }
   }
 
