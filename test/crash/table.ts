@@ -4,10 +4,10 @@ import type { StepName } from '../../src/base/step.ts'
  * What can happen to whom at which step of commit, resolving and closing: one table, and for each of its cells either
  * what must come of it, or why it has no meaning. Pure; `play.ts` plays what runs.
  *
- * Steps of the outbox, of restores and of cutovers are played where they are at home, in `outbox.pg.test.ts` and in
- * `test/drills`.
+ * Steps of the outbox, of the collector, of restores and of cutovers are played where they are at home, beside their code
+ * and in `test/drills`.
  */
-export type PlayedStep = Exclude<StepName, `outbox ${string}` | `restore ${string}` | `cutover ${string}`>
+export type PlayedStep = Exclude<StepName, `${'outbox' | 'collector' | 'restore' | 'cutover'} ${string}`>
 
 export const actors = [
   'gateway',
@@ -166,7 +166,7 @@ const isUnanswered = (action: Action) => action === 'SIGSTOP' || action === 'cut
 
 function withoutMeaning(step: PlayedStep, actor: Actor, action: Action): string | undefined {
   const of = factsOf[step]
-  if (step === 'global record collected') return 'a collection decides nothing, and comes after the restore window'
+  if (step === 'global record collected') return 'a collection decides nothing: it is played with its collector'
   return whyNotActor(of, actor) ?? whyNotAction(of, actor, action)
 }
 
