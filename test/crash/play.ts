@@ -191,6 +191,8 @@ class Play {
     const { actor, action, cell } = this.#cell
     const scene = this.#scene
     const shard = actor.endsWith('of home') ? home.shard : participant.shard
+    // Where a follower is held, it is what waits for it that is signalled.
+    const waiting = cell.held !== null && actor === `primary of ${cell.held}`
     switch (action) {
       case 'kill -9': {
         if (actor !== 'gateway') return scene.killNode(scene.nodeOf(actor))
@@ -213,9 +215,9 @@ class Play {
       case 'fail over':
         return this.#failOver(shard)
       case 'cancel':
-        return (await scene.signalBackends(shard, 'pg_cancel_backend', cell.held !== null)) > 0
+        return (await scene.signalBackends(shard, 'pg_cancel_backend', waiting)) > 0
       case 'terminate':
-        return (await scene.signalBackends(shard, 'pg_terminate_backend', cell.held !== null)) > 0
+        return (await scene.signalBackends(shard, 'pg_terminate_backend', waiting)) > 0
     }
   }
 
