@@ -109,8 +109,10 @@ export class ClockTerm {
     if (asleep) await connection.query(awakeSql, [], answerWithinMs)
   }
 
+  /** Somebody needs the clock: what it reads is closed, however soon the shard is idle again. */
   #noteUse(): void {
     this.#usedAtMs = this.#options.clock.monotonicMs()
+    this.#begunAtMs = Number.NEGATIVE_INFINITY
   }
 
   /** Resolves with the promise or after the time, whatever is first. Rejects when the signal is aborted. */

@@ -9,9 +9,9 @@ import type { Connection } from '../../src/postgres/connection.ts'
 import type { ClockKeeperOptions } from '../../src/transaction/clock-keeper.ts'
 import { ClockKeeper, clockCadenceDefault } from '../../src/transaction/clock-keeper.ts'
 import type { ClosingBlocker } from '../../src/transaction/closer.ts'
-import { Closer } from '../../src/transaction/closer.ts'
 import type { ClosedReading } from '../support/closed-timestamp-oracle.ts'
 import { readClosed, readStamps, stampedTable, wrongReadings } from '../support/closed-timestamp-oracle.ts'
+import { closeOnce } from '../support/close-once.ts'
 import { eventually } from '../support/eventually.ts'
 import { payrollPlan, payrollShard } from '../support/payroll-plan.ts'
 import { TestShards } from '../support/shards.ts'
@@ -154,7 +154,7 @@ test('HZ-C8: the oracle sees it when a stamp is drawn before its transaction has
   const { rows } = await session.query('select pg_current_xact_id_if_assigned()::text as xid')
   expect(rows).toEqual([{ xid: null }])
 
-  await closeHere(admin)
+  await closeOnce(admin, payrollShard)
   const reading = await readClosed(primary, admin)
   await session.query('insert into stamped values ($1)', [stamp])
   await session.query('commit')
@@ -175,7 +175,7 @@ test.each(['open', 'prepared'])(
     if (state === 'prepared') await session.query(`prepare transaction 'held'`)
 
     const blockers: ClosingBlocker[] = []
-    const closing = closeHere(admin, (blocker) => blockers.push(blocker))
+    const closing = closeOnce(admin, payrollShard, (blocker) => blockers.push(blocker))
     await eventually(() => blockers.length > 0)
     const reading = await readClosed(primary, await connect(primary))
     expect(reading.closed).toBeLessThan(stamp)
@@ -184,7 +184,7 @@ test.each(['open', 'prepared'])(
     )
     expect(blockers[0]?.database).toBe('holdfast')
     await session.query(state === 'prepared' ? `commit prepared 'held'` : 'commit')
-    expect((await closing).closed).toBeGreaterThanOrEqual(stamp)
+    expect(await closing).toBeGreaterThanOrEqual(stamp)
   },
 )
 
@@ -214,7 +214,7 @@ test('HZ-C2: a closer that does it all in one transaction waits for itself', asy
 
 test('C4: HZ-C2: what is published never goes back', async () => {
   const admin = await connect(primary)
-  const { closed } = await closeHere(admin)
+  const closed = await closeOnce(admin, payrollShard)
   expect(await value(admin, 'holdfast.publish_closed($1)', [closed - 1n])).toBe(closed)
 })
 
@@ -264,15 +264,3 @@ test('HZ-C3: a keeper refuses a shard whose clock a crash would reset', async ()
   })
   await admin.query('alter sequence holdfast.hlc set logged')
 })
-
-async function closeHere(connection: Connection, onBlocked: (blocker: ClosingBlocker) => void = () => {}) {
-  const closer = new Closer(connection, {
-    clock: systemClock,
-    onStep: noStep,
-    where: { shard: payrollShard },
-    onBlocked,
-    blockedAfterMs: 5,
-  })
-  for (await closer.beat(true); closer.isWaiting; await closer.beat(false)) await systemClock.sleep(1)
-  return { closed: closer.closed }
-}

@@ -1,15 +1,13 @@
 import { present } from '../../src/base/assert.ts'
-import { systemClock } from '../../src/base/clock.ts'
 import { isHoldfastError } from '../../src/base/errors.ts'
 import type { ShardName, TransactionId } from '../../src/directory/topology.ts'
 import { toHlc } from '../../src/hlc/hlc.ts'
 import { Connection } from '../../src/postgres/connection.ts'
-import { noStep } from '../../src/base/step.ts'
-import { closeOnce } from '../../src/transaction/closer.ts'
 import { primaryOf, shardOf } from '../../src/transaction/environment.ts'
 import { askOutcome } from '../../src/transaction/outcome.ts'
 import { Resolver, resolverLimitsDefault } from '../../src/transaction/resolver.ts'
 import { settleBranch } from '../../src/transaction/settlement.ts'
+import { closeOnce } from '../support/close-once.ts'
 import { eventually } from '../support/eventually.ts'
 import type { Evidence, Found, Repeated } from './check.ts'
 import type { Answer, Request } from './request.ts'
@@ -138,14 +136,7 @@ async function closeAgain({ observer }: Scene): Promise<void> {
   for (const shard of shards) {
     const connection = await Connection.connect(primaryOf(environment, shard as ShardName).target, 5_000)
     try {
-      await closeOnce(connection, {
-        clock: systemClock,
-        signal: AbortSignal.timeout(30_000),
-        onStep: noStep,
-        where: { shard },
-        onBlocked: () => {},
-        blockedAfterMs: 30_000,
-      })
+      await closeOnce(connection, shard)
     } finally {
       connection.release()
     }

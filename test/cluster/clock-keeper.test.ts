@@ -1,0 +1,197 @@
+import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
+import { present } from '../../src/base/assert.ts'
+import { systemClock } from '../../src/base/clock.ts'
+import type { OnStep } from '../../src/base/step.ts'
+import { noStep } from '../../src/base/step.ts'
+import type { RegionName } from '../../src/directory/topology.ts'
+import type { Connection } from '../../src/postgres/connection.ts'
+import { Closer } from '../../src/transaction/closer.ts'
+import { ClockKeepers, electedKeeper, keeperCadence, keeperSleeps, wallOffBy } from '../support/clock-keepers.ts'
+import { eventually } from '../support/eventually.ts'
+import { payrollPlan, payrollShard } from '../support/payroll-plan.ts'
+import { TestShards } from '../support/shards.ts'
+
+/** Who keeps the clock of a shard, when it works, and how closings overlap. That what it closes is right is in clock.test.ts. */
+
+const primary = 'eu-west/payroll.1'
+const far = { region: 'us-east' as RegionName }
+/** So long that no test lives to see it. */
+const neverMs = 3_600_000
+
+let shards: TestShards
+let keepers: ClockKeepers
+let admin: Connection
+let opened: Connection[] = []
+
+beforeAll(async () => {
+  shards = await TestShards.open(payrollPlan([{ name: payrollShard, followers: [] }]))
+  keepers = new ClockKeepers(shards)
+  admin = await shards.connect(primary)
+})
+
+afterEach(async () => {
+  await keepers.stop()
+  for (const connection of opened) connection.release()
+  opened = []
+})
+
+afterAll(async () => {
+  admin?.release()
+  await shards?.close()
+})
+
+async function connect(): Promise<Connection> {
+  const connection = await shards.connect(primary)
+  opened.push(connection)
+  return connection
+}
+
+async function value(sql: string, values: readonly unknown[] = []): Promise<bigint> {
+  const { rows } = await admin.query<{ value: string }>(`select (${sql})::bigint as value`, values)
+  return BigInt(present(rows[0], 'a row').value)
+}
+
+const closed = () => value('select closed_timestamp from holdfast.closed')
+const keptBy = async (name: string) => (await electedKeeper(admin))?.name === name
+
+/** Counts the beats of a keeper. */
+function beatCounter(): { readonly onStep: OnStep; readonly beats: () => number } {
+  let beats = 0
+  const onStep: OnStep = (step) => {
+    if (step === 'closer move') beats += 1
+    return Promise.resolve()
+  }
+  return { onStep, beats: () => beats }
+}
+
+test('a keeper far away that is alone keeps, without a gap', async () => {
+  const { onStep, beats } = beatCounter()
+  keepers.run('far', { ...far, onStep })
+  await eventually(() => keptBy('far'))
+  const first = await electedKeeper(admin)
+  // Many times over it looks whether a better candidate waits.
+  const looks = `select count(*) from pg_stat_activity where application_name = 'far'`
+  for (let from = beats(); beats() < from + 300; ) {
+    await value('holdfast.draw()')
+    expect(await electedKeeper(admin)).toEqual(first)
+    expect(await value(looks)).toBe(1n)
+  }
+})
+
+test('a keeper far away makes way for one beside the primary, and not the other way round', async () => {
+  keepers.run('far', far)
+  await eventually(() => keptBy('far'))
+  keepers.run('near')
+  await eventually(() => keptBy('near'))
+  const { onStep, beats } = beatCounter()
+  keepers.run('other', { ...far, onStep })
+  const first = await electedKeeper(admin)
+  for (let look = 0; look < 100; look += 1) expect(await electedKeeper(admin)).toEqual(first)
+  expect(beats()).toBe(0)
+})
+
+test.each([-neverMs, neverMs])(
+  'a keeper whose wall clock is off by %i ms says so, and makes way for any whose clock agrees',
+  async (offMs) => {
+    const offsets: number[] = []
+    const onDisagreement = (offsetMs: number) => offsets.push(offsetMs)
+    keepers.run('wrong', { clock: wallOffBy(() => offMs), onDisagreement })
+    await eventually(() => keptBy('wrong'))
+    keepers.run('far', far)
+    await eventually(() => keptBy('far'))
+    expect(Math.round(present(offsets[0], 'an offset') / neverMs)).toBe(-Math.sign(offMs))
+  },
+)
+
+test('an idle shard is not looked at between heartbeats, and who waits for a timestamp wakes the keeper', async () => {
+  const { onStep, beats } = beatCounter()
+  keepers.run('keeper', { onStep, cadence: { ...keeperCadence, activeForMs: 0, heartbeatMs: neverMs } })
+  await eventually(() => keeperSleeps(admin))
+  const before = beats()
+  for (let look = 0; look < 100; look += 1) expect(await keeperSleeps(admin)).toBe(true)
+  expect(beats()).toBe(before)
+
+  const frontier = await value('holdfast.draw()')
+  await admin.query('select holdfast.request_closing($1, holdfast.wall_hlc())', [frontier])
+  await eventually(async () => (await closed()) >= frontier)
+  expect(beats()).toBeGreaterThan(before)
+})
+
+test('a transaction that finds the clock standing still wakes the keeper', async () => {
+  keepers.run('keeper', { cadence: { ...keeperCadence, activeForMs: 0, heartbeatMs: neverMs } })
+  await eventually(() => keeperSleeps(admin))
+  const woken = await value('holdfast.wake(holdfast.wall_hlc())')
+  await eventually(async () => (await closed()) >= woken)
+})
+
+test('no wakeup is lost: whoever asks while the keeper goes to sleep has its timestamp closed', async () => {
+  keepers.run('keeper', { cadence: { ...keeperCadence, activeForMs: 0, heartbeatMs: neverMs } })
+  await eventually(() => electedKeeper(admin).then((elected) => elected !== undefined))
+  for (let round = 0; round < 300; round += 1) {
+    // The closing of one round is what the keeper goes to sleep behind when the next one asks.
+    const frontier = await value('holdfast.draw()')
+    await admin.query('select holdfast.request_closing($1, holdfast.wall_hlc())', [frontier])
+    await eventually(async () => (await closed()) >= frontier)
+  }
+})
+
+test('C4: closings overlap: each waits for what was in progress when it began, and for nothing later', async () => {
+  const where = { shard: payrollShard }
+  const closer = new Closer(await connect(), {
+    clock: systemClock,
+    onStep: noStep,
+    where,
+    onBlocked: () => {},
+    blockedAfterMs: neverMs,
+  })
+  const begin = async () => {
+    const session = await connect()
+    await session.query('begin')
+    const { rows } = await session.query<{ stamp: string }>('select holdfast.draw() as stamp')
+    return { stamp: BigInt(present(rows[0], 'a row').stamp), end: () => session.query('commit') }
+  }
+  const a = await begin()
+  await closer.beat(true)
+  const b = await begin()
+  await closer.beat(true)
+  const c = await begin()
+  await closer.beat(true)
+  expect(await closed()).toBeLessThan(a.stamp)
+
+  await a.end()
+  await closer.beat(false)
+  expect(await closed()).toBeGreaterThanOrEqual(a.stamp)
+  expect(await closed()).toBeLessThan(b.stamp)
+  // The second closing began while the first was waiting, and before the third transaction.
+  await b.end()
+  await closer.beat(false)
+  expect(await closed()).toBeGreaterThanOrEqual(b.stamp)
+  expect(await closed()).toBeLessThan(c.stamp)
+  await c.end()
+  await closer.beat(false)
+  expect(await closed()).toBeGreaterThanOrEqual(c.stamp)
+})
+
+test('HZ-C2: the xid of a closing is drawn after its timestamp: what drew below it in between is waited for', async () => {
+  const where = { shard: payrollShard }
+  const blocked = { onBlocked: () => {}, blockedAfterMs: neverMs }
+  // Between the two statements of a beat another session draws, as one that was a moment earlier could have done.
+  const own = await connect()
+  const { rows } = await own.query<{ closing: string }>(
+    'select closing from holdfast.begin_closing(holdfast.wall_hlc())',
+  )
+  const closing = BigInt(present(rows[0], 'a row').closing)
+  const session = await connect()
+  await session.query('begin')
+  await session.query('select pg_current_xact_id()')
+  const drawn = await own.query<{ xid: string }>(`select own::text as xid from holdfast.advance_closed('{}', '{}')`)
+  const published = await own.query<{ closed: string }>(
+    'select closed from holdfast.advance_closed(array[$1::bigint], array[$2::text::xid8])',
+    [closing, present(drawn.rows[0], 'a row').xid],
+  )
+  expect(BigInt(present(published.rows[0], 'a row').closed)).toBeLessThan(closing)
+  await session.query('commit')
+  const closer = new Closer(own, { clock: systemClock, onStep: noStep, where, ...blocked })
+  for (await closer.beat(true); closer.isWaiting; await closer.beat(false));
+  expect(await closed()).toBeGreaterThanOrEqual(closing)
+})
