@@ -1,5 +1,6 @@
 import { resolve } from 'node:path'
 import { pino } from 'pino'
+import { systemClock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import { silentProgress } from '../base/progress.ts'
 import { attachFleet } from '../fleet/fleet.ts'
@@ -23,6 +24,7 @@ export async function runGateway(options: { dataDir?: string; region?: string; p
   })
   try {
     const fleet = await attachFleet(resolve(options.dataDir ?? '.holdfast'), options.region, {
+      clock: systemClock,
       metrics,
       onStep: stepControl(process.env, process),
       progress: silentProgress,

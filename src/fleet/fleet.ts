@@ -1,3 +1,4 @@
+import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Metrics } from '../base/metrics.ts'
@@ -37,6 +38,7 @@ import { Supervisor } from './supervisor.ts'
 
 /** How a process takes part, beyond what users choose. Commands, gateways and tests use it. */
 export interface FleetRuntime {
+  readonly clock: Clock
   readonly metrics: Metrics
   readonly onStep: OnStep
   readonly progress: Progress
@@ -49,6 +51,7 @@ export interface FleetRuntime {
 }
 
 export const quietRuntime: FleetRuntime = {
+  clock: systemClock,
   metrics: silentMetrics,
   onStep: noStep,
   progress: silentProgress,
@@ -146,9 +149,8 @@ async function openGateway(
 ): Promise<Gateway> {
   const home = fleetHome(config.dataDir)
   const keys = await loadOrMakeKeys(home.keysDir)
-  const { metrics, onStep, onServiceFailure } = runtime
+  const { clock, metrics, onStep, onServiceFailure } = runtime
   const onStuck = (branch: InDoubtBranch, why: string) => onServiceFailure(`settling ${branch.gid}`, new Error(why))
-  const clock = systemClock
   const parts = await composeGateway({
     config,
     home,

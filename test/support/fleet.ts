@@ -12,6 +12,7 @@ import { attachFleet, quietRuntime, resolveConfig, startFleet } from '../../src/
 import type { Gateway } from '../../src/fleet/gateway.ts'
 import type { RoleName } from '../../src/fleet/keys.ts'
 import { nodeOf } from '../../src/fleet/shard-servers.ts'
+import type { NodeDocument } from '../../src/fleet/topology-store.ts'
 import type { Supervisor } from '../../src/fleet/supervisor.ts'
 import type { Row } from '../../src/postgres/connection.ts'
 import { Connection } from '../../src/postgres/connection.ts'
@@ -84,14 +85,17 @@ export class TestFleet {
 
   /** Asks one node as its administrator. */
   async askNode<R = Row>(id: string, text: string, values: readonly unknown[] = []): Promise<R[]> {
-    const node = Object.values(this.supervisor.topology.document.shards)
-      .flatMap(({ nodes }) => nodes)
-      .find((one) => one.id === id)
-    if (node === undefined) throw new Error(`no node ${id} in the topology`)
-    const { rows } = await withConnection(this.supervisor.shardServers.adminTarget(node), (admin) =>
+    const { rows } = await withConnection(this.supervisor.shardServers.adminTarget(this.node(id)), (admin) =>
       admin.query<R>(text, values),
     )
     return rows
+  }
+
+  node(id: string): NodeDocument {
+    const nodes = Object.values(this.supervisor.topology.document.shards).flatMap((shard) => shard.nodes)
+    const node = nodes.find((one) => one.id === id)
+    if (node === undefined) throw new Error(`no node ${id} in the topology`)
+    return node
   }
 
   /** A raw connection to the primary of a shard, as any role. */

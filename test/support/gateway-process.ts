@@ -11,6 +11,8 @@ export interface GatewayProcessOptions {
   readonly crashAt?: StepName
   /** Stops at steps, and tells: at this one first, or at none before `pauseAt`. */
   readonly pauses?: { readonly at: StepName; readonly shard: string } | 'when told'
+  /** Its log is dropped: under faults it says much. */
+  readonly quiet?: boolean
 }
 
 export interface Reached {
@@ -33,12 +35,15 @@ export class GatewayProcess {
   }
 
   static async start(options: GatewayProcessOptions): Promise<GatewayProcess> {
-    const { dataDir, region } = options
+    const { dataDir, region, quiet = false } = options
     const program = fileURLToPath(new URL('../../dist/cli/cli.js', import.meta.url))
     const child = spawn(
       process.execPath,
       [program, 'gateway', '--data-dir', dataDir, '--region', region, '--port', '0'],
-      { env: { ...process.env, ...stepSettings(options) }, stdio: ['ignore', 'ignore', 'inherit', 'ipc'] },
+      {
+        env: { ...process.env, ...stepSettings(options) },
+        stdio: ['ignore', 'ignore', quiet ? 'ignore' : 'inherit', 'ipc'],
+      },
     )
     const ended = new Promise<NodeJS.Signals | null>((resolve) =>
       child.once('exit', (_code, signal) => resolve(signal)),

@@ -1,0 +1,19 @@
+import type { Clock } from '../../src/base/clock.ts'
+import { systemClock } from '../../src/base/clock.ts'
+
+/** The clock of a machine whose wall time jumps; how long things take is not its matter. */
+export class ShiftedClock implements Clock {
+  shiftMs = 0
+
+  wallMs(): number {
+    return systemClock.wallMs() + this.shiftMs
+  }
+
+  monotonicMs(): number {
+    return systemClock.monotonicMs()
+  }
+
+  sleep(ms: number, signal?: AbortSignal): Promise<void> {
+    return systemClock.sleep(ms, signal)
+  }
+}
