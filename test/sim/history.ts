@@ -13,6 +13,12 @@ export interface Operation {
   readonly completedAt: number
   readonly outcome: 'committed' | 'aborted' | 'unknown'
   readonly micro: readonly MicroOperation[]
+  /** Of its commit, in a form that sorts as timestamps do. */
+  readonly timestamp?: string
+  /** A snapshot of several shards may show the past; a transaction may not. */
+  readonly level?: 'transaction' | 'snapshot'
+  /** Whom the client asked. */
+  readonly node?: string
 }
 
 /** `key` is a list that only grows; a value is appended to it once in a whole history. */

@@ -79,6 +79,17 @@ test('a write of its own session that a client does not see is named, also where
   expect(kinds(history).filter(forbiddenUnder('repeatable read'))).toContain('G-single-session')
 })
 
+test('a long fork is named, also where shorter write skews go through the same edges', () => {
+  const history = historyOf(
+    [append('x', 1), read('u')],
+    [append('y', 1), read('z')],
+    [read('x', 1), read('y'), append('z', 1)],
+    [read('y', 1), read('x'), append('u', 1)],
+    [read('z', 1), read('u', 1)],
+  )
+  expect(kinds(history)).toContain('G-nonadjacent')
+})
+
 test('what nobody knows the outcome of may have been written', () => {
   const history = historyOf({ micro: [append('x', 1)], outcome: 'unknown', completedAt: Number.POSITIVE_INFINITY }, [
     read('x', 1),

@@ -1,0 +1,237 @@
+import { describe, expect, test } from 'vitest'
+import { checkBank } from './bank.ts'
+import { checkCanaries } from './canaries.ts'
+import type { ClickHistory } from './clicks.ts'
+import { checkClicks } from './clicks.ts'
+import { checkClosed } from './closed-readings.ts'
+import type { MicroOperation, Operation, Violation } from './history.ts'
+import { checkListsOverShards } from './lists-over-shards.ts'
+import type { SessionOperation } from './session-guarantees.ts'
+import { checkSessions } from './session-guarantees.ts'
+import { checkSet } from './set.ts'
+import { checkTellings } from './tellings.ts'
+import { checkTimestamps } from './timestamps.ts'
+
+/** Each checker of a fleet's histories names what it is for in the smallest history that has it, and is silent beside it. */
+
+const kinds = (violations: readonly Violation[]) => violations.map(({ kind }) => kind)
+
+test('an outcome that was told is the outcome that is found, and an unknown one is found twice the same', () => {
+  const telling = (told: 'committed' | 'failed' | 'unknown', ...asked: string[]) =>
+    kinds(checkTellings([{ transactionId: 't', told, asked }]))
+  expect(telling('committed', 'committed')).toEqual([])
+  expect(telling('failed', 'none')).toEqual([])
+  expect(telling('unknown', 'aborted', 'refused')).toEqual([])
+  expect(telling('committed', 'none')).toEqual(['outcome'])
+  expect(telling('failed', 'committed')).toEqual(['outcome'])
+  expect(telling('unknown', 'in_doubt', 'in_doubt')).toEqual(['outcome'])
+  expect(telling('unknown', 'none', 'committed')).toEqual(['outcome'])
+})
+
+test('money that is missing, or below zero, is seen in any snapshot', () => {
+  const look = (left: number, right: number, leastCents = 0) =>
+    kinds(
+      checkBank({
+        totalCents: 10,
+        looks: [{ when: 'during', shards: [left, right].map((cents) => ({ cents, leastCents })) }],
+        tellings: [],
+      }),
+    )
+  expect(look(3, 7)).toEqual([])
+  expect(look(3, 6)).toEqual(['money'])
+  expect(look(3, 7, -1)).toEqual(['money'])
+})
+
+describe('a set', () => {
+  const both = ['left', 'right']
+  const set = (told: 'committed' | 'failed' | 'unknown', last: string[], again?: 'committed' | 'unknown') =>
+    kinds(
+      checkSet({
+        adds: [{ element: 'e', sets: both, told, ...(again === undefined ? {} : { again }) }],
+        last,
+        tellings: [],
+      }),
+    )
+
+  test('holds what was acknowledged, once, and nothing of what was refused', () => {
+    expect(set('committed', ['left e', 'right e'])).toEqual([])
+    expect(set('failed', [])).toEqual([])
+    expect(set('unknown', [])).toEqual([])
+    expect(set('committed', [])).toEqual(['lost'])
+    expect(set('failed', ['left e', 'right e'])).toEqual(['aborted'])
+    expect(set('committed', ['left e', 'left e', 'right e'])).toEqual(['twice'])
+    expect(set('committed', ['left e', 'right e', 'left f'])).toEqual(['unwritten'])
+  })
+
+  test('has all of an add or nothing', () => {
+    expect(set('unknown', ['left e'])).toEqual(['half'])
+  })
+
+  test('holds what was acknowledged when it was sent again, and leaves nothing unresolved', () => {
+    expect(set('unknown', [], 'committed')).toEqual(['lost'])
+    expect(set('unknown', [], 'unknown')).toEqual(['unresolved'])
+  })
+})
+
+describe('a click', () => {
+  const arrival = (more: Partial<ClickHistory['arrivals'][number]> = {}): ClickHistory['arrivals'][number] => ({
+    run: 'r',
+    key: 'k',
+    invokedAt: 0,
+    completedAt: 1,
+    told: 'committed',
+    transactionId: 't',
+    code: undefined,
+    ...more,
+  })
+  const refused = { told: 'failed', transactionId: undefined, code: 'transaction_refused' } as const
+  const check = (arrivals: ClickHistory['arrivals'], approved = ['r'], violations = 0) =>
+    kinds(checkClicks({ arrivals, approved, invariants: [{ name: 'i', violations }] }))
+
+  test('has one answer, also when it arrives again', () => {
+    expect(check([arrival(), arrival({ invokedAt: 2, completedAt: 3 })])).toEqual([])
+    expect(check([arrival(), arrival({ key: 'other', invokedAt: 2, completedAt: 3, ...refused })])).toEqual([])
+    expect(check([arrival(), arrival({ transactionId: 'u' })])).toEqual(['approved twice'])
+    expect(check([arrival(), arrival({ invokedAt: 2, completedAt: 3, ...refused })])).toEqual(['not replayed'])
+  })
+
+  test('is not lost, and not done when it was refused', () => {
+    expect(check([arrival()], [])).toEqual(['lost'])
+    expect(check([arrival({ ...refused, code: 'shard_fenced' })])).toEqual(['aborted'])
+  })
+
+  test('leaves books that balance', () => {
+    expect(check([arrival()], ['r'], 2)).toEqual(['invariant'])
+  })
+})
+
+test('a canary is shown and written by its own tenant alone, at its home', () => {
+  const empty = { sights: [], attempts: [], places: [] }
+  const sight = (tenants: string[], mayBeEmpty = false) =>
+    kinds(checkCanaries({ ...empty, sights: [{ by: 'a', tenants, where: 'n', mayBeEmpty }] }))
+  expect(sight(['a'])).toEqual([])
+  expect(sight([], true)).toEqual([])
+  expect(sight([])).toEqual(['foreign row'])
+  expect(sight(['a', 'b'])).toEqual(['foreign row'])
+  const attempt = (answer: string) =>
+    kinds(checkCanaries({ ...empty, attempts: [{ what: 'it', answer, refusals: ['no'] }] }))
+  expect(attempt('no')).toEqual([])
+  expect(attempt('lost')).toEqual([])
+  expect(attempt('done')).toEqual(['not refused'])
+  const place = (...shards: string[]) =>
+    kinds(checkCanaries({ ...empty, places: [{ tenant: 'a', shards, home: 'h' }] }))
+  expect(place('h')).toEqual([])
+  expect(place('h', 'other')).toEqual(['misplaced'])
+  expect(place()).toEqual(['misplaced'])
+})
+
+describe('a session', () => {
+  const read = (client: number, register: number, value: number, level: 'session' | 'causal', carried = {}) =>
+    ({ kind: 'read', client, register, value, level, carried, nodes: ['n'] }) satisfies SessionOperation
+  const check = (...operations: SessionOperation[]) => kinds(checkSessions({ operations }))
+  const write = (client: number, value: number): SessionOperation => ({
+    kind: 'write',
+    client,
+    register: client,
+    value,
+  })
+
+  test('reads its own writes, and never goes back', () => {
+    expect(check(write(0, 1), read(0, 0, 1, 'session'))).toEqual([])
+    expect(check(write(0, 1), read(0, 0, 0, 'session'))).toEqual(['read your writes'])
+    expect(check(read(0, 1, 2, 'session'), read(0, 1, 1, 'session'))).toEqual(['monotonic reads'])
+    expect(check(read(0, 1, 2, 'session'), { kind: 'begin', client: 0 }, read(0, 1, 1, 'session'))).toEqual([])
+  })
+
+  test('is shown, at causal, what its sources had seen; at session that is not promised', () => {
+    expect(check(read(0, 1, 1, 'session', { 2: 5 }), read(0, 2, 4, 'causal'))).toEqual(['causal'])
+    expect(check(read(0, 1, 1, 'session', { 2: 5 }), read(0, 2, 4, 'session'))).toEqual([])
+    expect(check(read(0, 1, 1, 'session', { 2: 5 }), read(0, 2, 5, 'causal'))).toEqual([])
+  })
+
+  test('that is told of a loss has lost what was acknowledged', () => {
+    expect(check({ kind: 'told lost', client: 0, why: 'w' })).toEqual(['lost'])
+  })
+})
+
+test('a closed timestamp shows all that lies below it; beyond a fork nothing is promised', () => {
+  const check = (count: number, digest: string, position = '5') =>
+    kinds(
+      checkClosed({
+        readings: [{ shard: 's', node: 'n', history: 'h', position, closed: '20', count, digest }],
+        last: {
+          s: [
+            { timestamp: '9', digest: 'one' },
+            { timestamp: '20', digest: 'two' },
+            { timestamp: '100', digest: 'three' },
+          ],
+        },
+        forks: { s: { h: '10' } },
+      }),
+    )
+  expect(check(2, 'two')).toEqual([])
+  expect(check(1, 'one')).toEqual(['closed too early'])
+  expect(check(2, 'other')).toEqual(['closed too early'])
+  expect(check(1, 'one', '11')).toEqual([])
+})
+
+const append = (key: string, value: number): MicroOperation => ({ kind: 'append', key, value })
+const readOf = (key: string, ...values: number[]): MicroOperation => ({ kind: 'read', key, values })
+const operations = (...plans: Partial<Operation>[]): Operation[] =>
+  plans.map((plan, index) => ({
+    index,
+    client: index,
+    invokedAt: 0,
+    completedAt: 100,
+    outcome: 'committed',
+    micro: [],
+    level: 'transaction',
+    ...plan,
+  }))
+
+describe('timestamps', () => {
+  test('of whoever saw and wrote lie above what it saw', () => {
+    const seen = (timestamp: string, ...more: MicroOperation[]) =>
+      kinds(
+        checkTimestamps(
+          operations({ micro: [append('x', 1)], timestamp: '5' }, { micro: [readOf('x', 1), ...more], timestamp }),
+        ),
+      )
+    expect(seen('6', append('y', 1))).toEqual([])
+    expect(seen('4', append('y', 1))).toEqual(['timestamp order'])
+    // Who only read leaves nothing that could be out of order.
+    expect(seen('4')).toEqual([])
+  })
+
+  test('follow the order of one list, and of one session', () => {
+    const list = (...timestamps: string[]) => [
+      ...timestamps.map((timestamp, at) => ({ micro: [append('x', at + 1)], timestamp })),
+      { micro: [readOf('x', 1, 2)] },
+    ]
+    expect(kinds(checkTimestamps(operations(...list('1', '2'))))).toEqual([])
+    expect(kinds(checkTimestamps(operations(...list('2', '1'))))).toEqual(['timestamp order'])
+    const session = [{ timestamp: '2' }, { timestamp: '1' }].map((one) => ({ ...one, client: 0 }))
+    expect(kinds(checkTimestamps(operations(...session)))).toEqual(['timestamp order'])
+  })
+})
+
+describe('lists over shards', () => {
+  const last = { micro: [readOf('left/x', 1), readOf('right/y', 1)] }
+  const writer = { micro: [append('left/x', 1), append('right/y', 1)] }
+
+  test('a snapshot that shows one half of a transaction is fractured; two reads of transactions are not one snapshot', () => {
+    const half = [readOf('left/x', 1), readOf('right/y')]
+    expect(kinds(checkListsOverShards(operations(writer, { micro: half, level: 'snapshot' }, last)))).toEqual([
+      'fractured read',
+    ])
+    expect(kinds(checkListsOverShards(operations(writer, { micro: half }, last)))).toEqual([])
+    const none = [readOf('left/x'), readOf('right/y')]
+    expect(kinds(checkListsOverShards(operations(writer, { micro: none, level: 'snapshot' }, last)))).toEqual([])
+  })
+
+  test('what was acknowledged and is not in the last read is lost', () => {
+    expect(
+      kinds(checkListsOverShards(operations(writer, { micro: [readOf('left/x', 1), readOf('right/y')] }))),
+    ).toEqual(['lost write'])
+  })
+})
