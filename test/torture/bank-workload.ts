@@ -1,14 +1,13 @@
-import { isHoldfastError } from '../../src/base/errors.ts'
-import type { Gateway } from '../../src/fleet/gateway.ts'
-import type { Violation } from '../sim/history.ts'
-import { outcomeOf } from './outcome.ts'
+import type { BankHistory } from '../sim/bank.ts'
+import type { Client, Statement } from './client.ts'
+import { outcomeOf, Tellings } from './outcome.ts'
+import type { Domain } from './stand.ts'
 import { domains, tenant } from './stand.ts'
-import type { Sources, Workload } from './workload.ts'
+import type { Stage, Workload } from './workload.ts'
 
-/** Money moves between two shards. Every snapshot of both, and the end, has all of it, and no account is below zero. */
+/** Money moves between two shards, and within one. */
 const accounts = 5
 const openingCents = 100
-const totalCents = accounts * openingCents * domains.length
 
 const ways = [
   ['left', 'right'],
@@ -16,94 +15,69 @@ const ways = [
   ['left', 'left'],
 ] as const
 
-export function bank(sources: Sources): Workload {
-  const violations: Violation[] = []
-  const transfers: { readonly id: string; readonly told: 'committed' | 'failed' | 'unknown' }[] = []
+export function bank({ sources }: Pick<Stage, 'sources'>): Workload<BankHistory> {
+  const looks: BankHistory['looks'][number][] = []
+  const tellings = new Tellings()
 
-  async function look(gateway: Gateway, when: string): Promise<void> {
-    const { value } = await gateway.snapshot({ tenant, domains }, (read) =>
-      Promise.all(
-        domains.map(async (domain) => {
-          const { rows } = await read.query<{ cents: string; least: string }>(
-            domain,
-            `select sum(amount_cents) as cents, min(amount_cents) as least from ${domain}_accounts`,
-          )
-          return { cents: Number(rows[0]?.cents), least: Number(rows[0]?.least) }
-        }),
-      ),
+  async function look(at: Client, when: string): Promise<void> {
+    const { rows } = await at.read(
+      { tenant, level: 'snapshot' },
+      domains.map((domain) => ({
+        domain,
+        text: `select sum(amount_cents)::int as cents, min(amount_cents)::int as least from ${domain}_accounts`,
+      })),
     )
-    const cents = value.reduce((sum, one) => sum + one.cents, 0)
-    if (cents !== totalCents || value.some(({ least }) => least < 0)) {
-      const found = value.map((one) => one.cents).join(' + ')
-      violations.push({ kind: 'money', explanation: `${when}: ${found} of ${totalCents}`, operations: [] })
-    }
+    const shards = rows.map(([row]) => ({ cents: Number(row?.['cents']), leastCents: Number(row?.['least']) }))
+    looks.push({ when, shards })
   }
 
-  async function move(client: number, gateway: Gateway): Promise<void> {
+  async function move(client: number, at: Client): Promise<void> {
     const below = sources.of(`client ${client}`)
     // Most go from one shard to the other; some stay at home, and need nobody else.
     const [from, to] = ways[below(ways.length)] ?? ways[0]
     const cents = 1 + below(30)
     const [source, target] = [`account-${below(accounts)}`, `account-${below(accounts)}`]
     const about = { tenant, action: 'torture.transfer', subject: source, actor: `client-${client}` }
-    let id = ''
     try {
-      const { transactionId } = await gateway.transact(about, async (tx) => {
-        id = tx.transactionId
-        tx.batch(from, [[add(from), [tenant, source, -cents], { rows: 1 }]])
-        tx.batch(to, [[add(to), [tenant, target, cents], { rows: 1 }]])
-      })
-      transfers.push({ id: transactionId, told: 'committed' })
+      const { transactionId } = await at.transact(about, [add(from, source, -cents), add(to, target, cents)])
+      tellings.acknowledged(transactionId)
     } catch (error) {
-      if (id !== '') transfers.push({ id, told: outcomeOf(error) })
+      tellings.notAcknowledged(error)
       throw error
     }
   }
 
   return {
-    setUp: async (gateway) => {
-      await gateway.transact({ tenant, action: 'torture.found', subject: 'accounts', actor: 'torture' }, async (tx) => {
-        for (const domain of domains) {
-          await tx.query(domain, `delete from ${domain}_accounts`)
-          await tx.query(
+    setUp: async (at) => {
+      const about = { tenant, action: 'torture.found', subject: 'accounts', actor: 'torture' }
+      await at.transact(
+        about,
+        domains.flatMap((domain) => [
+          { domain, text: `delete from ${domain}_accounts` },
+          {
             domain,
-            `insert into ${domain}_accounts select $1, 'account-' || n, $2 from generate_series(0, $3::int - 1) n`,
-            [tenant, openingCents, accounts],
-          )
-        }
-      })
+            text: `insert into ${domain}_accounts select $1, 'account-' || n, $2 from generate_series(0, $3::int - 1) n`,
+            values: [tenant, openingCents, accounts],
+          },
+        ]),
+      )
     },
-    operate: async (client, gateway) => {
+    operate: async (client, at) => {
       try {
-        await (sources.of(`client ${client}`)(4) === 0 ? look(gateway, 'during') : move(client, gateway))
+        await (sources.of(`client ${client}`)(4) === 0 ? look(at, 'during') : move(client, at))
         return 'ok'
       } catch (error) {
         return outcomeOf(error)
       }
     },
-    check: async (gateway) => {
-      await look(gateway, 'at the end')
-      for (const { id, told } of transfers) {
-        const outcome = await outcomeAsked(gateway, id)
-        // What nobody could tell then must have ended one way by now.
-        const holds = told === 'unknown' ? outcome !== 'in_doubt' : (told === 'committed') === (outcome === 'committed')
-        if (holds) continue
-        violations.push({ kind: 'outcome', explanation: `${id} was told ${told} and is ${outcome}`, operations: [] })
-      }
-      return violations
+    end: async (at) => {
+      await look(at, 'at the end')
+      return { totalCents: accounts * openingCents * domains.length, looks, tellings: await tellings.ask(at) }
     },
   }
 }
 
-/** A question that is not answered is no answer: only a transaction that left no trace is `none`. */
-async function outcomeAsked(gateway: Gateway, id: string): Promise<string> {
-  try {
-    return (await gateway.transaction(id)).outcome
-  } catch (error) {
-    if (isHoldfastError(error, 'unknown_transaction')) return 'none'
-    throw error
-  }
+function add(domain: Domain, name: string, cents: number): Statement {
+  const text = `update ${domain}_accounts set amount_cents = amount_cents + $3 where tenant = $1 and name = $2`
+  return { domain, text, values: [tenant, name, cents], rows: 1, batch: true }
 }
-
-const add = (domain: string) =>
-  `update ${domain}_accounts set amount_cents = amount_cents + $3 where tenant = $1 and name = $2`

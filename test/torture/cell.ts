@@ -1,10 +1,11 @@
 import { systemClock } from '../../src/base/clock.ts'
-import type { Gateway } from '../../src/fleet/gateway.ts'
+import type { Violation } from '../sim/history.ts'
 import { eventually } from '../support/eventually.ts'
 import type { TestFleet } from '../support/fleet.ts'
-import type { Violation } from '../sim/history.ts'
-import type { Fault } from './faults.ts'
-import type { Sources, Workload } from './workload.ts'
+import type { Client } from './client.ts'
+import type { Fault } from './fault.ts'
+import type { Stand } from './stand.ts'
+import type { Kind, Sources, Workload } from './workload.ts'
 
 /**
  * One workload under one fault, which is brought about again and again until enough operations succeeded while it lasted,
@@ -24,26 +25,36 @@ export interface Cell {
 }
 
 export interface CellOptions {
-  readonly fleet: TestFleet
-  readonly gateways: readonly Gateway[]
+  readonly stand: Stand
   readonly name: string
-  readonly workload: Workload
+  readonly kind: Kind
   readonly fault: Fault
   readonly sources: Sources
   readonly faultMs: number
   /** No further round after this. */
   readonly roundsForMs: number
+  /** Ends the rounds early; what was played is checked all the same. */
+  readonly signal?: AbortSignal
 }
 
-const clients = 6
+export interface Played {
+  readonly cell: Cell
+  readonly violations: readonly Violation[]
+  readonly history: unknown
+}
+
+const clientCount = 6
 const overlapMin = 100
 const calmMs = 500
 
-export async function runCell(options: CellOptions): Promise<{ cell: Cell; violations: Violation[] }> {
-  const { fleet, gateways, workload, fault, sources } = options
-  const [gateway] = gateways
-  if (gateway === undefined) throw new Error('a cell needs a gateway')
-  await workload.setUp(gateway)
+export async function runCell(options: CellOptions): Promise<Played> {
+  const { stand, kind, fault, sources } = options
+  const { fleet, gateway } = stand
+  const clients = stand.clients()
+  const [first] = clients
+  if (first === undefined) throw new Error('a cell needs a client')
+  const workload = kind.make({ fleet, gateway, sources })
+  await setUp(workload, first)
   await settled(fleet)
   const counts = { ok: 0, failed: 0, unknown: 0, overlap: 0 }
   let during = false
@@ -51,7 +62,7 @@ export async function runCell(options: CellOptions): Promise<{ cell: Cell; viola
   const run = async (client: number) => {
     for (let turn = 0; !over; turn += 1) {
       // Sessions hop between the gateways of all regions.
-      const at = gateways[(client + turn) % gateways.length] ?? gateway
+      const at: Client = clients[(client + turn) % clients.length] ?? first
       const overlaps = during
       const ended = await workload.operate(client, at)
       counts[ended] += 1
@@ -59,8 +70,8 @@ export async function runCell(options: CellOptions): Promise<{ cell: Cell; viola
       if (ended !== 'ok') await systemClock.sleep(20)
     }
   }
-  const running = Promise.all(Array.from({ length: clients }, (_, client) => run(client)))
-  const scene = { fleet, gateway, below: sources.of('fault') }
+  const running = Promise.all(Array.from({ length: clientCount }, (_, client) => run(client)))
+  const scene = { stand, below: sources.of('fault') }
   const deadline = systemClock.monotonicMs() + options.roundsForMs
   let faultSeen = true
   try {
@@ -74,15 +85,33 @@ export async function runCell(options: CellOptions): Promise<{ cell: Cell; viola
         await fault.heal(scene)
         during = false
       }
-    } while (counts.overlap < overlapMin && systemClock.monotonicMs() < deadline)
+    } while (counts.overlap < overlapMin && systemClock.monotonicMs() < deadline && options.signal?.aborted !== true)
   } finally {
     over = true
     await running
   }
   await settled(fleet)
-  const violations = await workload.check(gateway)
+  const history = await workload.end(first)
+  const violations = kind.check(history)
   const passed = violations.length === 0 && faultSeen && counts.overlap >= overlapMin
-  return { cell: { workload: options.name, fault: fault.name, passed, faultSeen, ...counts }, violations }
+  return { cell: { workload: options.name, fault: fault.name, passed, faultSeen, ...counts }, violations, history }
+}
+
+/** What an earlier fault has left, as a clock that is ahead, may refuse it for a while. */
+async function setUp(workload: Workload, at: Client): Promise<void> {
+  let refused: unknown
+  const attempt = async () => {
+    try {
+      await workload.setUp(at)
+      return true
+    } catch (error) {
+      refused = error
+      return false
+    }
+  }
+  await eventually(attempt, 60_000).catch((error: unknown) => {
+    throw new Error('the workload could not be set up', { cause: refused ?? error })
+  })
 }
 
 /** Nothing is prepared on any primary. */

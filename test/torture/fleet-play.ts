@@ -1,20 +1,19 @@
-import type { Gateway } from '../../src/fleet/gateway.ts'
-import type { TestFleet } from '../support/fleet.ts'
-import type { Cell } from './cell.ts'
+import type { Cell, Played } from './cell.ts'
 import { runCell } from './cell.ts'
-import type { Fault } from './faults.ts'
+import type { Fault } from './fault.ts'
 import { faultsOf } from './faults.ts'
+import { keepHistory } from './history-file.ts'
 import type { Asked, Play, Report } from './play.ts'
 import { say } from './play.ts'
-import { openStand, regions } from './stand.ts'
-import type { Workload } from './workload.ts'
+import { Stand } from './stand.ts'
+import type { Kind } from './workload.ts'
 import { Sources } from './workload.ts'
 import { workloads } from './workloads.ts'
 
 const faultMs = 3_000
 const roundsForMs = 90_000
 
-/** Every workload under every fault, again and again with other seeds while there is time; each pair once at least. */
+/** Every workload under every fault, again and again with other seeds while there is time. */
 export const fleetPlay: Play = {
   workloads: [...workloads.keys()],
   faults: faultsOf().map(({ name }) => name),
@@ -24,28 +23,26 @@ export const fleetPlay: Play = {
 
 async function play(asked: Asked, report: Report): Promise<void> {
   let stand: Stand | undefined
+  let played = 0
+  const untilMs = Date.now() + (asked.untilMs - Date.now()) * shareOfTime(asked)
+  const isOver = () => asked.signal.aborted || (played > 0 && Date.now() > untilMs)
   try {
-    for (let round = 0; round === 0 || Date.now() < asked.untilMs; round += 1) {
-      for (const [name, make, fault] of pairs(asked)) {
-        if (asked.signal.aborted || (round > 0 && Date.now() > asked.untilMs)) return
+    for (let round = 0; !isOver(); round += 1) {
+      for (const [name, kind, fault] of pairs(asked, round)) {
+        if (isOver()) break
         const seed = `${asked.seed} ${name} ${fault.name} ${round}`
+        played += 1
         try {
           stand ??= await open()
           const sources = new Sources(seed)
-          const { cell, violations } = await runCell({
-            ...stand,
-            name,
-            workload: make(sources),
-            fault,
-            sources,
-            faultMs,
-            roundsForMs,
-          })
-          report.add(cell, violations, seed)
+          const { signal } = asked
+          const cell = await runCell({ stand, name, kind, fault, sources, faultMs, roundsForMs, signal })
+          report.add(cell.cell, cell.violations, seed)
+          await keep(asked, seed, cell)
         } catch (error) {
           // A cell that could not be played is one that did not pass; the next ones get a fleet of their own.
           report.add(unplayed(name, fault.name), [], seed)
-          say(`     it could not be played: ${error instanceof Error ? error.stack : String(error)}`)
+          say(`     it could not be played: ${describe(error)}`)
           await close(stand)
           stand = undefined
         }
@@ -54,37 +51,47 @@ async function play(asked: Asked, report: Report): Promise<void> {
   } finally {
     await close(stand)
   }
+  say(`${played} cells, of ${pairs(asked, 0).length} pairs of a workload and a fault`)
 }
 
-function* pairs(asked: Asked): Generator<[string, (sources: Sources) => Workload, Fault]> {
-  for (const [name, make] of workloads) {
-    if (asked.workload !== undefined && asked.workload !== name) continue
-    for (const fault of faultsOf()) {
-      if (asked.fault === undefined || asked.fault === fault.name) yield [name, make, fault]
-    }
-  }
+/** The planted bugs come after it, when they are asked for as well. */
+const shareOfTime = ({ workload, fault }: Asked) => (workload === undefined && fault === undefined ? 0.8 : 1)
+
+/** In an order that the seed gives, so that a short time with another seed plays others. */
+function pairs(asked: Asked, round: number): (readonly [string, Kind, Fault])[] {
+  const below = new Sources(`${asked.seed} order ${round}`).of('pairs')
+  return [...workloads]
+    .filter(([name]) => asked.workload === undefined || asked.workload === name)
+    .flatMap(([name, kind]) =>
+      faultsOf()
+        .filter((fault) => asked.fault === undefined || asked.fault === fault.name)
+        .map((fault) => ({ at: below(2 ** 31), pair: [name, kind, fault] as const })),
+    )
+    .toSorted((a, b) => a.at - b.at)
+    .map(({ pair }) => pair)
 }
 
-interface Stand {
-  readonly fleet: TestFleet
-  readonly gateways: readonly Gateway[]
+function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  return error.cause === undefined ? String(error.stack) : `${error.stack}\ncaused by ${describe(error.cause)}`
 }
 
-async function open(): Promise<Stand> {
+async function keep(asked: Asked, seed: string, { cell, violations, history }: Played): Promise<void> {
+  const { folder, all } = asked.histories
+  if (!all && violations.length === 0) return
+  const { workload, fault } = cell
+  say(`     its history is ${await keepHistory(folder, { workload, fault, seed, history })}`)
+}
+
+function open(): Promise<Stand> {
   say('a fleet of two shards in three regions')
-  const fleet = await openStand()
-  try {
-    return { fleet, gateways: await Promise.all(regions.map((region) => fleet.gateway(region))) }
-  } catch (error) {
-    await fleet.close()
-    throw error
-  }
+  return Stand.open()
 }
 
 async function close(stand: Stand | undefined): Promise<void> {
   if (stand === undefined) return
   say('stop')
-  await stand.fleet.close().catch((error: unknown) => say(`the fleet did not stop in order: ${String(error)}`))
+  await stand.close().catch((error: unknown) => say(`the fleet did not stop in order: ${String(error)}`))
 }
 
 function unplayed(workload: string, fault: string): Cell {

@@ -7,8 +7,8 @@ export interface Play {
   readonly workloads: readonly string[]
   /** What `--fault` may name of it; none where all of its faults are played together. */
   readonly faults: readonly string[]
-  /** What it counts, e.g. `operations`. */
-  readonly counts: string
+  /** What its bound is of, e.g. `operations`; undefined where there is none. */
+  readonly counts: string | undefined
   /** Plays what is asked for, and returns in order when the time is over or the signal is aborted. */
   play(asked: Asked, report: Report): Promise<void>
 }

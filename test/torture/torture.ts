@@ -1,18 +1,25 @@
 import { parseArgs } from 'node:util'
 import { stepsPlay } from '../crash/steps-play.ts'
 import { fleetPlay } from './fleet-play.ts'
+import { readHistory } from './history-file.ts'
 import { modelPlay } from './model-play.ts'
 import type { Asked, Play } from './play.ts'
+import { plantedPlay } from './planted-play.ts'
 import { Report, say } from './play.ts'
+import { workloadOf } from './workloads.ts'
 
 /**
  * `npm run torture`: workloads under faults on a real fleet, and the model of the commit under a deterministic scheduler,
  * for as long as it is given. A seed repeats what each client and each fault draws, in their order. It does not repeat how
  * servers and networks interleave; the model's seeds do.
  */
-const plays: readonly Play[] = [modelPlay, stepsPlay, fleetPlay]
+const plays: readonly Play[] = [modelPlay, stepsPlay, fleetPlay, plantedPlay]
 
-type Wish = Pick<Asked, 'seed' | 'workload' | 'fault' | 'histories'> & { readonly minutes: number }
+type Wish = Pick<Asked, 'seed' | 'workload' | 'fault' | 'histories'> & {
+  readonly minutes: number
+  /** A kept history to ask the checker about, instead of playing. */
+  readonly check: string | undefined
+}
 
 /** The exit code: 0 when all cells passed, 8 when one did not, 2 for a call that makes no sense, 130 when broken off. */
 export async function main(args: readonly string[]): Promise<number> {
@@ -24,6 +31,7 @@ export async function main(args: readonly string[]): Promise<number> {
     say(error instanceof Error ? error.message : String(error))
     return 2
   }
+  if (wish.check !== undefined) return checkAgain(wish.check)
   say(`seed ${wish.seed}`)
   const stop = new AbortController()
   // All of them, so that no server outlives its supervisor.
@@ -45,10 +53,18 @@ function isAskedFor({ workloads, faults }: Play, { workload, fault }: Pick<Wish,
   return (workload === undefined || workloads.includes(workload)) && (fault === undefined || faults.includes(fault))
 }
 
+async function checkAgain(path: string): Promise<number> {
+  const { workload, seed, history } = await readHistory(path)
+  const violations = workloadOf(workload).check(history)
+  say(`${workload}, seed ${seed}: ${violations.length} violations`)
+  for (const { kind, explanation } of violations) say(`     ${kind}: ${explanation}`)
+  return violations.length === 0 ? 0 : 8
+}
+
 /** Nothing found in n is a bound of 3/n on how often it happens, at 95 % confidence; each workload has its own. */
-function bound(name: string, counts: string, { cells, violations }: Report): void {
+function bound(name: string, counts: string | undefined, { cells, violations }: Report): void {
   const ok = cells.reduce((sum, cell) => sum + (cell.workload === name ? cell.ok : 0), 0)
-  if (ok === 0 || violations.some(({ workload }) => workload === name)) return
+  if (counts === undefined || ok === 0 || violations.some(({ workload }) => workload === name)) return
   say(`${name}: no violation in ${ok} ${counts}: below ${(3 / ok).toExponential(1)}`)
 }
 
@@ -61,6 +77,7 @@ function read(args: readonly string[]): { wish: Wish; json: boolean } {
       workload: { type: 'string' },
       fault: { type: 'string' },
       histories: { type: 'string' },
+      check: { type: 'string' },
       json: { type: 'boolean', default: false },
     },
   })
@@ -83,7 +100,7 @@ function read(args: readonly string[]): { wish: Wish; json: boolean } {
     throw new Error(`${workload} plays all of its faults together, and no ${fault} alone`)
   }
   const histories = { folder: folder ?? 'torture-histories', all: folder !== undefined }
-  return { wish: { seed, minutes, workload, fault, histories }, json: values.json }
+  return { wish: { seed, minutes, workload, fault, histories, check: values.check }, json: values.json }
 }
 
 function known(what: string, name: string | undefined, names: readonly string[]): void {

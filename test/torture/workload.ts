@@ -1,15 +1,37 @@
-import type { Gateway } from '../../src/fleet/gateway.ts'
 import { numbersFrom } from '../sim/commit-play.ts'
 import type { Violation } from '../sim/history.ts'
+import type { TestFleet } from '../support/fleet.ts'
+import type { Gateway } from '../../src/fleet/gateway.ts'
+import type { Client } from './client.ts'
 
-/** What clients do in a cell, and what must hold of it afterwards. One is made for each cell. */
-export interface Workload {
+/** What clients do in a cell. One is made for each cell. */
+export interface Workload<History = unknown> {
   /** Before any fault. */
-  setUp(gateway: Gateway): Promise<void>
+  setUp(at: Client): Promise<void>
   /** One operation of one client; tells how it ended, and never rejects. */
-  operate(client: number, gateway: Gateway): Promise<'ok' | 'failed' | 'unknown'>
-  /** After everything is healed. */
-  check(gateway: Gateway): Promise<Violation[]>
+  operate(client: number, at: Client): Promise<'ok' | 'failed' | 'unknown'>
+  /** After everything is healed: a last look. Gives all that was seen, as the checker takes it and JSON keeps it. */
+  end(at: Client): Promise<History>
+}
+
+/** Where a workload runs. */
+export interface Stage {
+  readonly fleet: TestFleet
+  readonly gateway: Gateway
+  readonly sources: Sources
+}
+
+/** A workload, and what must hold of its history. The checker knows nothing of who made it. */
+export interface Kind {
+  make(stage: Stage): Workload
+  check(history: unknown): Violation[]
+}
+
+export function kindOf<History>(
+  make: (stage: Stage) => Workload<History>,
+  check: (history: History) => Violation[],
+): Kind {
+  return { make, check: (history) => check(history as History) }
 }
 
 /** A random source with a seed: a number from 0 up to, and without, the given one. */

@@ -1,0 +1,21 @@
+import { readFile } from 'node:fs/promises'
+import { expect, test } from 'vitest'
+import { faultsOf } from './torture/faults.ts'
+import { caughtElsewhere, planted } from './torture/planted.ts'
+import { workloads } from './torture/workloads.ts'
+
+const text = (path: string) => readFile(new URL(`../${path}`, import.meta.url), 'utf8')
+
+test('every workload, fault and planted bug is in the reference, and where it is caught', async () => {
+  const reference = await text('docs/reference/torture.md')
+  for (const name of workloads.keys()) expect(reference).toContain(`| \`${name}\` |`)
+  for (const { name } of faultsOf()) expect(reference).toContain(`\`${name}\``)
+  for (const { bug, workload, fault } of planted) {
+    expect(reference).toContain(`| ${bug} | \`${workload}\` under \`${fault}\` |`)
+  }
+  for (const { bug, file } of caughtElsewhere) expect(reference).toContain(`| ${bug} | \`${file}\``)
+})
+
+test.each(caughtElsewhere)('$bug is caught by a test that is there', async ({ file, test: name }) => {
+  expect(await text(file)).toContain(name)
+})

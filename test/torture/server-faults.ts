@@ -1,0 +1,184 @@
+import { eventually } from '../support/eventually.ts'
+import type { Fault, Scene } from './fault.ts'
+import { followersOf, keepReaching, nothing, pickShard, saidOf } from './fault.ts'
+import { tenant } from './stand.ts'
+
+/** What happens to servers and to the links between regions. */
+export function serverFaults(): readonly Fault[] {
+  return [
+    killed('kill primary', (scene) => scene.stand.fleet.primary(pickShard(scene)).id),
+    killed('kill follower', pickFollower),
+    frozen('stop primary', (scene) => scene.stand.fleet.primary(pickShard(scene)).id),
+    frozen('stop follower', pickFollower),
+    heldBack(),
+    {
+      name: 'fail over',
+      inject: async (scene) => {
+        const { fleet } = scene.stand
+        const shard = pickShard(scene)
+        const before = fleet.primary(shard).id
+        await fleet.failover(shard)
+        return fleet.primary(shard).id !== before
+      },
+      heal: nothing,
+    },
+    linkCut(),
+  ]
+}
+
+function pickFollower(scene: Scene): string {
+  const followers = followersOf(scene, pickShard(scene))
+  return followers[scene.below(followers.length)] ?? ''
+}
+
+function killed(name: string, pick: (scene: Scene) => string): Fault {
+  let node = ''
+  return {
+    name,
+    inject: async (scene) => {
+      const { fleet, gateway } = scene.stand
+      node = pick(scene)
+      await fleet.faults(gateway).killNode(node)
+      return (await saidOf(fleet.askNode(node, 'select 1'))) === 'error'
+    },
+    heal: ({ stand: { fleet, gateway } }) => fleet.faults(gateway).restartNode(node),
+  }
+}
+
+/** SIGSTOP for the server and all its processes: connections stay, and nobody answers. */
+function frozen(name: string, pick: (scene: Scene) => string): Fault {
+  let node = ''
+  return {
+    name,
+    inject: async (scene) => {
+      const { fleet } = scene.stand
+      node = pick(scene)
+      await fleet.supervisor.servers.server(node).pause()
+      return (await saidOf(fleet.askNode(node, 'select 1'))) === 'nothing'
+    },
+    heal: ({ stand: { fleet } }) => fleet.supervisor.servers.server(node).resume(),
+  }
+}
+
+function heldBack(): Fault {
+  let node = ''
+  return {
+    name: 'hold follower back',
+    inject: async (scene) => {
+      const { fleet, gateway } = scene.stand
+      node = pickFollower(scene)
+      await fleet.faults(gateway).holdBack(node)
+      const [row] = await fleet.askNode<{ paused: boolean }>(node, 'select pg_is_wal_replay_paused() as paused')
+      return row?.paused === true
+    },
+    heal: ({ stand: { fleet, gateway } }) => fleet.faults(gateway).release(node),
+  }
+}
+
+function linkCut(): Fault {
+  const cut = ['eu-west', 'us-east'] as const
+  const directions = ['both', 'to', 'from'] as const
+  const readFar = ({ stand: { gateway } }: Scene) =>
+    gateway.read({ tenant, level: 'primary' }, (reader) => reader.query('right', 'select 1'))
+  return {
+    name: 'cut link',
+    inject: async (scene) => {
+      const { fleet, gateway } = scene.stand
+      // A read of the far primary passes beforehand, however slow, and says nothing now; an error would say something else.
+      await eventually(() =>
+        readFar(scene).then(
+          () => true,
+          () => false,
+        ),
+      )
+      await fleet.faults(gateway).cutLink(...cut, directions[scene.below(3)] ?? 'both')
+      return (await saidOf(readFar(scene))) === 'nothing'
+    },
+    heal: ({ stand: { fleet, gateway } }) => fleet.faults(gateway).healLink(...cut),
+  }
+}
+
+/** What happens to backends, and to commits that wait for followers. */
+export function backendFaults(): readonly Fault[] {
+  return [
+    {
+      name: 'terminate backends',
+      inject: async (scene) => {
+        const shard = pickShard(scene)
+        return (await keepReaching(() => signalled(scene, shard, 'terminate', `state <> 'idle'`))) > 0
+      },
+      heal: nothing,
+    },
+    waitsEnded('cancel waits', 'cancel'),
+    waitsEnded('terminate waits', 'terminate'),
+    primaryLost('lose primary', false),
+    primaryLost('lose cancelled waits', true),
+  ]
+}
+
+const waiting = `wait_event = 'SyncRep'`
+
+async function signalled(scene: Scene, shard: string, how: 'cancel' | 'terminate', which: string): Promise<number> {
+  const rows = await scene.stand.fleet.ask<{ reached: boolean }>(
+    shard,
+    `select pg_${how}_backend(pid) as reached from pg_stat_activity where application_name like 'gateway-%' and ${which}`,
+  )
+  return rows.filter(({ reached }) => reached).length
+}
+
+/** Followers are frozen, so that commits wait for them, and the waits are ended from outside (HZ-S1). */
+function waitsEnded(name: string, how: 'cancel' | 'terminate'): Fault {
+  return {
+    name,
+    inject: async (scene) => {
+      const shard = pickShard(scene)
+      return (await whileFrozen(scene, shard, () => keepReaching(() => signalled(scene, shard, how, waiting)))) > 0
+    },
+    heal: nothing,
+  }
+}
+
+/**
+ * The primary is lost when no follower receives from it any more, and one of them takes over: what nobody acknowledged is
+ * gone. With `cancel` the waits are ended first, so that all of it was visible there (HZ-S1, HZ-X1).
+ */
+function primaryLost(name: string, cancel: boolean): Fault {
+  return {
+    name,
+    inject: async (scene) => {
+      const { fleet, gateway } = scene.stand
+      const shard = pickShard(scene)
+      const before = fleet.primary(shard).id
+      // Not frozen: what was sent to a frozen one is there when it goes on.
+      for (const id of followersOf(scene, shard)) await fleet.supervisor.shardServers.detach(fleet.node(id))
+      const seen = await keepReaching(() =>
+        cancel ? signalled(scene, shard, 'cancel', waiting) : waitingAlone(scene, shard),
+      )
+      await fleet.faults(gateway).killNode(before)
+      await fleet.failover(shard)
+      return seen > 0 && fleet.primary(shard).id !== before
+    },
+    heal: nothing,
+  }
+}
+
+/** How many commits wait on a primary that no follower receives from. */
+async function waitingAlone(scene: Scene, shard: string): Promise<number> {
+  const [row] = await scene.stand.fleet.ask<{ count: number }>(
+    shard,
+    `select count(*)::int as count from pg_stat_activity
+     where wait_event = 'SyncRep' and not exists (select from pg_stat_replication where application_name not like 'archive-%')`,
+  )
+  return row?.count ?? 0
+}
+
+async function whileFrozen(scene: Scene, shard: string, run: () => Promise<number>): Promise<number> {
+  const { servers } = scene.stand.fleet.supervisor
+  const followers = followersOf(scene, shard).map((id) => servers.server(id))
+  try {
+    for (const follower of followers) await follower.pause()
+    return await run()
+  } finally {
+    for (const follower of followers) await follower.resume()
+  }
+}
