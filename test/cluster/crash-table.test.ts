@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { playCell } from '../crash/play.ts'
+import { requestOf, sendRequest } from '../crash/request.ts'
 import { Scene } from '../crash/scene.ts'
 import { actions, actors, runningCells } from '../crash/table.ts'
 
@@ -40,6 +41,21 @@ describe('one fleet, one cell after the other', () => {
     expect(violations).toEqual([])
     expect(evidence.faultSeen).toBe(true)
   })
+})
+
+test('a caller that hangs up while its commit waits gets the first outcome with its key', async () => {
+  const gateway = await scene.gateway()
+  const request = requestOf('global', 'hung up')
+  await gateway.pauseAt('global home commit sent', null)
+  const caller = new AbortController()
+  const answer = sendRequest(gateway, request, caller.signal)
+  await expect.poll(() => gateway.reached()?.step).toBe('global home commit sent')
+  const first = gateway.reached()?.where.transactionId
+  caller.abort()
+  expect((await answer).kind).toBe('nothing')
+  const again = sendRequest(gateway, request)
+  gateway.goOn()
+  expect(await again).toMatchObject({ kind: 'committed', transactionId: first, replayed: true })
 })
 
 test('each actor and each action has its turn, twice at least', () => {

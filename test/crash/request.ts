@@ -28,9 +28,13 @@ export function requestOf(kind: 'local' | 'global', name: string): Request {
 }
 
 /** Sends it with its name as its key. Never rejects: a connection that is lost tells nothing. */
-export async function sendRequest(gateway: GatewayProcess, { name, body }: Request): Promise<Answer> {
+export async function sendRequest(
+  gateway: GatewayProcess,
+  { name, body }: Request,
+  signal?: AbortSignal,
+): Promise<Answer> {
   try {
-    const response = await gateway.post('/v1/transactions', body, { 'idempotency-key': name })
+    const response = await gateway.post('/v1/transactions', body, { 'idempotency-key': name }, signal)
     const answer = (await response.json()) as {
       transactionId?: string
       replayed?: boolean

@@ -108,11 +108,17 @@ export class GatewayProcess {
     if (this.#child.connected) this.#order({ goOn: true })
   }
 
-  async post(path: string, body: unknown, headers: Readonly<Record<string, string>> = {}): Promise<Response> {
+  async post(
+    path: string,
+    body: unknown,
+    headers: Readonly<Record<string, string>> = {},
+    signal?: AbortSignal,
+  ): Promise<Response> {
     return fetch(new URL(path, this.url), {
       method: 'POST',
       headers: { 'content-type': 'application/json', ...headers },
       body: JSON.stringify(body),
+      signal: signal ?? null,
     })
   }
 
