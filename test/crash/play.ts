@@ -74,7 +74,8 @@ class Play {
     const { step, actor, action, cell } = this.#cell
     const gateway = await this.#scene.gateway()
     const isCut = action.startsWith('cut')
-    // A cut, and what keeps a commit waiting, must be there before what they hold up is sent.
+    // What keeps a commit waiting must be there before it is sent; without that, so must a cut.
+    const cutsFirst = isCut && cell.held === null
     const first = cell.held !== null || isCut ? (stepBefore[step] ?? step) : step
     // What is sent over a cut needs a connection that was made before.
     if (first !== step) await sendUntilCommitted(this.#scene, requestOf('global', `${this.#request.name} before`))
@@ -84,7 +85,7 @@ class Play {
     let faultSeen = true
     if (cell.held !== null) faultSeen = await this.#hold(cell.held)
     if (first !== step) {
-      if (isCut) faultSeen = (await this.#inject()) && faultSeen
+      if (cutsFirst) faultSeen = (await this.#inject()) && faultSeen
       await gateway.pauseAt(step, null)
       gateway.goOn()
       await this.#reach(gateway, step, answer)
@@ -92,8 +93,9 @@ class Play {
     if (cell.held !== null) {
       await this.#scene.untilWaiting(cell.held === 'home' ? home.shard : participant.shard)
     }
-    if (first === step || !isCut) faultSeen = (await this.#inject()) && faultSeen
-    if (cell.held !== null && !isCut) this.#release(cell.held)
+    if (first === step || !cutsFirst) faultSeen = (await this.#inject()) && faultSeen
+    // The cut of a server holds what was held.
+    if (cell.held !== null && (!isCut || actor === 'gateway')) this.#release(cell.held)
     if (actor === 'gateway') await this.#whileGatewayIsAway(gateway, answer)
     else gateway.goOn()
     if (cell.until === 'a moment') {
