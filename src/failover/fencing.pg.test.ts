@@ -1,6 +1,8 @@
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { type FreshDatabase, freshDatabase } from '../../test/support/database.ts'
 import { eventually } from '../../test/support/eventually.ts'
+import { present } from '../base/assert.ts'
+import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
 import { newRandomUuid, newTimeOrderedUuid } from '../base/random.ts'
 import type { Epoch } from '../directory/topology.ts'
@@ -107,4 +109,24 @@ test('past the grace, what idles is terminated and the fence holds', async () =>
   await open(gateway, newTimeOrderedUuid())
   expect(await fenceShard(admin, epoch, options)).toEqual({ terminated: 1, prepared: [] })
   expect((await admin.query('select from runs')).rowCount).toBe(0)
+})
+
+test('a session that takes its time to end counts once', async () => {
+  const gateway = await connect('holdfast_gateway')
+  await open(gateway, newTimeOrderedUuid())
+  const { rows } = await gateway.query<{ pid: number }>('select pg_backend_pid() as pid')
+  const pid = present(rows[0], 'a backend').pid
+  process.kill(pid, 'SIGSTOP')
+  let looks = 0
+  // It goes on once it was told to end several times.
+  const clock: Clock = {
+    ...systemClock,
+    sleep: async (ms) => {
+      if (++looks === 30) process.kill(pid, 'SIGCONT')
+      await systemClock.sleep(ms)
+    },
+  }
+  const fenced = await fenceShard(admin, epoch, { ...options, deadlineMs: 30_000, clock })
+  expect(fenced).toEqual({ terminated: 1, prepared: [] })
+  expect(looks).toBeGreaterThan(29)
 })

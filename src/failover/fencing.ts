@@ -49,14 +49,15 @@ async function waitForOpenTransactions(admin: Connection, options: FenceOptions)
        and a.datname = current_database() and l.pid <> pg_backend_pid()`,
   )
   const open = rows.map(({ vxid }) => vxid)
-  let terminated = 0
+  // A session that was told to end takes its time, and is seen again.
+  const terminated = new Set<number>()
   for (;;) {
     const { rows: left } = await admin.query<{ pid: number; idle: boolean }>(
       `select a.pid, a.state like 'idle in transaction%' as idle from pg_locks l join pg_stat_activity a using (pid)
        where l.locktype = 'virtualxid' and l.granted and l.virtualtransaction = any($1)`,
       [open],
     )
-    if (left.length === 0) return terminated
+    if (left.length === 0) return terminated.size
     const waited = clock.monotonicMs() - started
     if (waited > options.deadlineMs) {
       throw new HoldfastError(
@@ -71,7 +72,7 @@ async function waitForOpenTransactions(admin: Connection, options: FenceOptions)
     if (waited > options.graceMs) {
       for (const { pid } of left.filter(({ idle }) => idle)) {
         await admin.query('select pg_terminate_backend($1)', [pid])
-        terminated++
+        terminated.add(pid)
       }
     }
     await clock.sleep(pollMs)
