@@ -92,6 +92,11 @@ export class TestShards {
     return present(this.#servers.get(id as NodeId), `node ${id} was started`)
   }
 
+  /** The account that servers run as. */
+  get user() {
+    return this.#yard.user
+  }
+
   replaceShard(shard: ShardTopology): void {
     const shards = new Map(this.#topology.shards).set(shard.name, shard)
     this.#topology = { ...this.#topology, version: this.#topology.version + 1, shards }
