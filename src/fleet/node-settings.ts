@@ -41,10 +41,19 @@ export function synchronousStandbyNames(
   followers: readonly { readonly id: NodeId; readonly region: RegionName }[],
 ): string {
   if (shard.durability === 'local') return ''
-  const counted = followers.filter(({ region }) => shard.survive !== 'region' || region !== primaryRegion)
+  const counted = followers.filter((follower) => countsForCommits(shard, primaryRegion, follower))
   // Nobody left to wait for stops the writes; an empty list would quietly stop the waiting instead.
   if (counted.length === 0) return 'ANY 1 ("no-legal-follower")'
   return `ANY 1 (${counted.map(({ id }) => `"${id}"`).join(', ')})`
+}
+
+/** Whether a follower's acknowledgement counts towards a commit. */
+export function countsForCommits(
+  { durability, survive }: Pick<ShardConfig, 'durability' | 'survive'>,
+  primaryRegion: RegionName,
+  { region }: { readonly region: RegionName },
+): boolean {
+  return durability === 'quorum' && (survive !== 'region' || region !== primaryRegion)
 }
 
 /** The name of a node's physical replication slot at its primary. */

@@ -62,7 +62,9 @@ async function beginPromotion(): Promise<void> {
     historyId,
     primary: present(target, 'a follower').id,
     nodes: [present(target, 'a follower')],
-    promotion: { forkLsn: '0/3000000', retired: [present(old, 'a primary')] },
+    promotion: { forkLsn: '0/3000000' },
+    retired: [{ node: present(old, 'a primary'), successor: shard.nextNode }],
+    nextNode: shard.nextNode + 1,
   })
 }
 

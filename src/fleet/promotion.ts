@@ -1,9 +1,11 @@
 import { present } from '../base/assert.ts'
+import { HoldfastError } from '../base/errors.ts'
 import type { Progress } from '../base/progress.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { promote } from '../postgres/server/follower.ts'
-import { folderOf, nodeId } from './node-names.ts'
+import { openShard } from './opening.ts'
+import type { Rebuilding } from './rebuilding.ts'
 import type { FleetServers } from './servers.ts'
 import type { ShardServers } from './shard-servers.ts'
 import { nodeOf } from './shard-servers.ts'
@@ -14,34 +16,44 @@ import type { NodeDocument, ShardDocument, TopologyStore } from './topology-stor
  * the follower is promoted. A supervisor that is killed behind that, or a step that fails, leaves a closed shard and a
  * document that says what is left to do: going back to the old primary would leave its followers on a timeline that it does
  * not have. Each step may have been done before.
+ *
+ * The shard opens as soon as somebody follows whose acknowledgement counts. What did not come along is built anew behind
+ * that, and before it only where nobody is left to acknowledge.
  */
 export interface PromotionParts {
   readonly topology: TopologyStore
   readonly servers: FleetServers
   readonly shardServers: ShardServers
+  readonly rebuilding: Rebuilding
 }
 
 const promoteWithinSeconds = 30
 const answerWithinMs = 30_000
-const barrierWithinMs = 30_000
 
 /** Finishes the promotion that the document of the shard has begun, whatever of it is done, and lets traffic in. */
 export async function finishPromotion(parts: PromotionParts, name: ShardName, progress: Progress): Promise<void> {
-  const { topology, servers, shardServers } = parts
+  const { topology, servers, shardServers, rebuilding } = parts
   const begun = topology.shard(name)
   const target = nodeOf(begun, begun.primary)
+  // V5: none of them runs behind this point.
+  for (const { node } of begun.retired ?? []) await servers.stop(node.id, 'immediate')
   progress({ step: 'promote', detail: `${target.id} in ${target.region}` })
   await shardServers.ensurePrimary(begun)
   await openHistory(parts, begun, target)
-  for (const node of begun.nodes) {
-    if (node.id === target.id) continue
-    progress({ step: 'follow', detail: node.id })
-    if (!servers.isRunning(node.id)) await shardServers.startFollower(begun, node)
-    await shardServers.attach(target, node)
+  let document = await followTarget(parts, name, begun, progress)
+  while (!isAcknowledged(shardServers, name, document)) {
+    const next = document.retired?.find(({ node }) => shardServers.counts(name, document, node))
+    if (next === undefined) {
+      throw new HoldfastError('node_unavailable', `${name} has no follower that could acknowledge its commits`, {
+        hint: 'restore it from the archive',
+      })
+    }
+    document = await rebuilding.rebuild(name, document, next)
+    await topology.replaceShard(name, document)
+    await rebuilding.remove(next)
   }
-  let document = begun
-  for (const gone of retiredOf(begun)) document = await rebuildRetired(parts, name, document, gone, progress)
   await openShard(parts, name, document)
+  rebuilding.begin(name)
 }
 
 /** V4: the new history, at the next epoch, before anything else can happen on the promoted node. */
@@ -60,48 +72,41 @@ async function openHistory({ servers }: PromotionParts, shard: ShardDocument, ta
   })
 }
 
-/** V5: a node that did not come along is gone for good; a new follower takes its place. */
-async function rebuildRetired(
+/** Lets the other followers follow the new primary. One that cannot be made to is built anew like the old primary. */
+async function followTarget(
   { topology, servers, shardServers }: PromotionParts,
   name: ShardName,
-  document: ShardDocument,
-  gone: NodeDocument,
+  begun: ShardDocument,
   progress: Progress,
 ): Promise<ShardDocument> {
-  const { nextNode } = document
-  const promotion = present(document.promotion, 'a promotion is under way')
-  const id = nodeId(name, nextNode)
-  progress({ step: 'rebuild', detail: `${id} in ${gone.region}` })
-  await servers.stop(gone.id, 'immediate')
-  const node = await shardServers.place(id, gone.region, folderOf(name, nextNode))
-  await shardServers.buildFollower(nodeOf(document, document.primary), node)
-  const next: ShardDocument = {
-    ...document,
-    nodes: [...document.nodes, node],
-    nextNode: nextNode + 1,
-    promotion: { ...promotion, retired: promotion.retired.filter((one) => one.id !== gone.id) },
-  }
-  await topology.replaceShard(name, next)
-  await servers.removeDirectory(gone.folder)
-  return next
-}
-
-function retiredOf({ promotion }: ShardDocument): readonly NodeDocument[] {
-  return present(promotion, 'a promotion is under way').retired
-}
-
-/** The shard takes traffic once its commits wait for followers again and a barrier has passed. */
-export async function openShard(
-  { topology, shardServers }: PromotionParts,
-  name: ShardName,
-  document: ShardDocument,
-): Promise<void> {
-  const primary = nodeOf(document, document.primary)
-  await shardServers.reserveForArchive(name, primary)
-  await shardServers.applySynchronousNames(name, document)
-  await withConnection(shardServers.adminTarget(primary), (admin) =>
-    admin.query('call holdfast.open_shard($1)', [document.epoch], answerWithinMs),
+  const target = nodeOf(begun, begun.primary)
+  const others = begun.nodes.filter(({ id }) => id !== target.id)
+  const attached = await Promise.allSettled(
+    others.map(async (node) => {
+      progress({ step: 'follow', detail: node.id })
+      if (!servers.isRunning(node.id)) await shardServers.startFollower(begun, node)
+      await shardServers.attach(target, node)
+    }),
   )
-  await shardServers.barrier(primary, barrierWithinMs)
-  await topology.replaceShard(name, { ...document, state: 'open', promotion: undefined })
+  const lost = others.filter((_, index) => attached[index]?.status === 'rejected')
+  if (lost.length === 0) return begun
+  for (const node of lost) await servers.stop(node.id, 'immediate')
+  const nodes = begun.nodes.filter((node) => !lost.includes(node))
+  const document: ShardDocument = { ...begun, nodes, ...retire(begun, lost) }
+  await topology.replaceShard(name, document)
+  return document
+}
+
+/** The document's nodes that are to be built anew, with the numbers of those that take their places. */
+export function retire(
+  shard: ShardDocument,
+  nodes: readonly NodeDocument[],
+): Pick<ShardDocument, 'retired' | 'nextNode'> {
+  const retired = nodes.map((node, index) => ({ node, successor: shard.nextNode + index }))
+  return { retired: [...(shard.retired ?? []), ...retired], nextNode: shard.nextNode + nodes.length }
+}
+
+function isAcknowledged(shardServers: ShardServers, name: ShardName, shard: ShardDocument): boolean {
+  if (shard.durability === 'local') return true
+  return shard.nodes.some((node) => node.id !== shard.primary && shardServers.counts(name, shard, node))
 }

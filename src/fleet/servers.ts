@@ -96,9 +96,10 @@ export class FleetServers implements ServerHost {
     this.#onCrash = onCrash
   }
 
-  async stop(id: string, mode: StopMode): Promise<void> {
+  /** A fast stop becomes an immediate one at the deadline, and a server that does not hear of that either is killed. */
+  async stop(id: string, mode: StopMode, withinMs?: number): Promise<void> {
     this.#meantToRun.delete(id)
-    await this.#servers.get(id)?.stop(mode)
+    await this.#servers.get(id)?.stop(mode, withinMs)
   }
 
   /** Crashes a server, as when its machine loses power. It stays down. */

@@ -12,7 +12,7 @@ import type { FleetConfig, ShardConfig } from './config.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { stringSettings } from './founding.ts'
 import type { LinkNetwork } from './link-network.ts'
-import { nodeSettings, slotName, synchronousStandbyNames } from './node-settings.ts'
+import { countsForCommits, nodeSettings, slotName, synchronousStandbyNames } from './node-settings.ts'
 import type { FleetServers } from './servers.ts'
 import type { NodeDocument, ShardDocument } from './topology-store.ts'
 
@@ -76,12 +76,13 @@ export class ShardServers {
   }
 
   /** Builds a follower from the running primary, starts it, and waits until it streams. */
-  async buildFollower(primary: NodeDocument, node: NodeDocument): Promise<void> {
+  async buildFollower(primary: NodeDocument, node: NodeDocument, signal?: AbortSignal): Promise<void> {
     const dataDir = this.#servers.dataDirOf(node.folder)
     // An earlier build may have got as far as a server that never streamed.
     await this.#servers.stop(node.id, 'immediate')
     await this.#servers.removeDirectory(node.folder)
-    await buildFollower({ upstream: this.#upstream(primary, node), dataDir, user: this.#servers.user })
+    const upstream = this.#upstream(primary, node)
+    await buildFollower({ upstream, dataDir, user: this.#servers.user, ...(signal === undefined ? {} : { signal }) })
     await this.#servers.start({ id: node.id, dataDir, settings: this.#settings('') })
     await withConnection(this.adminTarget(primary), (admin) => waitStreaming(admin, node.id, 30_000, this.#clock))
   }
@@ -166,6 +167,11 @@ export class ShardServers {
   synchronousNames(name: ShardName, shard: ShardDocument): string {
     const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
     return synchronousStandbyNames(this.shardConfig(name), nodeOf(shard, shard.primary).region, followers)
+  }
+
+  /** Whether the follower's acknowledgement counts towards a commit of this shard. */
+  counts(name: ShardName, shard: ShardDocument, follower: NodeDocument): boolean {
+    return countsForCommits(this.shardConfig(name), nodeOf(shard, shard.primary).region, follower)
   }
 
   shardConfig(name: ShardName): ShardConfig {

@@ -37,13 +37,19 @@ export interface ShardDocument {
   readonly nextNode: number
   /** Under way and only to be finished: `primary`, `epoch` and `historyId` are already those that it leads to. */
   readonly promotion?: PromotionDocument | undefined
+  /** What did not come along in a promotion; behind the opening, each is built anew in its region. */
+  readonly retired?: readonly RetiredNode[] | undefined
 }
 
 export interface PromotionDocument {
   /** Where the new history leaves the old one. */
   readonly forkLsn: string
-  /** What did not come along: each is built anew in its region. */
-  readonly retired: readonly NodeDocument[]
+}
+
+export interface RetiredNode {
+  readonly node: NodeDocument
+  /** The number of the node that takes its place. */
+  readonly successor: number
 }
 
 export interface NodeDocument {

@@ -2,6 +2,7 @@ import { execFile } from 'node:child_process'
 import { promisify } from 'node:util'
 import { systemClock } from '../../src/base/clock.ts'
 import type { NodeId, RegionName } from '../../src/directory/topology.ts'
+import { restartNode } from '../../src/fleet/node-restart.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
 import { withConnection } from '../../src/postgres/postgres.ts'
 import { eventually } from '../support/eventually.ts'
@@ -82,7 +83,7 @@ export class Scene {
   async killNode(id: NodeId): Promise<boolean> {
     this.#killed.add(id)
     this.#stopped.delete(id)
-    await this.fleet.supervisor.killNode(id)
+    await this.fleet.supervisor.servers.kill(id)
     return !this.fleet.supervisor.servers.isRunning(id)
   }
 
@@ -117,7 +118,7 @@ export class Scene {
     const primaries = new Set<string>([home, participant].map(({ shard }) => this.fleet.primary(shard).id))
     const killed = [...this.#killed].toSorted((a, b) => Number(primaries.has(a)) - Number(primaries.has(b)))
     this.#killed.clear()
-    for (const id of killed) await this.fleet.supervisor.restartNode(id)
+    for (const id of killed) await restartNode(this.fleet.supervisor, id)
   }
 
   /** Cancels or terminates what gateways run on the primary of a shard; how many it reached. */

@@ -127,7 +127,7 @@ describe('cutover', () => {
   test('R9: a shard whose every server is gone is restored to the end of its archive and taken over', async () => {
     await takeBackups(fleet)
     const context = await contextAt((await approve('aug')).timestamp)
-    for (const node of fleet.nodesOf(treasury)) await fleet.supervisor.killNode(node)
+    for (const node of fleet.nodesOf(treasury)) await fleet.supervisor.servers.kill(node)
     const { id, verdict } = await restore(context, { target: { kind: 'end' }, without: [] })
     expect(verdict).toBe('passed')
     const report = await cutover(context, cutoverFleet(fleet), { environment: id })

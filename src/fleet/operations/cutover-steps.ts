@@ -2,7 +2,7 @@ import { basename } from 'node:path'
 import type { Epoch, ShardName } from '../../directory/topology.ts'
 import type { Adoption, CutoverFleet } from '../../recovery/cutover.ts'
 import { folderOf, nodeId } from '../node-names.ts'
-import { openShard } from '../promotion.ts'
+import { openShard } from '../opening.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, ShardDocument } from '../topology-store.ts'
@@ -47,10 +47,12 @@ async function adopt(supervisor: Supervisor, { shard: name, epoch, historyId, se
     nodes: [primary],
     nextNode: old.nextNode + 1,
     promotion: undefined,
+    retired: undefined,
   }
   await shardServers.startPrimaryWithoutWaiting(document)
   await topology.replaceShard(name, document)
   for (const node of old.nodes) await servers.removeDirectory(node.folder)
+  for (const one of old.retired ?? []) await supervisor.rebuilding.forget(name, one)
 }
 
 /** Builds the followers that the configuration names, then lets traffic in behind a barrier. */

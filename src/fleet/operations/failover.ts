@@ -6,11 +6,11 @@ import type { GovernedPlacement, PlacementQuestion, Refusal } from '../../direct
 import { describeRefusal, whatIf } from '../../directory/policy.ts'
 import type { Epoch, HistoryId, NodeId, RegionName, ShardName } from '../../directory/topology.ts'
 import { type Candidate, decideTarget, planPromotion, type ShardUnderFailover } from '../../failover/failover.ts'
-import { parseLsn } from '../../postgres/lsn.ts'
+import { waitSilent } from '../../postgres/server/follower.ts'
 import { jurisdictionsOf } from '../config.ts'
 import { withConnection } from '../../postgres/postgres.ts'
 import type { FailoverReport } from '../operations-api.ts'
-import { finishPromotion } from '../promotion.ts'
+import { finishPromotion, retire } from '../promotion.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, ShardDocument } from '../topology-store.ts'
@@ -26,6 +26,10 @@ export interface FailoverParams {
 }
 
 const answerWithinMs = 2_000
+/** In order, it still sends its followers the end of its log. A shard that is fenced does not wait long for that. */
+const stopWithinMs = 5_000
+/** Slow is not silent: a replay that moves may take long. */
+const silence = { stallMs: answerWithinMs, withinMs: 30_000 } as const
 const catchUpWithinMs = 30_000
 const barrierWithinMs = 30_000
 
@@ -142,7 +146,7 @@ async function beginPromotion(
 ): Promise<ShardDocument> {
   const old = nodeOf(shard, shard.primary)
   const followers = shard.nodes.filter(({ id }) => id !== old.id)
-  await supervisor.servers.stop(old.id, 'fast')
+  await supervisor.servers.stop(old.id, 'fast', stopWithinMs)
   progress({ step: 'stop receiving', detail: followers.map(({ id }) => id).join(', ') })
   const candidates = await Promise.all(followers.map((node) => stopReceiving(supervisor, name, shard, node)))
   const plan = planPromotion(candidates, underFailover(shard).acknowledgements, targets)
@@ -165,11 +169,9 @@ async function beginPromotion(
     state: 'fenced',
     primary: target.id,
     nodes: [target, ...others.filter(({ id }) => answered(id))],
-    promotion: {
-      forkLsn: present(rows[0], 'one row').lsn,
-      // What did not answer may have what the new history does not: like the old primary it is built anew.
-      retired: [old, ...others.filter(({ id }) => !answered(id))],
-    },
+    promotion: { forkLsn: present(rows[0], 'one row').lsn },
+    // What did not answer may have what the new history does not: like the old primary it is built anew.
+    ...retire(shard, [old, ...others.filter(({ id }) => !answered(id))]),
   }
 }
 
@@ -199,29 +201,13 @@ async function stopReceiving(
   shard: ShardDocument,
   node: NodeDocument,
 ): Promise<Candidate> {
-  const counted = supervisor.shardServers.synchronousNames(name, shard).includes(`"${node.id}"`)
+  const counted = supervisor.shardServers.counts(name, shard, node)
   const candidate = { id: node.id, region: node.region, counted }
   if (!supervisor.servers.isRunning(node.id)) return { ...candidate, received: null }
-  await supervisor.shardServers.detach(node)
-  const { clock } = supervisor
-  const deadline = clock.monotonicMs() + answerWithinMs
   try {
-    return await withConnection(supervisor.shardServers.adminTarget(node), async (admin) => {
-      for (;;) {
-        // A receiver that has just begun anew says the start of its segment, below what the node has replayed.
-        const { rows } = await admin.query<{ received: string; replayed: string; receiving: boolean }>(
-          `select greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())::text as received,
-             pg_last_wal_replay_lsn()::text as replayed, exists (select from pg_stat_wal_receiver) as receiving`,
-          [],
-          answerWithinMs,
-        )
-        const row = present(rows[0], 'one row')
-        const received = parseLsn(row.received)
-        if (!row.receiving && parseLsn(row.replayed) >= received) return { ...candidate, received }
-        if (clock.monotonicMs() > deadline) return { ...candidate, received: null }
-        await clock.sleep(10)
-      }
-    })
+    await supervisor.shardServers.detach(node)
+    const target = supervisor.shardServers.adminTarget(node)
+    return { ...candidate, received: await waitSilent(target, silence, supervisor.clock) }
   } catch {
     // Whoever does not answer is not counted as having stopped; the plan refuses when too few have.
     return { ...candidate, received: null }

@@ -4,6 +4,7 @@ import type { Progress } from '../../base/progress.ts'
 import type { NodeId, RegionName, ShardName } from '../../directory/topology.ts'
 import type { Call } from '../control.ts'
 import { withConnection } from '../../postgres/postgres.ts'
+import { restartNode } from '../node-restart.ts'
 import { regionOf } from '../region.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
@@ -112,9 +113,9 @@ const operations: Readonly<Record<string, Operation>> = {
   'node.release': operation(z.object({ node }), (supervisor, { node: id }) =>
     onNode(supervisor, id, 'select pg_wal_replay_resume()'),
   ),
-  'node.kill': operation(z.object({ node }), (supervisor, { node: id }) => supervisor.killNode(id)),
+  'node.kill': operation(z.object({ node }), (supervisor, { node: id }) => supervisor.servers.kill(id)),
   // A primary that came back in the middle of its own replacement would be a second one.
-  'node.restart': operation(z.object({ node }), (supervisor, { node: id }) => supervisor.restartNode(id)),
+  'node.restart': operation(z.object({ node }), (supervisor, { node: id }) => restartNode(supervisor, id)),
 }
 
 /** The operations of a supervisor as others call them. */
@@ -126,7 +127,7 @@ export function callTo(supervisor: Supervisor): Call {
         hint: 'the supervisor and this command may be of different versions',
       })
     }
-    return run(supervisor, params, progress)
+    return supervisor.run(() => run(supervisor, params, progress))
   }
 }
 

@@ -1,0 +1,79 @@
+import { HoldfastError } from '../base/errors.ts'
+import type { NodeId, ShardName } from '../directory/topology.ts'
+import { passesBarrier } from './opening.ts'
+import { finishPromotion } from './promotion.ts'
+import { nodeOf } from './shard-servers.ts'
+import type { Supervisor } from './supervisor.ts'
+import type { ShardDocument } from './topology-store.ts'
+
+/** One node that is down comes back: because somebody asked for it, or because nobody asked for its end. */
+
+/** Between attempts to bring back a server that ended by itself. */
+const recoverPauseMs = 1_000
+
+/** Starts a node's server again; a primary takes traffic once a barrier has passed (F2). */
+export async function restartNode(supervisor: Supervisor, id: NodeId): Promise<void> {
+  const { topology, shardServers } = supervisor
+  const started = await supervisor.exclusively(() => startAgain(supervisor, id))
+  if (started === undefined) return
+  // Out of turn: the followers that the barrier waits for may have to be started meanwhile.
+  const { name, fenced } = started
+  if (!(await passesBarrier(shardServers, fenced))) return
+  await supervisor.exclusively(async () => {
+    const now = topology.shard(name)
+    const isSame = now.epoch === fenced.epoch && now.primary === fenced.primary
+    if (isSame && now.state !== 'open') await topology.replaceShard(name, { ...now, state: 'open' })
+  })
+  supervisor.rebuilding.begin(name)
+}
+
+/** Gives the shard that is to be opened, when it was its primary that was started. */
+async function startAgain(
+  supervisor: Supervisor,
+  id: NodeId,
+): Promise<{ name: ShardName; fenced: ShardDocument } | undefined> {
+  const { topology, shardServers } = supervisor
+  const found = shardOf(supervisor, id)
+  if (found === undefined) throw new HoldfastError('unknown_node', `no node ${id} is in the topology`)
+  const [name, shard] = found
+  if (id !== shard.primary) {
+    await shardServers.startFollower(shard, nodeOf(shard, id))
+    return undefined
+  }
+  if (shard.promotion !== undefined) {
+    await finishPromotion(supervisor, name, supervisor.progress)
+    return undefined
+  }
+  // What it shows after its crash may be on no follower (HZ-S2).
+  const fenced: ShardDocument = { ...shard, state: 'fenced' }
+  if (shard.state === 'open') await topology.replaceShard(name, fenced)
+  await shardServers.startPrimary(name, shard)
+  return { name, fenced }
+}
+
+/** Starts a node that ended by itself again, until it runs, is no longer wanted, or the fleet stops. */
+export async function bringBack(supervisor: Supervisor, id: string): Promise<void> {
+  const { servers, clock, progress, closing } = supervisor
+  for (;;) {
+    const found = shardOf(supervisor, id)
+    if (closing.aborted || found === undefined) return
+    const [, shard] = found
+    const isBack = servers.isRunning(id)
+    // A primary that runs and could not pass its barrier yet is not back.
+    if (isBack && (id !== shard.primary || shard.state === 'open')) return
+    progress({ step: 'restart', detail: `${id} ended by itself` })
+    try {
+      await restartNode(supervisor, id as NodeId)
+      return
+    } catch (error) {
+      const why = error instanceof Error ? error.message : String(error)
+      progress({ step: 'restart failed', detail: `${id}: ${why}` })
+    }
+    await clock.sleep(recoverPauseMs, closing).catch(() => undefined)
+  }
+}
+
+function shardOf({ topology }: Supervisor, id: string): [ShardName, ShardDocument] | undefined {
+  const shards = Object.entries(topology.document.shards) as [ShardName, ShardDocument][]
+  return shards.find(([, { nodes }]) => nodes.some((node) => node.id === id))
+}

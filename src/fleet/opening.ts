@@ -1,0 +1,46 @@
+import type { Epoch, ShardName } from '../directory/topology.ts'
+import type { Connection } from '../postgres/connection.ts'
+import { withConnection } from '../postgres/postgres.ts'
+import type { ShardServers } from './shard-servers.ts'
+import { nodeOf } from './shard-servers.ts'
+import type { ShardDocument, TopologyStore } from './topology-store.ts'
+
+/** When a shard takes traffic: its commits wait for followers, and a barrier has passed (F2). */
+
+const answerWithinMs = 30_000
+const barrierWithinMs = 30_000
+
+export interface OpeningParts {
+  readonly topology: TopologyStore
+  readonly shardServers: ShardServers
+}
+
+/** Opens the first traffic of a history. */
+export async function openShard(
+  { topology, shardServers }: OpeningParts,
+  name: ShardName,
+  document: ShardDocument,
+): Promise<void> {
+  const primary = nodeOf(document, document.primary)
+  await shardServers.reserveForArchive(name, primary)
+  await shardServers.applySynchronousNames(name, document)
+  await withConnection(shardServers.adminTarget(primary), (admin) =>
+    admin.query('call holdfast.open_shard($1)', [document.epoch], answerWithinMs),
+  )
+  await shardServers.barrier(primary, barrierWithinMs)
+  await topology.replaceShard(name, { ...document, state: 'open', promotion: undefined })
+}
+
+/** False for what a cutover closed: it has no followers yet, and the cutover opens it when it is run again. */
+export async function passesBarrier(shardServers: ShardServers, shard: ShardDocument): Promise<boolean> {
+  const primary = nodeOf(shard, shard.primary)
+  const admin = shardServers.adminTarget(primary)
+  if (shard.state !== 'open' && !(await withConnection(admin, (at) => isOpenInData(at, shard.epoch)))) return false
+  await shardServers.barrier(primary, barrierWithinMs)
+  return true
+}
+
+async function isOpenInData(admin: Connection, epoch: Epoch): Promise<boolean> {
+  const { rows } = await admin.query(`select from holdfast.shard s where s.epoch = $1 and s.state = 'open'`, [epoch])
+  return rows.length > 0
+}
