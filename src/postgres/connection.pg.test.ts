@@ -207,6 +207,24 @@ describe('a flight', () => {
   })
 })
 
+test('what fails or warns at the commit behind the tag is the outcome of its statement', async () => {
+  await observer.query('create table due (id int unique deferrable initially deferred)')
+  const warning = `begin raise warning 'late'; return null; end`
+  await observer.query(
+    `create function warn_late() returns trigger language plpgsql as '${warning.replaceAll("'", "''")}'`,
+  )
+  await observer.query(`create constraint trigger late after insert on item deferrable initially deferred
+    for each row execute function warn_late()`)
+  const outcomes = await connection.flight([
+    { text: 'insert into due values (1), (1)' },
+    { text: 'insert into item values (1)' },
+    { text: 'select 1' },
+  ])
+  expect(outcomes.map(tagOf)).toEqual(['23505', 'INSERT', 'SELECT'])
+  expect(outcomes.map(warningsOf)).toEqual([[], ['late'], []])
+  await observer.query('drop trigger late on item')
+})
+
 describe('a script', () => {
   test('runs several statements, and a refusal names its SQLSTATE', async () => {
     await connection.script('insert into item values (1); insert into item values (2)')
@@ -252,3 +270,67 @@ async function activeBackends(): Promise<unknown> {
   )
   return rows[0]?.['n']
 }
+
+describe('joined statements', () => {
+  test('D6: what stands behind one that fails is skipped, and the transaction stays', async () => {
+    const outcomes = await connection.flight([
+      { text: 'begin', joined: true },
+      { text: 'insert into item values (1)', joined: true },
+      { text: 'select 1 / 0', joined: true },
+      { text: 'insert into item values (2)', joined: true },
+      { text: 'commit' },
+    ])
+    expect(outcomes.map(tagOf)).toEqual(['BEGIN', 'INSERT', '22012', '22012', '22012'])
+    expect(connection.status).toBe('failed')
+    // What was skipped was not prepared, and is when it is sent again.
+    await connection.flight([{ text: 'rollback' }, { text: 'insert into item values (2)' }])
+    expect(await countItems()).toBe(1)
+  })
+
+  test('D6, trap 1: behind a BEGIN that fails nothing autocommits', async () => {
+    const outcomes = await connection.flight([
+      { text: 'begin isolation level sometimes', joined: true },
+      { text: 'insert into item values (1)', joined: true },
+      { text: 'commit' },
+    ])
+    expect(outcomes.map(tagOf)).toEqual(['42601', '42601', '42601'])
+    expect(await countItems()).toBe(0)
+  })
+
+  test('each keeps its rows and warnings, and a script has a sync point of its own', async () => {
+    const outcomes = await connection.flight([
+      { text: 'select 1 as one', joined: true },
+      { text: `do $$ begin raise warning 'mine'; end $$`, joined: true },
+      { text: 'select 2 as two', joined: true },
+      { text: 'select 3 as three; select 4 as four', script: true },
+      { text: 'select 5 as five', joined: true },
+    ])
+    expect(outcomes.map((outcome) => outcome.ok && outcome.rows)).toEqual([
+      [{ one: 1 }],
+      [],
+      [{ two: 2 }],
+      [{ four: 4 }],
+      [{ five: 5 }],
+    ])
+    expect(outcomes.map(warningsOf)).toEqual([[], ['mine'], [], [], []])
+  })
+})
+
+test('a statement that was answered before is not described again, unless its columns depend on more than its text', async () => {
+  await connection.query('begin')
+  for (const column of ['first', 'second']) {
+    await connection.query(`declare c cursor for select 1 as ${column}`)
+    expect(await connection.query('fetch all from c')).toMatchObject({ rows: [{ [column]: 1 }] })
+    await connection.query('close c')
+    expect(await connection.query('select id, id as other from item')).toMatchObject({
+      rows: [],
+      fields: [{ name: 'id' }, { name: 'other' }],
+    })
+  }
+  await connection.query('rollback')
+  await connection.query('insert into item values (7)')
+  for (const types of [undefined, { getTypeParser: () => (value: string) => `<${value}>` }]) {
+    const [outcome] = await connection.flight([{ text: 'select id from item', ...(types && { types }) }])
+    expect(outcome).toMatchObject({ rows: [{ id: types === undefined ? 7 : '<7>' }] })
+  }
+})

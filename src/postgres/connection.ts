@@ -1,8 +1,10 @@
 import pg from 'pg'
-import { assert, present } from '../base/assert.ts'
-import type { DriverClient } from './driver.ts'
+import { present } from '../base/assert.ts'
+import type { DriverClient, WireStatement } from './driver.ts'
 import { clientConfig, serialise } from './driver.ts'
 import { sqlState } from './sqlstate.ts'
+import type { WireAnswer } from './wire-flight.ts'
+import { WireFlight } from './wire-flight.ts'
 
 /**
  * One connection to one server, over which statements travel in flights.
@@ -19,6 +21,8 @@ import { sqlState } from './sqlstate.ts'
  *       sent may still take effect: the outcome is unknown.
  *   D5  An error is an outcome only once the server has gone on to its sync point. A backend that is terminated
  *       just after a commit sends an error in place of the tag it had ready: such an end is `ConnectionLost`.
+ *   D6  Joined statements have one sync point, and are answered when it is passed. What a failure skips has the outcome
+ *       of that failure, and nothing of it took effect: not even a `COMMIT` or `ROLLBACK`, so the transaction stays.
  *
  * HAZARD: a wait for synchronous followers that is cancelled or terminated answers success and a warning.
  * Warnings are therefore part of a statement's outcome, and no setting of a role or database can silence them.
@@ -45,6 +49,8 @@ export interface Statement {
   readonly types?: pg.CustomTypesConfig
   /** The text is never sent again, e.g. because a name is part of it: the server does not keep it prepared. */
   readonly once?: true
+  /** Shares the sync point of the statement behind it in the flight, which is skipped when this one fails (D6). */
+  readonly joined?: true
 }
 
 export type Row = Record<string, unknown>
@@ -102,9 +108,8 @@ export class ConnectionLost extends Error {
 export type TransactionStatus = 'idle' | 'open' | 'failed' | 'closed'
 
 interface Flight {
-  readonly statementCount: number
+  readonly wire: WireFlight
   readonly outcomes: StatementOutcome[]
-  warnings: { code: string; message: string }[]
   readonly resolve: (outcomes: StatementOutcome[]) => void
   readonly reject: (error: ConnectionLost) => void
   readonly timer: NodeJS.Timeout | undefined
@@ -118,8 +123,6 @@ export class Connection {
   readonly #release: (broken: boolean) => void
   /** In the order in which they were sent, which is the order of the answers. */
   readonly #flights: Flight[] = []
-  /** The server's error for the statement that it is answering, until the sync point confirms it (D5). */
-  #refusal: pg.DatabaseError | undefined
   #lost: Error | undefined
   #released = false
   #worn = false
@@ -128,7 +131,7 @@ export class Connection {
     this.#client = client
     this.#release = release
     client.on('notice', this.#onNotice)
-    client.on('error', this.#onError)
+    client.on('error', this.#onLost)
     client.connection.on('readyForQuery', this.#onSync)
     client.connection.on('copyInResponse', this.#onCopyIn)
   }
@@ -169,7 +172,7 @@ export class Connection {
    * cannot be serialised.
    */
   async flight(statements: readonly Statement[], deadlineMs?: number): Promise<StatementOutcome[]> {
-    return this.#send(statements.map(serialise), deadlineMs)
+    return this.#send(statements.map(serialise).map(withSyncPoint), deadlineMs)
   }
 
   /** One statement. Throws `ServerError` when it is refused. */
@@ -200,7 +203,7 @@ export class Connection {
     const reusable = this.status === 'idle' && !this.#worn && !this.#hasTooManyStatements()
     this.#released = true
     this.#client.off('notice', this.#onNotice)
-    this.#client.off('error', this.#onError)
+    this.#client.off('error', this.#onLost)
     this.#client.connection.off('readyForQuery', this.#onSync)
     this.#client.connection.off('copyInResponse', this.#onCopyIn)
     if (this.#lost === undefined) this.#release(!reusable)
@@ -223,7 +226,7 @@ export class Connection {
     }
   }
 
-  #send(statements: readonly pg.QueryConfig[], deadlineMs?: number): Promise<StatementOutcome[]> {
+  #send(statements: readonly WireStatement[], deadlineMs?: number): Promise<StatementOutcome[]> {
     if (this.#lost !== undefined || this.#released) {
       return Promise.reject(new ConnectionLost('the connection is closed', false, this.#lost))
     }
@@ -231,57 +234,45 @@ export class Connection {
     return new Promise((resolve, reject) => {
       const late = () => this.#lose(new Error(`no answer within ${deadlineMs} ms`))
       const timer = deadlineMs === undefined ? undefined : setTimeout(late, deadlineMs)
-      const statementCount = statements.length
-      this.#flights.push({ statementCount, outcomes: [], warnings: [], resolve, reject, timer })
-      // One write for all of them: else the server could end in between, and what it answered would be lost with it.
-      const { stream } = this.#client.connection
-      stream.cork()
-      for (const statement of statements) this.#client.query(statement, this.#onAnswer)
-      stream.uncork()
+      const wire = new WireFlight(statements, this.#onLost)
+      this.#flights.push({ wire, outcomes: [], resolve, reject, timer })
+      // In one write: else the server could end in between, and what it answered would be lost with it.
+      for (let count = wire.syncPoints; count > 0; count--) this.#client.query(wire)
     })
   }
 
-  readonly #onAnswer = (error: Error | null, result: pg.QueryResult | pg.QueryResult[]) => {
-    if (this.#lost !== undefined) return
-    if (error === null) this.#settle(toResult(Array.isArray(result) ? result.at(-1) : result))
-    else if (error instanceof pg.DatabaseError) this.#refusal = error
-    else this.#lose(error)
-  }
-
-  /** The server is done with one statement. The driver has already handed out a success. */
+  /** The server is done with everything up to a sync point. */
   readonly #onSync = () => {
-    const refusal = this.#refusal
-    if (refusal === undefined) return
-    this.#refusal = undefined
-    this.#worn ||= tellsOfStaleStatement(refusal)
-    this.#settle({ ok: false, error: new ServerError(refusal) })
-  }
-
-  #settle(outcome: Omit<StatementResult, 'warnings'> | StatementFailure): void {
-    const flight = present(this.#flights[0], 'answers come only to what was sent')
-    flight.outcomes.push(outcome.ok ? { ...outcome, warnings: flight.warnings } : outcome)
-    flight.warnings = []
-    if (flight.outcomes.length < flight.statementCount) return
+    const [flight] = this.#flights
+    if (this.#lost !== undefined || flight === undefined) return
+    flight.outcomes.push(...flight.wire.synced().map((answer) => this.#toOutcome(answer)))
+    if (!flight.wire.isAnswered) return
     this.#flights.shift()
     clearTimeout(flight.timer)
     flight.resolve(flight.outcomes)
   }
 
+  #toOutcome(answer: WireAnswer): StatementOutcome {
+    if (answer.kind === 'result') return { ok: true, ...answer.result }
+    this.#worn ||= tellsOfStaleStatement(answer.refusal)
+    return { ok: false, error: new ServerError(answer.refusal) }
+  }
+
+  readonly #onLost = (error: Error) => this.#lose(error)
+
   readonly #onNotice = (notice: DriverNotice) => {
     const code = notice.code ?? sqlState.warning
     // The severity may come translated, the code does not: class 01, and 57P for a terminated wait.
     const warns = notice.severity === 'WARNING' || code.startsWith('01') || code.startsWith('57P')
-    if (warns) this.#flights[0]?.warnings.push({ code, message: notice.message ?? '' })
+    if (warns) this.#flights[0]?.wire.warn({ code, message: notice.message ?? '' })
   }
 
   /** In a pipeline the server takes what follows for the data and both sides wait for ever. */
   readonly #onCopyIn = () => this.#lose(new Error('COPY FROM STDIN cannot travel in a flight'))
 
-  readonly #onError = (error: Error) => this.#lose(error)
-
   #lose(error: Error): void {
     if (this.#lost !== undefined || this.#released) return
-    this.#lost = this.#refusal ?? error
+    this.#lost = this.#flights[0]?.wire.refusal ?? error
     this.#client.on('error', ignoreLateError)
     this.#client.connection.stream.destroy()
     for (const flight of this.#flights.splice(0)) {
@@ -314,10 +305,9 @@ interface DriverNotice {
   readonly severity?: string | undefined
 }
 
-function toResult(result: pg.QueryResult | undefined): Omit<StatementResult, 'warnings'> {
-  assert(result !== undefined, 'a script has at least one result')
-  const { rows, fields, rowCount, command } = result
-  return { ok: true, rows, fields, rowCount: rowCount ?? 0, tag: command ?? '' }
+/** The last statement of a flight has a sync point, and one before a script, which brings its own. */
+function withSyncPoint(statement: WireStatement, index: number, all: readonly WireStatement[]): WireStatement {
+  return statement.joined && all[index + 1]?.isScript !== false ? { ...statement, joined: false } : statement
 }
 
 /** The server's copy of a named statement is gone, or no longer fits its tables: another connection has its own. */

@@ -7,11 +7,36 @@ import type { ConnectionTarget, Statement } from './connection.ts'
 
 export type DriverClient = pg.Client & {
   readonly processID: number | null
-  readonly connection: pg.Connection & { readonly parsedStatements: Readonly<Record<string, string>> }
+  readonly connection: DriverConnection
 }
 
-/** The types of the driver leave out its mode. */
-export type WireStatement = pg.QueryConfig & { readonly queryMode?: 'extended' }
+export type DriverConnection = pg.Connection & {
+  /** By name, their texts: what the server has prepared, and what it was sent to prepare. */
+  readonly parsedStatements: Record<string, string>
+  readonly submittedNamedStatements: Record<string, string>
+  /** Kept here because it is true for as long as the connection is. */
+  memory?: StatementMemory
+}
+
+/** What is known of the statements of one connection. */
+export interface StatementMemory {
+  /** By text; hashing one costs more than finding it. */
+  readonly names: Map<string, string>
+  /** By name, the columns of what was answered before. */
+  readonly columns: Map<string, readonly pg.FieldDef[]>
+}
+
+/** A statement whose values are bytes and strings. */
+export interface WireStatement {
+  readonly text: string
+  readonly isKept: boolean
+  readonly values: readonly (string | Buffer | null)[]
+  /** Goes by the simple protocol, which takes several commands; all others by the extended one, which takes one. */
+  readonly isScript: boolean
+  readonly joined: boolean
+  readonly rowMode?: 'array'
+  readonly types?: pg.CustomTypesConfig
+}
 
 /** The protocol counts parameters in 16 bits, and the driver writes what overflows without a word. */
 const valuesMax = 65_535
@@ -38,21 +63,25 @@ export function serialise(statement: Statement): WireStatement {
   const { text, values = [] } = statement
   // The wire format ends a text at a zero byte: the rest of it would be read as another message.
   if (text.includes('\0')) throw new TypeError('a statement cannot contain a zero byte')
-  if (statement.script === true) {
-    if (values.length > 0) throw new TypeError('a script takes no values')
-    return { text }
-  }
+  const isScript = statement.script === true
+  if (isScript && values.length > 0) throw new TypeError('a script takes no values')
   if (values.length > valuesMax) throw new TypeError(`a statement has at most ${valuesMax} values`)
   return {
     text,
+    isKept: !isScript && statement.once !== true,
     values: values.map((value) => prepareValue(value)),
-    // Both ways are the extended protocol, in which a text holds one statement: `select 1; commit` is refused.
-    ...(statement.once === true ? { queryMode: 'extended' as const } : { name: nameOf(text) }),
+    isScript,
+    joined: statement.joined === true,
     ...(statement.rowMode === undefined ? {} : { rowMode: statement.rowMode }),
     ...(statement.types === undefined ? {} : { types: statement.types }),
   }
 }
 
-function nameOf(text: string): string {
-  return hash('sha256', text, 'base64url').slice(0, 22)
+/** D2: a name is a hash of its text. */
+export function nameOf(text: string, { names }: StatementMemory): string {
+  const known = names.get(text)
+  if (known !== undefined) return known
+  const name = hash('sha256', text, 'base64url').slice(0, 22)
+  names.set(text, name)
+  return name
 }
