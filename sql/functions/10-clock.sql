@@ -110,7 +110,8 @@ declare
   v_drawn bigint;
 begin
   perform pg_current_xact_id();
-  select f.last_value into v_floor from holdfast.floor f;
+  -- Null until a closer has raised it.
+  v_floor := coalesce(pg_sequence_last_value('holdfast.floor'), 0);
   v_drawn := nextval('holdfast.hlc');
   if v_drawn <= v_floor then
     raise exception 'stamp % is at or below the closed floor', v_drawn using errcode = 'HF002';

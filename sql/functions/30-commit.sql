@@ -2,47 +2,52 @@
 -- See docs/protocols/write-path.md and docs/protocols/global-commit.md. All of them raise when anything is wrong, so that the
 -- COMMIT or PREPARE TRANSACTION sent behind them cannot succeed.
 
--- What stamp and prepare have in common: this transaction is opened, this shard is at the epoch and open, every
--- placement that was routed by is still this shard's at that version. Gives the shard.
-create or replace function holdfast.require_authority(p_binding jsonb, p_transaction uuid, p_placements jsonb)
-returns holdfast.shard
+-- What stamp and prepare have in common: this transaction is opened, this shard is at its epoch and open, and with
+-- `placements` they compare what it was routed by. For the functions below alone.
+create or replace view holdfast.authority as
+select b.transaction_id, b.tenant, b.key, b.epoch, s.shard, s.durability, s.max_clock_offset_ms,
+       (select coalesce(jsonb_object_agg(p.domain, p.version), '{}')
+        from holdfast.placement p where p.tenant = b.tenant and p.shard = s.shard) as placements
+from holdfast.bound b
+join holdfast.shard s on s.epoch = b.epoch and s.state = 'open'
+where b.mode = 'w';
+
+-- Why a transaction has no authority here. Always raises.
+create or replace function holdfast.refuse_authority(p_transaction uuid, p_placements jsonb) returns void
 language plpgsql
 as $$
 declare
-  v_here holdfast.shard;
+  v_epoch integer;
+  v_tenant text;
   v_stale text;
 begin
-  if p_binding is null or p_binding ->> 'mode' <> 'write' or (p_binding ->> 'transaction')::uuid <> p_transaction then
+  select b.epoch, b.tenant into v_epoch, v_tenant
+  from holdfast.bound b where b.mode = 'w' and b.transaction_id = p_transaction;
+  if not found then
     raise exception 'transaction % is not opened here', p_transaction using errcode = 'HF005';
   end if;
-  v_here := holdfast.shard_at_epoch((p_binding ->> 'epoch')::integer);
+  perform holdfast.shard_at_epoch(v_epoch);
   select r.key into v_stale
-  from jsonb_each_text(p_placements) r
-  left join holdfast.placement p
-    on p.tenant = p_binding ->> 'tenant' and p.domain = r.key and p.shard = v_here.shard and p.version = r.value::integer
-  where p.tenant is null
+  from jsonb_each(p_placements) r cross join holdfast.authority a
+  where a.placements -> r.key is distinct from r.value
   limit 1;
-  if v_stale is not null then
-    raise exception 'the placement of domain % of tenant % is not here at version %', v_stale, p_binding ->> 'tenant',
-      p_placements ->> v_stale using errcode = 'HF003';
-  end if;
-  perform holdfast.wait_for_followers(v_here);
-  return v_here;
+  raise exception 'the placement of domain % of tenant % is not here at version %', v_stale, v_tenant,
+    p_placements ->> v_stale using errcode = 'HF003';
 end
 $$;
 
 -- This transaction waits for followers as its shard promises, whatever anybody has set (HZ-S5). Where it would wait for
 -- nobody, it is refused. Names that are emptied later than this release who waits, with success: the gateway therefore
 -- compares when the settings were loaded before and after its COMMIT.
-create or replace function holdfast.wait_for_followers(p_here holdfast.shard) returns void
+create or replace function holdfast.wait_for_followers(p_shard text, p_durability text) returns void
 language plpgsql
 as $$
 begin
-  if p_here.durability = 'quorum' and current_setting('synchronous_standby_names') = '' then
-    raise exception 'a commit on shard % would wait for no follower', p_here.shard
+  if p_durability = 'quorum' and current_setting('synchronous_standby_names') = '' then
+    raise exception 'a commit on shard % would wait for no follower', p_shard
       using errcode = 'HF016', hint = 'Name its followers in synchronous_standby_names.';
   end if;
-  perform set_config('synchronous_commit', case p_here.durability when 'quorum' then 'on' else 'local' end, true);
+  perform set_config('synchronous_commit', case p_durability when 'quorum' then 'on' else 'local' end, true);
 end
 $$;
 
@@ -74,15 +79,22 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_binding constant jsonb := holdfast.binding();
-  v_here constant holdfast.shard := holdfast.require_authority(v_binding, p_transaction, p_placements);
-  v_tenant constant text := v_binding ->> 'tenant';
-  v_epoch constant integer := (v_binding ->> 'epoch')::integer;
+  v_tenant text;
+  v_key text;
+  v_epoch integer;
+  v_shard text;
+  v_durability text;
   v_stamp bigint;
 begin
-  if v_binding ->> 'key' is not null then
+  select a.tenant, a.key, a.epoch, a.shard, a.durability into v_tenant, v_key, v_epoch, v_shard, v_durability
+  from holdfast.authority a where a.transaction_id = p_transaction and a.placements @> p_placements;
+  if not found then
+    perform holdfast.refuse_authority(p_transaction, p_placements);
+  end if;
+  perform holdfast.wait_for_followers(v_shard, v_durability);
+  if v_key is not null then
     update holdfast.idempotency i set value = coalesce(p_value, 'null'::jsonb)
-    where i.tenant = v_tenant and i.key = v_binding ->> 'key' and i.transaction_id = p_transaction;
+    where i.tenant = v_tenant and i.key = v_key and i.transaction_id = p_transaction;
     if not found then
       raise exception 'transaction % does not hold its idempotency key', p_transaction using errcode = 'HF005';
     end if;
@@ -93,7 +105,7 @@ begin
     from jsonb_array_elements(p_events) with ordinality e;
   end if;
   if cardinality(p_participants) > 0 then
-    if v_here.durability = 'local' then
+    if v_durability = 'local' then
       raise exception 'a shard with local durability takes no part in a global transaction' using errcode = 'HF011';
     end if;
     perform holdfast.require_uncollected(p_transaction);
@@ -130,23 +142,28 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_binding constant jsonb := holdfast.binding();
-  v_shard constant holdfast.shard := holdfast.require_authority(v_binding, p_transaction, p_placements);
+  v_here record;
   v_prepare bigint;
 begin
-  if v_shard.durability = 'local' then
+  select a.tenant, a.epoch, a.shard, a.durability, a.max_clock_offset_ms into v_here
+  from holdfast.authority a where a.transaction_id = p_transaction and a.placements @> p_placements;
+  if not found then
+    perform holdfast.refuse_authority(p_transaction, p_placements);
+  end if;
+  perform holdfast.wait_for_followers(v_here.shard, v_here.durability);
+  if v_here.durability = 'local' then
     raise exception 'a shard with local durability takes no part in a global transaction' using errcode = 'HF011';
   end if;
   perform holdfast.require_home_epoch(p_home, p_home_epoch);
-  if p_home_clock > holdfast.wall_hlc() + (v_shard.max_clock_offset_ms::bigint << 16) then
-    raise exception 'the clock of % is more than % ms ahead of %', p_home, v_shard.max_clock_offset_ms, v_shard.shard
+  if p_home_clock > holdfast.wall_hlc() + (v_here.max_clock_offset_ms::bigint << 16) then
+    raise exception 'the clock of % is more than % ms ahead of %', p_home, v_here.max_clock_offset_ms, v_here.shard
       using errcode = 'HF001';
   end if;
   v_prepare := holdfast.draw();
   insert into holdfast.branch (transaction_id, gid, home, home_epoch, participants, prepare_timestamp, xid, tenant,
     action, subject, actor, placements, epoch)
   values (p_transaction, p_gid, p_home, p_home_epoch, p_participants, v_prepare, pg_current_xact_id(),
-    v_binding ->> 'tenant', p_action, p_subject, p_actor, p_placements, (v_binding ->> 'epoch')::integer);
+    v_here.tenant, p_action, p_subject, p_actor, p_placements, v_here.epoch);
   return v_prepare;
 end
 $$;
@@ -202,7 +219,8 @@ as $$
 begin
   -- A coordinator whose decision waits for followers holds the key. Whoever asks comes again later.
   perform set_config('lock_timeout', '2s', true);
-  perform holdfast.wait_for_followers(holdfast.shard_at_epoch(p_epoch));
+  perform holdfast.shard_at_epoch(p_epoch);
+  perform holdfast.wait_for_followers(s.shard, s.durability) from holdfast.shard s;
   perform holdfast.require_uncollected(p_transaction);
   insert into holdfast.transaction_record (transaction_id, outcome, participants, home_epoch, reason)
   values (p_transaction, 'ABORTED', p_participants, p_epoch, p_reason)
@@ -232,12 +250,12 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform holdfast.wait_for_followers(s) from holdfast.shard s;
+  perform holdfast.wait_for_followers(s.shard, s.durability) from holdfast.shard s;
   perform pg_logical_emit_message(true, 'holdfast.barrier', '');
 end
 $$;
 
-revoke all on function holdfast.require_authority(jsonb, uuid, jsonb), holdfast.wait_for_followers(holdfast.shard),
+revoke all on function holdfast.refuse_authority(uuid, jsonb), holdfast.wait_for_followers(text, text),
   holdfast.transaction_born_ms(uuid),
   holdfast.require_uncollected(uuid), holdfast.require_home_epoch(text, integer),
   holdfast.stamp(uuid, text, text, text, jsonb, text[], bigint, jsonb, jsonb),

@@ -34,7 +34,7 @@ as $$
 declare
   v_epoch integer;
 begin
-  perform holdfast.wait_for_followers(s) from holdfast.shard s;
+  perform holdfast.wait_for_followers(s.shard, s.durability) from holdfast.shard s;
   update holdfast.shard set epoch = p_epoch, state = 'fenced' where epoch < p_epoch or (epoch = p_epoch and state = 'fenced')
   returning epoch into v_epoch;
   if v_epoch is null then

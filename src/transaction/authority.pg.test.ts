@@ -67,6 +67,17 @@ describe('authority', () => {
       message: `domain payroll of tenant ${tenant} is placed on ${home}, not here on ${treasury}`,
     })
     expect(await shards.rows(treasury, 'select from runs where id = $1', [run])).toEqual([])
+
+    // Rows that are there, as after a move: neither changed nor removed.
+    await shards.rows(treasury, "insert into runs (tenant, id, status, cents) values ($1, $2, 'left', 1)", [
+      tenant,
+      run,
+    ])
+    for (const sql of ["update runs set status = 'changed' where id = $1", 'delete from runs where id = $1']) {
+      const change = transact(environment, request(run), (tx) => tx.query('payroll', sql, [run]))
+      await expect(change).rejects.toMatchObject({ code: 'placement_denied', detail: { sqlState: 'HF004' } })
+    }
+    expect(await shards.rows(treasury, 'select status from runs where id = $1', [run])).toEqual([{ status: 'left' }])
   })
 
   test('a fenced shard refuses the opening, and the topology is asked once more', async () => {

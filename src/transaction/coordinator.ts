@@ -207,7 +207,7 @@ class Coordinator {
   #decisionStatements(after: Hlc): Statement[] {
     const { transactionId, business, home, value, events } = this.#plan
     return [
-      store.concludeCaller,
+      ...store.concludeCaller,
       store.stamp({
         transactionId,
         business,

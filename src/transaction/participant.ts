@@ -78,7 +78,7 @@ function prepareStatements(
 ): Statement[] {
   const gid = formatGid(fleet, { home: home.name, transactionId, participant: shard.name })
   return [
-    store.concludeCaller,
+    ...store.concludeCaller,
     store.prepareBranch({
       transactionId,
       gid,

@@ -6,7 +6,7 @@ import { hlcFromWallMs } from '../hlc/hlc.ts'
 import type { Connection, Statement, StatementOutcome, StatementResult } from '../postgres/connection.ts'
 import { ConnectionLost } from '../postgres/connection.ts'
 import { noteAdoption } from './adoption.ts'
-import { unsendable } from './caller-statement.ts'
+import { requireSendable, unsendable } from './caller-statement.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { toHoldfastError } from './sql-errors.ts'
 import type { Opening } from './transaction-store.ts'
@@ -62,7 +62,8 @@ export class ShardTransaction {
 
   /** Why this transaction can only be rolled back; undefined while it is sound. Asked when nothing is on its way. */
   get doom(): HoldfastError | undefined {
-    if (this.#connecting === undefined) return undefined
+    // Nothing was sent that could have left a mark.
+    if (this.#opening === undefined) return this.#failure
     const status = this.#connection?.status ?? 'closed'
     if (this.#opened !== undefined && status === 'open') return undefined
     if (this.#failure !== undefined) return this.#failure
@@ -92,19 +93,34 @@ export class ShardTransaction {
   /** One awaited statement of the caller. Throws a `HoldfastError`, or a `TypeError` for what cannot be sent. */
   async query(statement: Statement): Promise<StatementResult> {
     const connection = await this.#connect()
-    const [opening, answer] = connection.inOneWrite(() => [
-      this.#open(connection),
-      connection.flight([statement], this.#environment.limits.statementWithinMs),
-    ])
+    const [opening, answer] =
+      this.#opening === undefined
+        ? this.#openWith(connection, statement)
+        : [this.#opening, this.#ask(connection, statement)]
     const [opened, answered] = await Promise.allSettled([opening, answer])
     if (opened.status === 'rejected') throw opened.reason
     if (answered.status === 'rejected') {
       throw answered.reason instanceof TypeError ? unsendable(answered.reason) : this.#fail(answered.reason)
     }
-    const outcome = present(answered.value[0], 'one outcome a statement')
+    const outcome = answered.value
     if (!outcome.ok) throw this.#fail(outcome.error)
     this.#failure = undefined
     return outcome
+  }
+
+  /** The opening and the first statement, in one flight; a refused opening keeps the statement from being run. */
+  #openWith(connection: Connection, statement: Statement): [Promise<Opening>, Promise<StatementOutcome>] {
+    // What cannot be sent must not take the opening with it: another statement may come behind it.
+    requireSendable(statement)
+    const head = this.#openingStatements()
+    const flight = connection.flight([...head, statement], this.#environment.limits.statementWithinMs)
+    this.#opening = this.#judgeOpening(flight.then((outcomes) => outcomes.slice(0, head.length)))
+    return [this.#opening, flight.then((outcomes) => present(outcomes[head.length], 'one outcome a statement'))]
+  }
+
+  async #ask(connection: Connection, statement: Statement): Promise<StatementOutcome> {
+    const outcomes = await connection.flight([statement], this.#environment.limits.statementWithinMs)
+    return present(outcomes[0], 'one outcome a statement')
   }
 
   /**
@@ -154,13 +170,14 @@ export class ShardTransaction {
     } catch {
       // A connection that is lost rolls back by itself, as soon as the server knows.
     } finally {
-      this.release()
+      this.#connection?.release()
     }
   }
 
-  /** Gives the connection back; one that is inside a transaction is closed. */
+  /** Gives the connection back, once what is left of a failed transaction is rolled back. */
   release(): void {
-    this.#connection?.release()
+    if (this.#connection?.status === 'failed') this.#environment.background.run(() => this.rollBack())
+    else this.#connection?.release()
   }
 
   /** The failure of an outcome or a lost connection, in the caller's terms; the first is kept as the doom. */
@@ -191,10 +208,14 @@ export class ShardTransaction {
     return this.#opening
   }
 
-  async #sendOpening(connection: Connection): Promise<Opening> {
+  #sendOpening(connection: Connection): Promise<Opening> {
+    return this.#judgeOpening(connection.flight(this.#openingStatements(), this.#environment.limits.statementWithinMs))
+  }
+
+  async #judgeOpening(answer: Promise<StatementOutcome[]>): Promise<Opening> {
     let outcomes: StatementOutcome[]
     try {
-      outcomes = await connection.flight(this.#openingStatements(), this.#environment.limits.statementWithinMs)
+      outcomes = await answer
     } catch (error) {
       throw this.#fail(error)
     }

@@ -38,8 +38,10 @@ const applicationRole = 'holdfast_app'
 
 /** DEFERRABLE means nothing to a writing transaction; the opening takes it as proof that this BEGIN took place. */
 export function begin(isolation: Isolation): Statement {
-  return { text: `begin isolation level ${isolation}, read write, deferrable` }
+  return { text: `begin isolation level ${isolation}, read write, deferrable`, joined: true }
 }
+
+const becomeApplication = `set_config('role', '${applicationRole}', true) as role`
 
 /** Binds the transaction, reads the clock, and ends as the application's role, in which the caller's statements run. */
 export function open(args: {
@@ -53,19 +55,22 @@ export function open(args: {
   /** Home's part shows that it is open for as long as it is. */
   readonly isHome: boolean
 }): Statement {
+  const bound = [args.tenant, args.transactionId, args.epoch]
+  const lockWithin = `${args.lockWithinMs}ms`
+  if (args.key === null) {
+    return {
+      text: `select holdfast.open_without_key($1, $2, $3)::text as clock, ${becomeApplication},
+               set_config('lock_timeout', $4, true), case when $5 then holdfast.hold_home($2) end`,
+      values: [...bound, lockWithin, args.isHome],
+      joined: true,
+    }
+  }
   return {
-    text: `select o.clock::text, o.first_transaction, o.same_request, o.value, set_config('role', '${applicationRole}', true) as role,
+    text: `select o.clock::text, o.first_transaction, o.same_request, o.value, ${becomeApplication},
              set_config('lock_timeout', $6, true), case when $7 then holdfast.hold_home($2) end
            from holdfast.open($1, $2, $3, $4, $5) o`,
-    values: [
-      args.tenant,
-      args.transactionId,
-      args.epoch,
-      args.key,
-      args.requestHash,
-      `${args.lockWithinMs}ms`,
-      args.isHome,
-    ],
+    values: [...bound, args.key, args.requestHash, lockWithin, args.isHome],
+    joined: true,
   }
 }
 
@@ -86,13 +91,13 @@ export interface Opening {
 export function readOpening(outcome: StatementOutcome): Opening {
   const row = oneRow<{
     clock: string
-    first_transaction: TransactionId | null
-    same_request: boolean
-    value: unknown
+    first_transaction?: TransactionId | null
+    same_request?: boolean
+    value?: unknown
     role: string
   }>(outcome)
   assert(row.role === applicationRole, 'the opening ends as the role of the application')
-  const { first_transaction: first, same_request: sameRequest, value } = row
+  const { first_transaction: first = null, same_request: sameRequest = false, value } = row
   return {
     clock: toHlc(BigInt(row.clock)),
     firstUse: first === null ? undefined : { transactionId: first, sameRequest, value },
@@ -100,8 +105,11 @@ export function readOpening(outcome: StatementOutcome): Opening {
 }
 
 /** The end of the caller's part: deferred constraints are checked as the application's role, the rest is the gateway's. */
-export const concludeCaller: Statement = { text: 'set constraints all immediate; reset role', script: true }
-export const commit: Statement = { text: 'commit' }
+export const concludeCaller: readonly Statement[] = [
+  { text: 'set constraints all immediate', joined: true },
+  { text: 'reset role', joined: true },
+]
+export const commit: Statement = { text: 'commit', joined: true }
 export const rollback: Statement = { text: 'rollback' }
 /** Behind COMMIT or PREPARE TRANSACTION, in the same flight. */
 export const flushedPosition: Statement = {
@@ -133,6 +141,7 @@ export function stamp(args: {
   return {
     text: `select holdfast.stamp($1, $2, $3, $4, $5, $6, $7, $8, $9)::text as stamp,
              pg_conf_load_time()::text as settings`,
+    joined: true,
     values: [
       transactionId,
       business.action,
@@ -170,6 +179,7 @@ export function prepareBranch(args: {
   return {
     text: `select holdfast.prepare_branch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)::text as stamp,
              pg_conf_load_time()::text as settings`,
+    joined: true,
     values: [
       args.transactionId,
       args.gid,
@@ -187,7 +197,7 @@ export function prepareBranch(args: {
 
 /** A gid is made by `formatGid` of checked names; a quotation mark cannot be in it, and is doubled all the same. */
 export function prepareTransaction(gid: string): Statement {
-  return { text: `prepare transaction ${literal(gid)}`, once: true }
+  return { text: `prepare transaction ${literal(gid)}`, once: true, joined: true }
 }
 
 /** Moves a clock past a prepare timestamp; refused beyond the offset. In autocommit. */

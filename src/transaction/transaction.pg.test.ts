@@ -277,6 +277,24 @@ describe('confinement', () => {
     }
   })
 
+  test('the guard holds whom row security does not: what runs as the owner needs an opening too', async () => {
+    const { Connection } = await import('../postgres/connection.ts')
+    await shards.admin(home).script(`create function as_owner(p_run text) returns void language sql security definer
+      set search_path = public, pg_temp as $$ insert into runs (tenant, id, status, cents) values ('${tenant}', p_run, 'draft', 1) $$;
+      alter function as_owner(text) owner to holdfast_owner`)
+    const app = await Connection.connect(shards.target(home, 'holdfast_app'), 5_000)
+    const run = newRun()
+    try {
+      await expect(app.query('select as_owner($1)', [run])).rejects.toMatchObject({ sqlState: 'HF005' })
+      await expect(app.query('select key from holdfast.secret')).rejects.toMatchObject({ sqlState: '42501' })
+      expect((await app.query('select tenant from holdfast.bound')).rows).toEqual([])
+    } finally {
+      app.release()
+    }
+    await transact(gateway.environment, request(run), (tx) => tx.query('payroll', 'select as_owner($1)', [run]))
+    expect(await shards.rows(home, 'select from runs where id = $1', [run])).toHaveLength(1)
+  })
+
   test('reference data is read at home', async () => {
     const outcome = await transact(
       gateway.environment,

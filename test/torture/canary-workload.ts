@@ -75,7 +75,7 @@ export function canary(stage: Pick<Stage, 'sources' | 'fleet'>): Workload<Canary
         store.begin('read committed'),
         store.open({ tenant, transactionId, epoch, key: null, requestHash: null, lockWithinMs: 1_000, isHome: true }),
         { text: touch },
-        store.concludeCaller,
+        ...store.concludeCaller,
         store.stamp({
           transactionId,
           business: { tenant, action: 'torture.stale', subject: 'canary', actor: 'stale' },

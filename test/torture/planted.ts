@@ -40,7 +40,7 @@ export const planted: readonly Planted[] = [
     caughtAs: ['lost', 'outcome', 'half'],
     variants: [
       {
-        function: 'require_authority',
+        function: 'wait_for_followers',
         replace: 'perform set_config(',
         by: `perform set_config('client_min_messages', 'error', true); perform set_config(`,
       },
@@ -66,7 +66,7 @@ export const planted: readonly Planted[] = [
     caughtAs: ['lost', 'outcome', 'half'],
     variants: [
       {
-        function: 'require_authority',
+        function: 'wait_for_followers',
         replace: `when 'quorum' then 'on' else 'local' end`,
         by: `when 'quorum' then 'off' else 'off' end`,
       },
@@ -79,12 +79,10 @@ export const planted: readonly Planted[] = [
     caughtAs: ['timestamp order'],
     variants: [
       {
-        function: 'bind',
+        function: 'bind_writing',
         replace: 'begin\n',
         by: `begin
-          if p_binding ->> 'mode' = 'write' then
-            perform pg_current_xact_id(), set_config('holdfast.early', nextval('holdfast.hlc')::text, true);
-          end if;
+          perform pg_current_xact_id(), set_config('holdfast.early', nextval('holdfast.hlc')::text, true);
 `,
       },
       {
@@ -104,8 +102,8 @@ export const planted: readonly Planted[] = [
     caughtAs: ['foreign row'],
     variants: [
       {
-        plant: 'alter policy holdfast_tenant on left_canaries using (true)',
-        remove: 'alter policy holdfast_tenant on left_canaries using (tenant = (select holdfast.bound_tenant()))',
+        plant: 'alter policy holdfast_read on left_canaries using (true)',
+        remove: 'alter policy holdfast_read on left_canaries using (tenant = (select b.tenant from holdfast.bound b))',
       },
     ],
   },
@@ -115,7 +113,7 @@ export const planted: readonly Planted[] = [
     fault: 'none',
     caughtAs: ['not replayed'],
     variants: [
-      { function: 'open', replace: `'key', p_key`, by: `'key', null` },
+      { function: 'open', replace: 'p_transaction, p_key, p_tenant', by: 'p_transaction, null, p_tenant' },
       { function: 'open', replace: 'if p_key is null then', by: 'if true then' },
     ],
   },
@@ -124,7 +122,7 @@ export const planted: readonly Planted[] = [
     workload: 'canary',
     fault: 'none',
     caughtAs: ['not refused'],
-    variants: [{ function: 'require_authority', replace: 'if v_stale is not null then', by: 'if false then' }],
+    variants: [{ function: 'stamp', replace: ' and a.placements @> p_placements', by: '' }],
   },
 ]
 
