@@ -225,4 +225,27 @@ describe('settling', () => {
     await Promise.all(running)
     expect(await outcomeOf(run)).toEqual(aborted)
   })
+
+  test('is taken over from an elected resolver that was stopped: its session idles, and the server ends it', async () => {
+    const stop = new AbortController()
+    const limits = { ...eager, scanEveryMs: 10, electionEveryMs: 10, silentForMsMax: 200 }
+    const stopped = (await shards.gateway()).environment
+    const clock = { ...stopped.clock, sleep: () => new Promise<void>(() => undefined) }
+    void new Resolver({ environment: { ...stopped, clock }, limits }).run(stop.signal)
+    const elected = `select from pg_locks l join pg_database d on d.oid = l.database
+      where d.datname = current_database() and l.locktype = 'advisory' and l.granted`
+    await eventually(async () => (await shards.rows(treasury, elected)).length > 0)
+
+    const death = deathAt('global record inserted')
+    const gateway = await shards.gateway({ onStep: death.onStep })
+    const run = newRun()
+    approve(gateway.environment, run).catch(() => undefined)
+    await death.reached
+    await gateway.kill()
+    const running = new Resolver({ environment: (await shards.gateway()).environment, limits }).run(stop.signal)
+    await eventually(async () => (await shards.prepared(treasury)).length === 0)
+    stop.abort()
+    await running
+    expect(await outcomeOf(run)).toEqual(aborted)
+  })
 })

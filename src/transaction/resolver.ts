@@ -29,6 +29,8 @@ export interface ResolverLimits extends LaneLimits {
   /** A branch younger than this is left to its coordinator, even when it is decided. */
   readonly settleAfterMs: number
   readonly electionEveryMs: number
+  /** One that is elected and was stopped keeps its connection: the server ends it, and the lock with it, after this. */
+  readonly silentForMsMax: number
   readonly alarm: AlarmLimits
 }
 
@@ -37,6 +39,7 @@ export const resolverLimitsDefault: ResolverLimits = {
   settleAfterMs: 250,
   abortAfterMs: 2_000,
   electionEveryMs: 1_000,
+  silentForMsMax: 10_000,
   resolvedAtOnceMax: 4,
   queuedMax: 256,
   backoff: { firstMs: 500, mostMs: 30_000 },
@@ -47,7 +50,8 @@ const connectWithinMs = 5_000
 
 /** Null on a follower: a lock there elects nobody. */
 const electionSql = `select case when not pg_is_in_recovery()
-  then pg_try_advisory_lock(hashtextextended('holdfast.resolver', 0)) end as elected`
+  then pg_try_advisory_lock(hashtextextended('holdfast.resolver', 0)) end as elected,
+  set_config('idle_session_timeout', $1, false)`
 
 export class Resolver {
   readonly #environment: TransactionEnvironment
@@ -94,7 +98,12 @@ export class Resolver {
     const connection = await Connection.connect(targetOf(primary), connectWithinMs)
     const term = this.#term(shard)
     try {
-      const { rows } = await connection.query<{ elected: boolean | null }>(electionSql, [], limits.serviceWithinMs)
+      const silence = `${this.#limits.silentForMsMax}ms`
+      const { rows } = await connection.query<{ elected: boolean | null }>(
+        electionSql,
+        [silence],
+        limits.serviceWithinMs,
+      )
       if (rows[0]?.elected !== true) return
       while (!signal.aborted && this.#primary(shard)?.id === primary.id) {
         await term.scan()
