@@ -1,4 +1,4 @@
-import { readFile } from 'node:fs/promises'
+import { readdir, readFile } from 'node:fs/promises'
 import { expect, test } from 'vitest'
 import { faultsOf } from './torture/faults.ts'
 import { caughtElsewhere, planted } from './torture/planted.ts'
@@ -18,4 +18,16 @@ test('every workload, fault and planted bug is in the reference, and where it is
 
 test.each(caughtElsewhere)('$bug is caught by a test that is there', async ({ file, test: name }) => {
   expect(await text(file)).toContain(name)
+})
+
+test('every bug can be planted: the functions have the text that it replaces', async () => {
+  const folder = 'sql/functions/'
+  const files = await Promise.all(
+    (await readdir(new URL(`../${folder}`, import.meta.url))).map((name) => text(folder + name)),
+  )
+  const bodyOf = (name: string) =>
+    files.join('').split(`create or replace function holdfast.${name}(`)[1]?.split('$$;')[0]
+  for (const variant of planted.flatMap(({ variants }) => variants)) {
+    if ('function' in variant) expect(bodyOf(variant.function), variant.function).toContain(variant.replace)
+  }
 })

@@ -47,6 +47,11 @@ const clientCount = 6
 const overlapMin = 100
 const calmMs = 500
 
+/** One that could not be played. */
+export function unplayed(workload: string, fault: string): Cell {
+  return { workload, fault, passed: false, faultSeen: false, ok: 0, failed: 0, unknown: 0, overlap: 0 }
+}
+
 export async function runCell(options: CellOptions): Promise<Played> {
   const { stand, kind, fault, sources } = options
   const { fleet, gateway } = stand

@@ -1,10 +1,10 @@
-import type { Cell, Played } from './cell.ts'
-import { runCell } from './cell.ts'
+import type { Played } from './cell.ts'
+import { runCell, unplayed } from './cell.ts'
 import type { Fault } from './fault.ts'
 import { faultsOf } from './faults.ts'
 import { keepHistory } from './history-file.ts'
 import type { Asked, Play, Report } from './play.ts'
-import { say } from './play.ts'
+import { describe, say } from './play.ts'
 import { Stand } from './stand.ts'
 import type { Kind } from './workload.ts'
 import { Sources } from './workload.ts'
@@ -71,11 +71,6 @@ function pairs(asked: Asked, round: number): (readonly [string, Kind, Fault])[] 
     .map(({ pair }) => pair)
 }
 
-function describe(error: unknown): string {
-  if (!(error instanceof Error)) return String(error)
-  return error.cause === undefined ? String(error.stack) : `${error.stack}\ncaused by ${describe(error.cause)}`
-}
-
 async function keep(asked: Asked, seed: string, { cell, violations, history }: Played): Promise<void> {
   const { folder, all } = asked.histories
   if (!all && violations.length === 0) return
@@ -92,8 +87,4 @@ async function close(stand: Stand | undefined): Promise<void> {
   if (stand === undefined) return
   say('stop')
   await stand.close().catch((error: unknown) => say(`the fleet did not stop in order: ${String(error)}`))
-}
-
-function unplayed(workload: string, fault: string): Cell {
-  return { workload, fault, passed: false, faultSeen: false, ok: 0, failed: 0, unknown: 0, overlap: 0 }
 }

@@ -1,8 +1,8 @@
 import type { Played } from './cell.ts'
-import { runCell } from './cell.ts'
+import { runCell, unplayed } from './cell.ts'
 import { faultOf } from './faults.ts'
 import type { Asked, Play, Report } from './play.ts'
-import { say } from './play.ts'
+import { describe, say } from './play.ts'
 import type { Planted } from './planted.ts'
 import { plant, planted } from './planted.ts'
 import { Stand } from './stand.ts'
@@ -29,10 +29,14 @@ async function play(asked: Asked, report: Report): Promise<void> {
     if (asked.workload === undefined && Date.now() > asked.untilMs) return
     say(`a fleet with a bug: ${one.bug}`)
     const stand = await Stand.open({ outposts: false })
+    const seed = String(asked.seed)
     try {
       const caught = await tryToCatch(stand, one, `${asked.seed} ${one.bug}`, asked.signal)
-      report.add({ ...caught.cell, workload, fault: one.bug, passed: caught.by.length > 0 }, [], String(asked.seed))
+      report.add({ ...caught.cell, workload, fault: one.bug, passed: caught.by.length > 0 }, [], seed)
       say(`     by ${one.workload} / ${one.fault}: ${caught.by[0] ?? 'nothing'}`)
+    } catch (error) {
+      report.add(unplayed(workload, one.bug), [], seed)
+      say(`     it could not be played: ${describe(error)}`)
     } finally {
       await stand.close().catch((error: unknown) => say(`the fleet did not stop in order: ${String(error)}`))
     }

@@ -41,8 +41,8 @@ export const planted: readonly Planted[] = [
     variants: [
       {
         function: 'wait_for_followers',
-        replace: 'perform set_config(',
-        by: `perform set_config('client_min_messages', 'error', true); perform set_config(`,
+        replace: `perform set_config('synchronous_commit'`,
+        by: `perform set_config('client_min_messages', 'error', true); perform set_config('synchronous_commit'`,
       },
     ],
   },
@@ -57,6 +57,8 @@ export const planted: readonly Planted[] = [
         replace: `perform pg_logical_emit_message(true, 'holdfast.barrier', '')`,
         by: 'null',
       },
+      // Who sends a barrier looks at the followers as well.
+      { function: 'replicated_through', replace: `return coalesce(v_lsn, '0/0')`, by: `return 'FFFFFFFF/FFFFFFFF'` },
     ],
   },
   {

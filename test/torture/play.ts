@@ -45,6 +45,12 @@ export class Report {
 
 export const say = (text: string) => void process.stderr.write(`${text}\n`)
 
+/** For a person, with what caused it. */
+export function describe(error: unknown): string {
+  if (!(error instanceof Error)) return String(error)
+  return error.cause === undefined ? String(error.stack) : `${error.stack}\ncaused by ${describe(error.cause)}`
+}
+
 function tell(cell: Cell, found: readonly Violation[]): void {
   const { workload, fault, passed, faultSeen, ok, failed, unknown, overlap } = cell
   const seen = faultSeen ? '' : ', the fault was not seen'
