@@ -68,9 +68,9 @@ export const planted: readonly Planted[] = [
     caughtAs: ['lost', 'outcome', 'half'],
     variants: [
       {
-        function: 'wait_for_followers',
-        replace: `when 'quorum' then 'on' else 'local' end`,
-        by: `when 'quorum' then 'off' else 'off' end`,
+        function: 'require_authority',
+        replace: 'perform holdfast.wait_for_followers(v_here)',
+        by: `perform set_config('synchronous_commit', 'off', true)`,
       },
     ],
   },
