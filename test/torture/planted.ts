@@ -68,8 +68,13 @@ export const planted: readonly Planted[] = [
     caughtAs: ['lost', 'outcome', 'half'],
     variants: [
       {
-        function: 'require_authority',
-        replace: 'perform holdfast.wait_for_followers(v_here)',
+        function: 'stamp',
+        replace: 'perform holdfast.wait_for_followers(v_shard, v_durability)',
+        by: `perform set_config('synchronous_commit', 'off', true)`,
+      },
+      {
+        function: 'prepare_branch',
+        replace: 'perform holdfast.wait_for_followers(v_here.shard, v_here.durability)',
         by: `perform set_config('synchronous_commit', 'off', true)`,
       },
     ],
