@@ -75,6 +75,11 @@ export class GatewayProcess {
     return this.#ended
   }
 
+  /** Sends a signal to the process. */
+  signal(signal: NodeJS.Signals): void {
+    this.#child.kill(signal)
+  }
+
   async stop(): Promise<void> {
     this.#child.kill('SIGTERM')
     await this.#ended
