@@ -56,17 +56,19 @@ export class ClockTerm {
       const now = clock.monotonicMs()
       const idleness = { sinceUsedMs: now - this.#usedAtMs, sinceBegunMs: now - this.#begunAtMs }
       const next = nextBeat({ ...idleness, isWaiting: closer.isWaiting }, pace)
-      if (next === 'close' && this.#underway.size < underwayMax) {
-        await this.#first(this.#send(true), pace.activeMs, signal)
-      } else if (this.#underway.size > 0) {
-        await Promise.race(this.#underway)
-      } else if (next === 'advance') {
-        await this.#send(false)
-      }
+      // What is on its way may change what is next, but for who is in a hurry.
+      if (this.#underway.size > (next === 'close' ? underwayMax : 0)) await Promise.race(this.#underway)
+      else if (next === 'sleep') await this.#sleep(signal)
+      else await this.#beat(next, signal)
       if (this.#failure !== undefined) throw this.#failure.error
-      if (next === 'sleep') await this.#sleep(signal)
-      else await clock.sleep(pauseMs(next, closer.waitedMs, pace), signal)
     }
+  }
+
+  async #beat(next: 'close' | 'advance', signal: AbortSignal): Promise<void> {
+    const { clock, closer, pace } = this.#options
+    const answered = this.#send(next === 'close')
+    await (next === 'close' ? this.#first(answered, pace.activeMs, signal) : answered)
+    await clock.sleep(pauseMs(next, closer.waitedMs, pace), signal)
   }
 
   /** Sends one beat; resolves when it is answered. What it rejects with is kept for the loop. */
@@ -90,7 +92,6 @@ export class ClockTerm {
 
   /** Until the next heartbeat, or until somebody needs the clock. */
   async #sleep(signal: AbortSignal): Promise<void> {
-    if (this.#underway.size > 0) return
     const { clock, closer, connection, pace } = this.#options
     this.#wake = deferred()
     const [lock, look] = await connection.flight(
