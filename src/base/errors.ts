@@ -135,6 +135,11 @@ export const errorTable = define({
     meaning:
       'A lock was waited for too long, within the retries; transactions on two shards may wait for each other. Nothing was written.',
   },
+  statement_timeout: {
+    category: 'unavailable',
+    retry: 'safe',
+    meaning: 'A statement ran for too long or was cancelled before the decision; nothing was written.',
+  },
   clock_offset_exceeded: {
     category: 'unavailable',
     retry: 'safe',

@@ -2,7 +2,13 @@ import type { Clock } from '../base/clock.ts'
 import { isHoldfastError } from '../base/errors.ts'
 import type { TenantName, TopologySource } from '../directory/topology.ts'
 import { emptyFrontier, type Frontier, joinFrontiers } from '../session/frontier.ts'
-import { advanceByBranch, advanceByCommit, tokenLifetimeMsDefault } from '../session/session.ts'
+import {
+  advanceByBranch,
+  advanceByCommit,
+  forgetSettled,
+  mustSettleFirst,
+  tokenLifetimeMsDefault,
+} from '../session/session.ts'
 import { shardsByRef } from '../session/shard-refs.ts'
 import { decodeToken, encodeToken, type KeyRing, type TokenScope } from '../session/token.ts'
 import type { Committed } from '../transaction/transaction.ts'
@@ -74,7 +80,9 @@ export function afterCommit(before: Frontier, committed: Committed<unknown>): Fr
   return committed.shards.reduce((frontier, { shard, historyId, epoch, placementVersion, position, role, pending }) => {
     const met = { shard, historyId, epoch, placementVersion, transactionId }
     if (role === 'participant' && pending !== undefined) {
-      return advanceByBranch(frontier, { ...met, commitTimestamp: pending.timestamp, flushedAfterPrepare: position })
+      // The write path settles what a session knows to be pending on a shard before it uses the shard.
+      const room = mustSettleFirst(frontier, shard) ? forgetSettled(frontier, shard) : frontier
+      return advanceByBranch(room, { ...met, commitTimestamp: pending.timestamp, flushedAfterPrepare: position })
     }
     return advanceByCommit(frontier, { ...met, commitTimestamp, flushedAfterCommit: position })
   }, before)

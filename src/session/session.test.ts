@@ -12,7 +12,14 @@ import {
 import type { Epoch } from '../directory/topology.ts'
 import { emptyFrontier } from './frontier.ts'
 import type { ReadStep } from './session.ts'
-import { advanceByBranch, advanceByCommit, advanceByRead, lsnAfterSnapshot, mustSettleFirst } from './session.ts'
+import {
+  advanceByBranch,
+  advanceByCommit,
+  advanceByRead,
+  forgetSettled,
+  lsnAfterSnapshot,
+  mustSettleFirst,
+} from './session.ts'
 
 const [w1, w2] = [transaction(1), transaction(2)]
 const met = (epoch: number) => ({
@@ -65,6 +72,16 @@ test('HZ-T5: every branch is listed, and beyond four the write path must settle 
   }
   expect(mustSettleFirst(frontier, payroll)).toBe(true)
   expect(onPayroll(frontier)?.[0]?.pending).toEqual([branch(4, 40), branch(3, 30), branch(2, 20), branch(1, 10)])
+})
+
+test('HZ-T5: room for a branch is made of those that were settled, and no id stands for the position then', () => {
+  const full = [1, 2, 3, 4].reduce(
+    (frontier, number) => advanceByBranch(frontier, branchStep(number, number)),
+    emptyFrontier,
+  )
+  const next = advanceByBranch(forgetSettled(full, payroll), branchStep(5, 50))
+  expect(onPayroll(next)).toEqual([demand(1, 50, { idsSuffice: false, pending: [branch(5, 50)] })])
+  expect(forgetSettled(emptyFrontier, payroll)).toBe(emptyFrontier)
 })
 
 test('S7: after a read the last id no longer stands for the position', () => {

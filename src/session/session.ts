@@ -148,6 +148,17 @@ export function mustSettleFirst(frontier: Frontier, shard: ShardName): boolean {
   return histories.some((history) => history.pending.length >= pendingMax)
 }
 
+/**
+ * Makes room for a branch: those before it on this shard were settled, and seen so, before it was opened. Its position
+ * covers their commits (S6); no id does any more.
+ */
+export function forgetSettled(before: Frontier, shard: ShardName): Frontier {
+  const known = before.shards.get(shard)
+  if (known === undefined) return before
+  const histories = known.histories.map((history) => ({ ...history, idsSuffice: false, pending: [] }))
+  return { ...before, shards: new Map(before.shards).set(shard, { ...known, histories }) }
+}
+
 export interface ReadStep extends ShardMet {
   readonly isPrimary: boolean
   /**

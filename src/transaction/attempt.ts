@@ -5,7 +5,7 @@ import type { Placement } from '../directory/directory.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import { hlcZero } from '../hlc/hlc.ts'
 import type { Statement } from '../postgres/connection.ts'
-import { requireAllowed, requireSendable, toStatement } from './caller-statement.ts'
+import { requireAllowed, requireAllowedInBatch, requireSendable, toStatement } from './caller-statement.ts'
 import { commitTransaction } from './coordinator.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { hashRequest, keepValue } from './idempotency.ts'
@@ -182,7 +182,7 @@ export class Attempt {
     this.#requireOpen()
     const part = this.#route(domain)
     for (const [text, values, expect] of statements) {
-      requireAllowed(text)
+      requireAllowedInBatch(text)
       const statement = toStatement(text, values === undefined ? undefined : [...values])
       // What cannot be sent is found now, before anything else is.
       requireSendable(statement)

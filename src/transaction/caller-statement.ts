@@ -1,7 +1,8 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { Statement } from '../postgres/connection.ts'
 import { serialise } from '../postgres/driver.ts'
-import { guardStatement } from './statement-guard.ts'
+import type { StatementVerdict } from './statement-guard.ts'
+import { guardBatched, guardStatement } from './statement-guard.ts'
 import type { DomainQuery } from './transaction.ts'
 
 /** The caller's statements on their way in. */
@@ -20,7 +21,15 @@ export function toStatement(query: string | DomainQuery, values: readonly unknow
 
 /** Throws `statement_refused`. */
 export function requireAllowed(text: string): void {
-  const verdict = guardStatement(text)
+  requirePassed(guardStatement(text))
+}
+
+/** Throws `statement_refused`. */
+export function requireAllowedInBatch(text: string): void {
+  requirePassed(guardBatched(text))
+}
+
+function requirePassed(verdict: StatementVerdict): void {
   if (!verdict.allowed) throw new HoldfastError('statement_refused', verdict.reason, { hint: verdict.hint })
 }
 

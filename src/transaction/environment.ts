@@ -43,6 +43,11 @@ export interface TransactionLimits {
    * only among its own: that of transactions which wait for each other on two shards ends here.
    */
   readonly lockWithinMs: number
+  /**
+   * A statement that runs this long on its branch is ended by its server, which tells so. Less than `statementWithinMs`,
+   * behind which only a silent server is left.
+   */
+  readonly runWithinMs: number
   /** A commit or prepare without an answer for this long is *unknown*; it is asked for, never cancelled. */
   readonly commitWithinMs: number
   /** How long an unknown outcome is asked for before it is called ambiguous. */
@@ -55,6 +60,7 @@ export interface TransactionLimits {
 export const transactionLimitsDefault: TransactionLimits = {
   statementWithinMs: 60_000,
   lockWithinMs: 4_000,
+  runWithinMs: 50_000,
   commitWithinMs: 10_000,
   outcomeWithinMs: 10_000,
   serviceWithinMs: 5_000,

@@ -5,6 +5,7 @@ import type { Hlc } from '../hlc/hlc.ts'
 import type { Statement, StatementOutcome } from '../postgres/connection.ts'
 import { ConnectionLost } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
+import { sqlState } from '../postgres/sqlstate.ts'
 import { judgePrepare } from './acknowledgement.ts'
 import { unsendable } from './caller-statement.ts'
 import type { CommitEvent } from './commit-protocol.ts'
@@ -115,12 +116,29 @@ function toVote(
     case 'no': {
       const failed = outcomes.find((outcome) => !outcome.ok)
       const refused = failed === undefined ? aborted(`the prepare on ${shard} answered ROLLBACK`, where) : undefined
-      const failure = openingFailure ?? refused ?? toHoldfastError(failed?.error, where)
+      const failure =
+        openingFailure ?? refused ?? unpreparable(outcomes, where) ?? toHoldfastError(failed?.error, where)
       return { event: { kind: 'vote no', shard, failure } }
     }
     default:
       return unreachable(answer)
   }
+}
+
+/** What hid it from the guard is a function: `0A000` in answer to the prepare itself says that its work cannot be prepared. */
+function unpreparable(
+  outcomes: readonly StatementOutcome[],
+  where: { readonly transactionId: TransactionId; readonly shard: ShardName },
+): HoldfastError | undefined {
+  const [branch, prepared] = outcomes.slice(-3)
+  if (!branch?.ok || prepared === undefined || prepared.ok) return undefined
+  const { sqlState: state, message } = prepared.error
+  if (state !== sqlState.featureNotSupported) return undefined
+  return new HoldfastError('statement_refused', `what was done on ${where.shard} cannot be prepared: ${message}`, {
+    hint: 'leave temporary tables, notifications and exported snapshots out of actions over several shards',
+    detail: { ...where, sqlState: state },
+    cause: prepared.error,
+  })
 }
 
 function aborted(message: string, where: { readonly transactionId: TransactionId; readonly shard: ShardName }) {

@@ -235,6 +235,7 @@ export class ShardTransaction {
         key: home?.key ?? null,
         requestHash: home?.requestHash ?? null,
         lockWithinMs: this.#environment.limits.lockWithinMs,
+        runWithinMs: this.#environment.limits.runWithinMs,
         isHome: home !== null,
       }),
     ]

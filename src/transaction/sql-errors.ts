@@ -18,6 +18,7 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   [sqlState.serializationFailure]: 'serialization_failure',
   [sqlState.deadlockDetected]: 'serialization_failure',
   [sqlState.lockNotAvailable]: 'lock_timeout',
+  [sqlState.queryCanceled]: 'statement_timeout',
   [sqlState.inFailedTransaction]: 'transaction_aborted',
   [sqlState.diskFull]: 'disk_full',
   [sqlState.adminShutdown]: 'node_unavailable',

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
-import { describe, expect, it } from 'vitest'
+import { describe, expect, it, test } from 'vitest'
 import { lexSql } from './sql-lexer.ts'
-import { guardStatement } from './statement-guard.ts'
+import { guardBatched, guardStatement } from './statement-guard.ts'
 
 const accepts = (sql: string) => expect(guardStatement(sql), sql).toEqual({ allowed: true })
 const refuses = (sql: string) => expect(guardStatement(sql).allowed, sql).toBe(false)
@@ -173,4 +173,15 @@ describe('the lexer', () => {
       expect(Array.isArray(result) || 'reason' in result).toBe(true)
     }
   })
+})
+
+test('a batch takes no savepoints: nobody sees what failed in between', () => {
+  for (const sql of ['savepoint a', 'release savepoint a', 'rollback to a', '/* x */ Savepoint a']) {
+    expect(guardBatched(sql), sql).toMatchObject({
+      allowed: false,
+      reason: expect.stringContaining('in a batch') as string,
+    })
+  }
+  expect(guardBatched('select 1')).toEqual({ allowed: true })
+  expect(guardBatched('commit')).toMatchObject({ allowed: false, reason: 'commit is refused' })
 })

@@ -42,6 +42,8 @@ const begins: ReadonlySet<string> = new Set([
   'call',
 ])
 
+const savepointWords: ReadonlySet<string> = new Set(['savepoint', 'release', 'rollback'])
+
 const transactionIsOurs = 'the transaction begins and ends with the function given to transact; savepoints are allowed'
 const roleIsOurs = 'statements run as the application role; only set local of harmless settings is allowed'
 const schemaIsMigrated = 'change the schema by a migration of the domain'
@@ -114,6 +116,15 @@ export function guardStatement(sql: string): StatementVerdict {
   const tokens = lexSql(sql)
   if ('kind' in tokens) return refuse(`the statement cannot be read: ${tokens.reason}`, 'correct the statement')
   return guardBeginning(tokens) ?? guardInside(tokens) ?? allowed
+}
+
+/** Of a batch, which fails or passes as a whole: nobody sees that a statement failed, so there is nothing to return to. */
+export function guardBatched(sql: string): StatementVerdict {
+  const tokens = lexSql(sql)
+  const first = 'kind' in tokens ? undefined : keyword(tokens.find((token) => !isSymbol(token, '(')))
+  return first !== undefined && savepointWords.has(first)
+    ? refuse(`${first} is refused in a batch`, 'await statements around a savepoint one by one with query')
+    : guardStatement(sql)
 }
 
 function guardBeginning(tokens: readonly SqlToken[]): StatementVerdict | undefined {

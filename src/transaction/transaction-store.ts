@@ -52,24 +52,28 @@ export function open(args: {
   readonly requestHash: Uint8Array | null
   /** How long a statement may wait for a lock. The claim of a key, which is part of the opening, waits without. */
   readonly lockWithinMs: number
+  /** How long a statement may run, up to the conclusion of the caller's part. */
+  readonly runWithinMs: number
   /** Home's part shows that it is open for as long as it is. */
   readonly isHome: boolean
 }): Statement {
   const bound = [args.tenant, args.transactionId, args.epoch]
-  const lockWithin = `${args.lockWithinMs}ms`
+  const limits = [`${args.lockWithinMs}ms`, `${args.runWithinMs}ms`]
   if (args.key === null) {
     return {
       text: `select holdfast.open_without_key($1, $2, $3)::text as clock, ${becomeApplication},
-               set_config('lock_timeout', $4, true), case when $5 then holdfast.hold_home($2) end`,
-      values: [...bound, lockWithin, args.isHome],
+               set_config('lock_timeout', $4, true), set_config('statement_timeout', $5, true),
+               case when $6 then holdfast.hold_home($2) end`,
+      values: [...bound, ...limits, args.isHome],
       joined: true,
     }
   }
   return {
     text: `select o.clock::text, o.first_transaction, o.same_request, o.value, ${becomeApplication},
-             set_config('lock_timeout', $6, true), case when $7 then holdfast.hold_home($2) end
+             set_config('lock_timeout', $6, true), set_config('statement_timeout', $7, true),
+             case when $8 then holdfast.hold_home($2) end
            from holdfast.open($1, $2, $3, $4, $5) o`,
-    values: [...bound, args.key, args.requestHash, lockWithin, args.isHome],
+    values: [...bound, args.key, args.requestHash, ...limits, args.isHome],
     joined: true,
   }
 }
@@ -104,10 +108,14 @@ export function readOpening(outcome: StatementOutcome): Opening {
   }
 }
 
-/** The end of the caller's part: deferred constraints are checked as the application's role, the rest is the gateway's. */
+/**
+ * The end of the caller's part: deferred constraints are checked as the application's role and within its time. The rest is
+ * the gateway's, and nothing may end it once it has begun.
+ */
 export const concludeCaller: readonly Statement[] = [
   { text: 'set constraints all immediate', joined: true },
   { text: 'reset role', joined: true },
+  { text: 'set local statement_timeout = 0', joined: true },
 ]
 export const commit: Statement = { text: 'commit', joined: true }
 export const rollback: Statement = { text: 'rollback' }

@@ -73,7 +73,16 @@ export function canary(stage: Pick<Stage, 'sources' | 'fleet'>): Workload<Canary
       const transactionId = newTimeOrderedUuid() as TransactionId
       const answer = await answerTo(connection, [
         store.begin('read committed'),
-        store.open({ tenant, transactionId, epoch, key: null, requestHash: null, lockWithinMs: 1_000, isHome: true }),
+        store.open({
+          tenant,
+          transactionId,
+          epoch,
+          key: null,
+          requestHash: null,
+          lockWithinMs: 1_000,
+          runWithinMs: 5_000,
+          isHome: true,
+        }),
         { text: touch },
         ...store.concludeCaller,
         store.stamp({
