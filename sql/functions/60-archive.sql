@@ -24,5 +24,17 @@ begin
 end
 $$;
 
-revoke all on function holdfast.replicated_through() from public;
+-- How many followers could acknowledge a commit of this primary now; null where none has to. At none, commits wait or are
+-- refused.
+create or replace function holdfast.acknowledging() returns integer
+language sql volatile security definer
+set search_path = pg_catalog, pg_temp
+as $$
+  select case when s.durability = 'quorum' then
+    (select count(*)::integer from pg_stat_replication r where r.sync_state in ('sync', 'quorum')) end
+  from holdfast.shard s
+$$;
+
+revoke all on function holdfast.replicated_through(), holdfast.acknowledging() from public;
+grant execute on function holdfast.acknowledging() to holdfast_gateway;
 grant execute on function holdfast.replicated_through() to holdfast_replication, holdfast_gateway;

@@ -8,7 +8,7 @@ const documents: Readonly<Record<string, string>> = {
   up: 'once the fleet takes requests, `{ ready: true, tookMs, dataDir, gateways: [{ region, url }] }`. What fails after that is told on stderr.',
   down: '`{ stopped: true }`, once the data directory is free.',
   status:
-    '`{ fleet, region, ready, gateways: [{ region, url }], shards: [{ shard, state, durability, epoch, historyId, closedTimestamp, inDoubt, nodes: [{ node, region, role, reachable, position }] }] }`. A fleet that is not ready is an answer, with exit code 0.',
+    '`{ fleet, region, ready, gateways: [{ region, url }], shards: [{ shard, state, durability, epoch, historyId, closedTimestamp, inDoubt, acknowledging, nodes: [{ node, region, role, reachable, position }] }] }`. A fleet that is not ready is an answer, with exit code 0.',
   doctor: '`[{ what, status, detail }]`, where `status` is `ok`, `warning` or `problem`. Exit code 8 with a problem.',
   'tenant list':
     '`[{ tenant, home, placements: [{ domain, shard, version, service, policyVersion, policy: { authority, replicas, otherwise } }] }]`.',

@@ -10,13 +10,15 @@ const nodeStatement = {
   text: `select case when pg_is_in_recovery() then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end::text
       as position,
     (select closed_timestamp::text from holdfast.closed) as closed,
-    (select count(*)::int from pg_prepared_xacts where database = current_database()) as in_doubt`,
+    (select count(*)::int from pg_prepared_xacts where database = current_database()) as in_doubt,
+    case when not pg_is_in_recovery() then holdfast.acknowledging() end as acknowledging`,
 }
 
 interface NodeAnswer {
   readonly position: string
   readonly closed: string
   readonly in_doubt: number
+  readonly acknowledging: number | null
 }
 
 /** The fleet as this gateway reaches it at this moment. A node that does not answer in time is unreachable. */
@@ -41,6 +43,7 @@ async function shardStatus(parts: GatewayParts, shard: ShardTopology): Promise<S
     historyId: shard.historyId,
     closedTimestamp: primary === undefined ? null : closedOf(primary),
     inDoubt: primary?.in_doubt ?? 0,
+    acknowledging: primary?.acknowledging ?? null,
     nodes: nodes.map((node, index) => nodeStatus(node, answers[index])),
   }
 }
@@ -51,7 +54,12 @@ async function askNode(parts: GatewayParts, node: FleetNode): Promise<NodeAnswer
     const [row] = outcome === undefined ? [] : accepted(outcome).rows
     return row === undefined
       ? undefined
-      : { position: String(row['position']), closed: String(row['closed']), in_doubt: Number(row['in_doubt']) }
+      : {
+          position: String(row['position']),
+          closed: String(row['closed']),
+          in_doubt: Number(row['in_doubt']),
+          acknowledging: row['acknowledging'] === null ? null : Number(row['acknowledging']),
+        }
   } catch {
     // Whatever keeps it from answering is what the status says.
     return undefined

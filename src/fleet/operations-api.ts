@@ -153,6 +153,11 @@ export interface ShardStatus {
   readonly historyId: string
   readonly closedTimestamp: Hlc | null
   readonly inDoubt: number
+  /**
+   * How many followers could acknowledge a commit now. At 0 writes wait, e.g. with `survive: region` once the only follower
+   * of another region is gone. Null where none has to, and while the primary does not answer.
+   */
+  readonly acknowledging: number | null
   readonly nodes: readonly NodeStatus[]
 }
 

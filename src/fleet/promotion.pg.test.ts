@@ -1,23 +1,32 @@
 import { rm } from 'node:fs/promises'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { temporaryFolder } from '../../test/support/fleet.ts'
 import { present } from '../base/assert.ts'
+import { eventually } from '../../test/support/eventually.ts'
+import type { Clock } from '../base/clock.ts'
+import { systemClock } from '../base/clock.ts'
+import type { Progress } from '../base/progress.ts'
 import { silentProgress } from '../base/progress.ts'
-import type { Epoch, HistoryId, ShardName } from '../directory/topology.ts'
+import type { Epoch, HistoryId, NodeId, ShardName } from '../directory/topology.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { loadConfig } from './config.ts'
+import { lives } from '../postgres/server/processes.ts'
 import { failOver } from './operations/failover.ts'
+import { callTo } from './operations/operations.ts'
 import { nodeOf } from './shard-servers.ts'
 import { Supervisor } from './supervisor.ts'
 
 const payroll = 'eu-west/payroll' as ShardName
+/** Each starts a fleet of its own, some twice, and one waits until a server is given up. */
+vi.setConfig({ testTimeout: 180_000 })
+
 const historyId = '018f4a7e-0000-7000-8000-000000000002' as HistoryId
 
 let root: string
 let supervisor: Supervisor
 
 /** One shard, and one follower, which every commit waits for. */
-async function start(): Promise<Supervisor> {
+async function start(progress: Progress = silentProgress, clock: Clock = systemClock): Promise<Supervisor> {
   const config = await loadConfig(
     {
       fleet: 'promotion',
@@ -29,7 +38,7 @@ async function start(): Promise<Supervisor> {
     },
     root,
   )
-  return Supervisor.start({ config, wan: false, progress: silentProgress })
+  return Supervisor.start({ config, wan: false, progress, clock })
 }
 
 async function ask<R>(text: string): Promise<R> {
@@ -103,4 +112,75 @@ test('a shard that a cutover left closed keeps no fleet from starting', async ()
   await supervisor.close()
   supervisor = await start()
   expect(supervisor.topology.shard(payroll).state).toBe('fenced')
+})
+
+test('what a promotion left to be built is built behind the opening, also when the supervisor was killed meanwhile', async () => {
+  const shard = supervisor.topology.shard(payroll)
+  const old = { ...present(shard.nodes[0], 'a primary'), id: `${payroll}.0` as NodeId, folder: 'eu-west~payroll.0' }
+  await supervisor.topology.replaceShard(payroll, {
+    ...shard,
+    retired: [{ node: old, successor: shard.nextNode }],
+    nextNode: shard.nextNode + 1,
+  })
+  await supervisor.close()
+  supervisor = await start()
+  expect(supervisor.topology.shard(payroll).state).toBe('open')
+  await eventually(() => supervisor.topology.shard(payroll).retired?.length === 0)
+  expect(supervisor.topology.shard(payroll).nodes.map(({ id }) => id)).toEqual([1, 2, 3].map((n) => `${payroll}.${n}`))
+  const following = `select count(*)::int as following from pg_stat_replication where state = 'streaming' and application_name like '${payroll}%'`
+  expect(await ask(following)).toEqual({ following: 2 })
+})
+
+test('V5: an old primary that does not hear of its stop is killed', async () => {
+  const { primary } = supervisor.topology.shard(payroll)
+  const { pid } = supervisor.servers.server(primary)
+  process.kill(present(pid, 'it runs'), 'SIGSTOP')
+  const { promoted } = await failOver(supervisor, { shard: payroll }, silentProgress)
+  expect(promoted).toMatchObject({ node: `${payroll}.2`, epoch: 2 })
+  expect(supervisor.servers.isRunning(primary)).toBe(false)
+  expect(await lives(present(pid, 'it ran'))).toBe(false)
+})
+
+test('HZ-S5: names that somebody empties are told as an alarm and put back', async () => {
+  await supervisor.close()
+  const alarms: string[] = []
+  supervisor = await start(({ step, detail }) => {
+    if (step === 'alarm') alarms.push(detail ?? '')
+  })
+  const named = { synchronous_standby_names: `ANY 1 ("${payroll}.2")` }
+  expect(await ask('show synchronous_standby_names')).toEqual(named)
+  const shard = supervisor.topology.shard(payroll)
+  await withConnection(supervisor.shardServers.adminTarget(nodeOf(shard, shard.primary)), async (admin) => {
+    await admin.query("alter system set synchronous_standby_names = ''")
+    await admin.query('select pg_reload_conf()')
+  })
+  await eventually(() => alarms.length > 0)
+  await eventually(async () => {
+    const now = await ask<typeof named>('show synchronous_standby_names')
+    return now.synchronous_standby_names === named.synchronous_standby_names
+  })
+  await supervisor.shardServers.barrier(nodeOf(shard, shard.primary), 10_000)
+  expect(alarms).toEqual([`${payroll}: somebody changed whom its commits wait for; it is put back`])
+})
+
+test('a fleet that closes lets an operation end first, begins none, and takes the servers from one that does not end', async () => {
+  const call = callTo(supervisor)
+  const told: string[] = []
+  const failover = call('failover', { shard: payroll }, silentProgress).then(
+    () => told.push('failed over'),
+    (error: unknown) => told.push(String(error)),
+  )
+  await supervisor.close()
+  expect(told).toEqual(['failed over'])
+  await failover
+  await expect(call('failover', { shard: payroll }, silentProgress)).rejects.toMatchObject({
+    code: 'fleet_not_running',
+  })
+
+  const impatient: Clock = { ...systemClock, sleep: (ms, signal) => systemClock.sleep(Math.min(ms, 1_000), signal) }
+  supervisor = await start(silentProgress, impatient)
+  expect(supervisor.topology.shard(payroll)).toMatchObject({ state: 'open', epoch: 2 })
+  void supervisor.run(() => new Promise(() => {}))
+  await supervisor.close()
+  expect(supervisor.servers.isRunning(supervisor.topology.shard(payroll).primary)).toBe(false)
 })

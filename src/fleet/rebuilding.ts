@@ -55,14 +55,19 @@ export class Rebuilding {
   }
 
   /** Builds the successor of one node from the primary of the document; gives the document that has it. */
-  async rebuild(name: ShardName, document: ShardDocument, retired: RetiredNode): Promise<ShardDocument> {
-    const { shardServers, progress, closing } = this.#parts
+  async rebuild(
+    name: ShardName,
+    document: ShardDocument,
+    retired: RetiredNode,
+    until?: AbortSignal,
+  ): Promise<ShardDocument> {
+    const { shardServers, progress } = this.#parts
     const id = nodeId(name, retired.successor)
     progress({ step: 'rebuild', detail: `${id} in ${retired.node.region}` })
     await this.#interrupt(id)
     const node = await shardServers.place(id, retired.node.region, folderOf(name, retired.successor))
     const abort = new AbortController()
-    const signal = AbortSignal.any([abort.signal, closing])
+    const signal = until === undefined ? abort.signal : AbortSignal.any([abort.signal, until])
     const building = shardServers.buildFollower(nodeOf(document, document.primary), node, signal)
     const build = { abort, ended: building.catch(() => undefined) }
     this.#builds.set(id, build)
@@ -119,9 +124,9 @@ export class Rebuilding {
   }
 
   async #replace(name: ShardName, retired: RetiredNode): Promise<void> {
-    const { topology, servers, shardServers, exclusively } = this.#parts
+    const { topology, servers, shardServers, exclusively, closing } = this.#parts
     const before = topology().shard(name)
-    const built = await this.rebuild(name, before, retired)
+    const built = await this.rebuild(name, before, retired, closing)
     await exclusively(async () => {
       const now = topology().shard(name)
       const id = nodeId(name, retired.successor)

@@ -79,10 +79,12 @@ describe('a fleet that runs', () => {
       position: lsn,
     })
     const shard = { state: 'open', durability: 'quorum', epoch: 1, historyId: uuid, closedTimestamp: hlc, inDoubt: 0 }
+    // Of a shard with `survive: region` only the follower of the other region counts.
     const shards = [
       {
         ...shard,
         shard: payroll,
+        acknowledging: 1,
         nodes: [
           node(`${payroll}.1`, 'primary', 'eu-west'),
           node(`${payroll}.2`, 'follower', 'eu-west'),
@@ -92,6 +94,7 @@ describe('a fleet that runs', () => {
       {
         ...shard,
         shard: treasury,
+        acknowledging: 2,
         nodes: [1, 2, 3].map((n) => node(`${treasury}.${n}`, n === 1 ? 'primary' : 'follower', 'us-east')),
       },
     ]

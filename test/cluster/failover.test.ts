@@ -228,6 +228,22 @@ describe('a promotion that too few followers answer', () => {
   })
 })
 
+test('`survive: region`: without the only follower of another region writes wait, status says so, and they go on when it is back', async () => {
+  const { primary, nodes } = document(payroll)
+  const [away] = nodes.filter(({ region }) => region === 'eu-central')
+  if (away === undefined || away.id === primary) throw new Error('the primary is in eu-west')
+  const acknowledging = async () =>
+    (await gateway.status()).shards.find(({ shard }) => shard === payroll)?.acknowledging
+  await eventually(async () => (await acknowledging()) === 1)
+  await faults.killNode(away.id)
+  await eventually(async () => (await acknowledging()) === 0)
+  const waiting = write(tenant, 'while-nobody-is-away')
+  await eventually(async () => (await waitingForFollowers()) === 1)
+  await faults.restartNode(away.id)
+  const { transactionId } = await waiting
+  expect(await kept(payroll)).toContain(transactionId)
+})
+
 describe('a shard whose primary is gone and that no legal region can take', () => {
   let lost: ReturnType<typeof document>
 

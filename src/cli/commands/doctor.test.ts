@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { InDoubtView } from '../../fleet/operations-api.ts'
-import { inDoubtFindings } from './doctor.ts'
+import { durabilityFindings, inDoubtFindings } from './doctor.ts'
 
 const branch: InDoubtView = {
   gid: 'hf_payledger_eu-west/payroll_019d4d4e-0000-7000-8000-000000000000_us-east/treasury',
@@ -18,4 +18,12 @@ test('a branch in doubt is a warning; one that is old, or waits for a person, is
   const found = inDoubtFindings([branch, { ...branch, ageMs: 30_000 }, { ...branch, verdict: 'needs a person' }])
   expect(found.map(({ status }) => status)).toEqual(['warning', 'problem', 'problem'])
   expect(found[0]?.detail).toBe(`${branch.gid}, 29999 ms old: wait: its coordinator is on its way`)
+})
+
+test('a shard whose commits nobody can acknowledge is a problem; one that waits for a single follower is a warning', () => {
+  const shards = [0, 1, 2, null].map((acknowledging, index) => ({ shard: `eu-west/s${index}`, acknowledging }))
+  expect(durabilityFindings(shards).map(({ status, detail }) => [status, detail])).toEqual([
+    ['problem', 'no follower can acknowledge commits of eu-west/s0: writes stop'],
+    ['warning', 'one follower of eu-west/s1 can acknowledge its commits: losing that one stops writes'],
+  ])
 })

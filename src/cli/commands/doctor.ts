@@ -2,7 +2,7 @@ import { statfs } from 'node:fs/promises'
 import type { Command } from 'commander'
 import { HoldfastError } from '../../base/errors.ts'
 import type { FleetConfig } from '../../fleet/config.ts'
-import type { InDoubtView } from '../../fleet/operations-api.ts'
+import type { InDoubtView, ShardStatus } from '../../fleet/operations-api.ts'
 import { findSupervisor } from '../../fleet/registry.ts'
 import { defaultCacheRoot, locatePostgres } from '../../postgres/server/binaries.ts'
 import { canEnter, serverUser } from '../../postgres/server/server-user.ts'
@@ -110,11 +110,26 @@ async function examineFleet(config: FleetConfig): Promise<Finding[]> {
     return [
       { what: 'fleet', status: ready ? 'ok' : 'problem', detail: ready ? 'running and ready' : 'running, not ready' },
       ...unreachable.map((node) => ({ what: 'node', status: 'problem' as const, detail: `${node} does not answer` })),
+      ...durabilityFindings(shards),
       ...(shards.some(({ inDoubt }) => inDoubt > 0) ? inDoubtFindings(await fleet.resolve(true)) : []),
     ]
   } finally {
     await fleet.close()
   }
+}
+
+/** A shard whose commits nobody can acknowledge takes no writes; one that has a single one left is about to. */
+export function durabilityFindings(shards: readonly Pick<ShardStatus, 'shard' | 'acknowledging'>[]): Finding[] {
+  return shards.flatMap(({ shard, acknowledging }): Finding[] => {
+    if (acknowledging === null || acknowledging > 1) return []
+    if (acknowledging === 1) {
+      const detail = `one follower of ${shard} can acknowledge its commits: losing that one stops writes`
+      return [{ what: 'durability', status: 'warning', detail }]
+    }
+    return [
+      { what: 'durability', status: 'problem', detail: `no follower can acknowledge commits of ${shard}: writes stop` },
+    ]
+  })
 }
 
 /** A branch that is prepared holds its locks and the vacuum of its server for as long as it stays. */

@@ -62,13 +62,14 @@ function showStatus(status: StatusDocument & { readonly gateways: readonly Gatew
   for (const { region, url } of status.gateways) printLine(`gateway of ${region}: ${url}`)
   printLine(
     table(
-      ['shard', 'state', 'epoch', 'in doubt', 'node', 'role', 'region', 'reachable', 'position'],
+      ['shard', 'state', 'epoch', 'in doubt', 'acknowledging', 'node', 'role', 'region', 'reachable', 'position'],
       status.shards.flatMap((shard) =>
         shard.nodes.map((node) => [
           shard.shard,
           shard.state,
           String(shard.epoch),
           String(shard.inDoubt),
+          String(shard.acknowledging ?? ''),
           node.node,
           node.role,
           node.region,
