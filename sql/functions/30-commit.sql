@@ -155,6 +155,7 @@ begin
     raise exception 'a shard with local durability takes no part in a global transaction' using errcode = 'HF011';
   end if;
   perform holdfast.require_home_epoch(p_home, p_home_epoch);
+  perform holdfast.require_uncollected_at(p_home, p_transaction);
   if p_home_clock > holdfast.wall_hlc() + (v_here.max_clock_offset_ms::bigint << 16) then
     raise exception 'the clock of % is more than % ms ahead of %', p_home, v_here.max_clock_offset_ms, v_here.shard
       using errcode = 'HF001';
@@ -221,10 +222,13 @@ begin
   perform set_config('lock_timeout', '2s', true);
   perform holdfast.shard_at_epoch(p_epoch);
   perform holdfast.wait_for_followers(s.shard, s.durability) from holdfast.shard s;
-  perform holdfast.require_uncollected(p_transaction);
-  insert into holdfast.transaction_record (transaction_id, outcome, participants, home_epoch, reason)
-  values (p_transaction, 'ABORTED', p_participants, p_epoch, p_reason)
-  on conflict do nothing;
+  perform from holdfast.transaction_record r where r.transaction_id = p_transaction;
+  if not found then
+    perform holdfast.require_uncollected(p_transaction);
+    insert into holdfast.transaction_record (transaction_id, outcome, participants, home_epoch, reason)
+    values (p_transaction, 'ABORTED', p_participants, p_epoch, p_reason)
+    on conflict do nothing;
+  end if;
   return query
     select r.outcome, r.commit_timestamp, r.home_epoch
     from holdfast.transaction_record r where r.transaction_id = p_transaction;

@@ -26,6 +26,8 @@ export type MetricName =
   | 'resolver_queue_depth'
   | 'resolver_silent_homes'
   | 'resolver_settled_total'
+  | 'collection_backlog'
+  | 'records_collected_total'
   | 'reads_pushed_total'
   | 'clock_offset_ms'
   | 'clock_ahead_ms'

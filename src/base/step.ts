@@ -20,6 +20,8 @@ export type StepName =
   | 'global decision row'
   | 'global settle sent'
   | 'global settled'
+  | 'collector announced'
+  | 'collector watermark raised'
   | 'global record collected'
   | 'resolver scan'
   | 'resolver abort inserted'

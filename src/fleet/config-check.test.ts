@@ -28,7 +28,7 @@ describe('refused with the line, what is wrong and what would be right', () => {
       'an unknown key',
       changed('fleet: payledger', 'fleet: payledger\nflet: x'),
       'holdfast.yaml:2:1: flet: unknown key',
-      'known keys are fleet, dataDir, listen, app, maxClockOffset, regions, links, shards, domains, tenants, invariants, drills, outbox',
+      'known keys are fleet, dataDir, listen, app, maxClockOffset, restoreWindow, regions, links, shards, domains, tenants, invariants, drills, outbox',
     ],
     [
       'an unknown key inside a shard',

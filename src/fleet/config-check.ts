@@ -28,13 +28,14 @@ export function checkDraft(draft: ConfigDraft, report: Report): FleetConfig | nu
   checkArchiveFolders(draft, report)
   const shards = withArchives(draft, owners, regions, report)
   if (draft.root === null) return null
-  const { maxClockOffset, drills, ...root } = draft.root
+  const { maxClockOffset, restoreWindow, drills, ...root } = draft.root
   return {
     fleet: root.fleet,
     dataDir: root.dataDir,
     listen: root.listen,
     app: root.app,
     maxClockOffsetMs: maxClockOffset,
+    restoreWindowMs: restoreWindow,
     regions: draft.regions.values,
     links,
     shards,

@@ -83,6 +83,9 @@ const milliseconds = z
   .min(0, { error: 'is negative; write milliseconds, e.g. 80' })
   .max(60_000, { error: 'is more than a minute; write milliseconds, e.g. 80' })
 
+/** A transaction that lives for longer is refused at its end, so nothing shorter than any transaction will do. */
+const restoreWindowMsMin = 3_600_000
+
 const webhook = z.url({
   protocol: /^https?$/,
   error: 'is not a web address; write it with its scheme, e.g. http://127.0.0.1:9999/hook',
@@ -141,6 +144,9 @@ export function configForms(baseDir: string) {
         .int({ error: 'is not whole; write milliseconds, e.g. 500' })
         .min(1, { error: 'is not positive; write milliseconds, e.g. 500' })
         .default(500),
+      restoreWindow: durationMs(/^[1-9]\d{0,5}[smhd]$/, 'a number and s, m, h or d, e.g. 35d')
+        .refine((ms) => ms >= restoreWindowMsMin, { error: 'is less than an hour; write a longer one, e.g. 35d' })
+        .default(35 * 86_400_000),
       regions: mapping,
       links: mapping,
       shards: mapping,

@@ -22,6 +22,8 @@ export interface FleetConfig {
   /** The application that `holdfast up` serves. */
   readonly app: string | null
   readonly maxClockOffsetMs: number
+  /** Records of transactions are kept for at least this long: a restore may go back that far. */
+  readonly restoreWindowMs: number
   readonly regions: ReadonlyMap<RegionName, RegionConfig>
   readonly links: readonly RegionLink[]
   readonly shards: ReadonlyMap<ShardName, ShardConfig>
@@ -80,6 +82,7 @@ export interface FleetConfigInput {
   readonly listen?: string | undefined
   readonly app?: string | null | undefined
   readonly maxClockOffset?: number | undefined
+  readonly restoreWindow?: string | undefined
   readonly regions: Readonly<Record<string, { jurisdiction: string; archive?: string | null | undefined }>>
   readonly links?: Readonly<Record<string, number>> | null | undefined
   readonly shards: Readonly<Record<string, ShardConfigInput>>

@@ -1,11 +1,14 @@
+import { present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import type { Metrics } from '../base/metrics.ts'
 import type { OnStep } from '../base/step.ts'
-import { Archiver } from '../archive/archiver.ts'
+import { Archiver, redoSlot, walSlot } from '../archive/archiver.ts'
 import { DirectoryStore } from '../directory/directory-store.ts'
-import type { FleetNode, RegionName, ShardName } from '../directory/topology.ts'
+import type { FleetNode, RegionName, ShardName, ShardTopology } from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import { ConnectionPools } from '../postgres/pools.ts'
+import type { LogPlace } from '../transaction/collection-store.ts'
+import { readArchived, selectArchived } from '../transaction/collection-store.ts'
 import { ClockKeeper, type ClockKeeperOptions } from '../transaction/clock-keeper.ts'
 import type { TransactionEnvironment } from '../transaction/environment.ts'
 import { primaryOf, primaryTarget, transactionEnvironment } from '../transaction/environment.ts'
@@ -128,7 +131,7 @@ export function startServices(parts: GatewayParts, services: Services, archives:
   services.start({ name: 'topology', run: (signal) => parts.topology.run(signal) })
   services.start({
     name: 'resolver',
-    run: (signal) => new Resolver({ environment: serviceEnvironment(parts), onStuck: parts.onStuck }).run(signal),
+    run: (signal) => resolver(parts).run(signal),
   })
   for (const shard of parts.config.shards.keys()) {
     services.start({ name: `clock of ${shard}`, run: (signal) => clockKeeper(parts, shard).run(signal) })
@@ -155,6 +158,31 @@ function isSameLaw({ config, region }: GatewayParts, other: RegionName): boolean
 function serviceEnvironment({ environment, keys, region }: GatewayParts): TransactionEnvironment {
   const targetOf = (node: FleetNode) => roleTarget(keys, node, 'holdfast_gateway', `gateway-${region} service`)
   return { ...environment, targetOf }
+}
+
+function resolver(parts: GatewayParts): Resolver {
+  const { config, onStuck, onServiceTrouble } = parts
+  const environment = serviceEnvironment(parts)
+  return new Resolver({
+    environment,
+    onStuck,
+    collection: {
+      windowMs: config.restoreWindowMs,
+      archivedThrough: (shard) => archivedThrough(config, environment, shard),
+      onUncollected: (home, { why }) => onServiceTrouble(`collection of ${home}`, new Error(why)),
+    },
+  })
+}
+
+async function archivedThrough(
+  { shards }: FleetConfig,
+  { pools, targetOf, limits }: TransactionEnvironment,
+  { name, primary }: ShardTopology,
+): Promise<LogPlace | 'no archive' | undefined> {
+  if (shards.get(name)?.archive == null) return 'no archive'
+  const statement = selectArchived(walSlot, redoSlot)
+  const [outcome] = await pools.flight(targetOf(primary), [statement], limits.serviceWithinMs)
+  return readArchived(present(outcome, 'the outcome of the slots'))
 }
 
 function clockKeeper(parts: GatewayParts, shard: ShardName): ClockKeeper {

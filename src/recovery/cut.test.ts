@@ -6,6 +6,7 @@ import {
   home,
   insert,
   payroll,
+  remove,
   transactionId,
   treasury,
 } from '../../test/support/redo-values.ts'
@@ -88,6 +89,21 @@ describe('the decision over a restored branch', () => {
     expect(decideBranch(transactionId(8), cut, new Map([[transactionId(8), 7n as Hlc]]))).toBe(7n)
     expect(decideBranch(transactionId(8), cut, new Map([[transactionId(8), null]]))).toBeNull()
     expect(decideBranch(transactionId(2), cut, new Map())).toBeNull()
+  })
+
+  test('K6: a restore to before the collection of a record needs no record: the branch is settled behind the stop', () => {
+    const removal = remove('holdfast.transaction_record', { transaction_id: transactionId(1), outcome: 'COMMITTED' })
+    const platform = { kind: 'platform', after: 20n as Hlc } as const
+    // Home's own commit is older than the base backup that its restore begins with.
+    const atHome = history(payroll, [home(2, 20n, [row]), { identity: platform, changes: [removal] }])
+    const atParticipant = history(treasury, [home(3, 12n, [row]), decision(1, 10n, 12n), branch(1, 10n, [row])])
+    // Left out is what stands before the settlement in the log of the participant: its branch is restored as prepared.
+    const wanted = { bound: { kind: 'end' } as const, excluded: new Set([transactionId(3)]) }
+    const cut = planCut([atHome, atParticipant], wanted)
+    expect(cut.shards.get(treasury)?.limit).toBe(100n)
+    // Home is replayed past the removal and shows no record.
+    expect(cut.shards.get(payroll)?.limit).toBeNull()
+    expect(decideBranch(transactionId(1), cut, new Map())).toBe(10n)
   })
 
   test('R3: a decision that a participant learnt is a record too', () => {

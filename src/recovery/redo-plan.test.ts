@@ -62,6 +62,13 @@ describe('redo statements', () => {
     expect(gone?.rows).toBeNull()
   })
 
+  test('K6: a record that was collected is not removed again, since the watermark is not in the stream', () => {
+    const platform = { kind: 'platform', after: 0n as Hlc } as const
+    expect(
+      plan(remove('holdfast.transaction_record', { transaction_id: 'x', outcome: 'COMMITTED' }), platform),
+    ).toEqual([])
+  })
+
   test('TRUNCATE becomes the removal of all rows', () => {
     expect(plan({ op: 'truncate', relation: 'public.runs' })).toEqual([
       { text: 'delete from "public"."runs"', values: [], rows: null, relation: 'public.runs' },

@@ -42,7 +42,17 @@ export const redoSettings: Readonly<Record<string, string>> = {
 export function planRedo({ transaction, changes }: RedoStep, shapes: Shapes): RedoStatement[] {
   // What the platform cleans up by itself it may have cleaned up already, or it may serve a transaction that was left out.
   const exact = transaction.identity.kind !== 'platform'
-  return changes.map((change) => statementOf(change, shapes, exact || isApplicationRelation(change.relation)))
+  return changes
+    .filter((change) => !isCollection(change))
+    .map((change) => statementOf(change, shapes, exact || isApplicationRelation(change.relation)))
+}
+
+/**
+ * A record that was collected is kept: the watermark that it lies below is not in the stream, and above the watermark of the
+ * restored shard its absence would read as a transaction that was never decided. It is collected again.
+ */
+function isCollection(change: RowChange): boolean {
+  return change.op === 'delete' && change.relation === 'holdfast.transaction_record'
 }
 
 function statementOf(change: RowChange, shapes: Shapes, exact: boolean): RedoStatement {

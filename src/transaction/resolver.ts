@@ -1,5 +1,8 @@
 import type { FleetNode, ShardName } from '../directory/topology.ts'
 import { Connection, ConnectionLost, ServerError } from '../postgres/connection.ts'
+import type { CollectionOptions } from './collector.ts'
+import type { OnUncollected } from './collector-term.ts'
+import { collectWhileElected } from './collector-term.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import type { LaneLimits, Resolved } from './home-lanes.ts'
 import type { AlarmLimits } from './in-doubt-alarm.ts'
@@ -22,6 +25,8 @@ export interface ResolverOptions {
   readonly limits?: ResolverLimits
   /** Called for a branch that only a person can settle, and for one that is in doubt for long; once an interval. */
   readonly onStuck?: (branch: InDoubtBranch, why: string) => void
+  /** Who is elected on a shard collects the records of which it is the home as well; nobody does without it. */
+  readonly collection?: CollectionOptions & { readonly onUncollected: OnUncollected }
 }
 
 export interface ResolverLimits extends LaneLimits {
@@ -57,8 +62,10 @@ export class Resolver {
   readonly #environment: TransactionEnvironment
   readonly #limits: ResolverLimits
   readonly #onStuck: (branch: InDoubtBranch, why: string) => void
+  readonly #collection: ResolverOptions['collection']
 
-  constructor({ environment, limits = resolverLimitsDefault, onStuck = () => {} }: ResolverOptions) {
+  constructor({ environment, limits = resolverLimitsDefault, onStuck = () => {}, collection }: ResolverOptions) {
+    this.#collection = collection
     this.#environment = environment
     this.#limits = limits
     this.#onStuck = onStuck
@@ -97,6 +104,8 @@ export class Resolver {
     if (primary === undefined) return
     const connection = await Connection.connect(targetOf(primary), connectWithinMs)
     const term = this.#term(shard)
+    const ended = new AbortController()
+    let collecting: Promise<void> = Promise.resolve()
     try {
       const silence = `${this.#limits.silentForMsMax}ms`
       const { rows } = await connection.query<{ elected: boolean | null }>(
@@ -105,6 +114,7 @@ export class Resolver {
         limits.serviceWithinMs,
       )
       if (rows[0]?.elected !== true) return
+      collecting = this.#collect(shard, AbortSignal.any([signal, ended.signal]))
       while (!signal.aborted && this.#primary(shard)?.id === primary.id) {
         await term.scan()
         await clock.sleep(this.#limits.scanEveryMs, signal)
@@ -113,8 +123,15 @@ export class Resolver {
       }
     } finally {
       connection.release()
-      await term.end()
+      ended.abort()
+      await Promise.all([term.end(), collecting])
     }
+  }
+
+  async #collect(home: ShardName, elected: AbortSignal): Promise<void> {
+    const collection = this.#collection
+    if (collection === undefined) return
+    await collectWhileElected(this.#environment, home, collection, collection.onUncollected, elected)
   }
 
   #term(shard: ShardName): ResolverTerm {

@@ -1,9 +1,10 @@
 import { describe, expect, test } from 'vitest'
 import { HoldfastError } from '../../src/base/errors.ts'
 import { hlcZero } from '../../src/hlc/hlc.ts'
+import type { RecordFacts } from '../../src/transaction/collection.ts'
 import type { CommitEvent, CommitState, Transition } from '../../src/transaction/commit-protocol.ts'
 import type { ResolverEvent, ResolverState } from '../../src/transaction/resolver-protocol.ts'
-import { explore } from './commit-play.ts'
+import { explore, playScript } from './commit-play.ts'
 import { Server } from './commit-server.ts'
 import type { Parts } from './commit-world.ts'
 import { realParts } from './commit-world.ts'
@@ -33,7 +34,10 @@ const bugs: Readonly<Record<string, Partial<Parts>>> = {
     stepResolver: (state, event) => withoutBarrier(state, event),
   },
   'a barrier of another primary than the one that was read': { barrierNamesEpoch: false },
-  'a record collected as soon as its branches are settled here (HZ-X2)': { collectsLate: false },
+  'a record collected while a branch is prepared (HZ-X2)': {
+    judgeCollection: (aimMs, records) => collectsAll(aimMs, records),
+  },
+  'a branch prepared below the watermark (HZ-X2)': { announcesCollection: false },
   'a decision before every vote': { step: (state, event) => decidesEarly(state, event) },
   'an unanswered decision taken for a refusal': {
     step: (state, event) => realParts.step(state, event.kind === 'unanswered' ? { kind: 'refused', failure } : event),
@@ -56,6 +60,10 @@ function presumesAlone(state: ResolverState, event: ResolverEvent) {
   return realParts.stepResolver(next.state, { kind: 'record', decision: { outcome: 'ABORTED' } })
 }
 
+function collectsAll(aimMs: number, records: readonly RecordFacts[]) {
+  return { throughMs: aimMs, collect: records.map(({ transactionId }) => transactionId), left: [] }
+}
+
 function decidesEarly(state: CommitState, event: CommitEvent): Transition {
   if (state.kind !== 'preparing' || event.kind !== 'vote yes') return realParts.step(state, event)
   return realParts.step({ ...state, waiting: [event.shard] }, event)
@@ -76,5 +84,16 @@ describe('the model sees through', () => {
   test.each(Object.entries(bugs))('%s', (_, bug) => {
     const { failed, schedules } = explore({ ...realParts, ...bug }, { seed: 1, schedules: 20_000 })
     expect(failed, `${schedules} schedules saw nothing`).toBeDefined()
+  })
+
+  test('a record collected as soon as its branches are settled here (HZ-X2), which takes a failover at one moment', () => {
+    const commit = ['begin 1', 'deliver 0', 'replicate 1.0', 'acknowledge 0', 'deliver 0', 'deliver 0']
+    const settle = ['replicate 0.0', 'acknowledge 0', 'deliver 0', 'deliver 0']
+    const collect = ['collect 0', 'collect 0', 'replicate 0.0', 'remove records']
+    const script = [...commit, ...settle, ...collect, 'promote 1']
+    const early = playScript({ ...realParts, collectsReplicated: false }, script)
+    expect(early.trace).toEqual([...script, 'settled'])
+    expect(early.violations).toEqual(['stuck: 0 at 1', expect.stringContaining('half: 0 is committed at home')])
+    expect(playScript(realParts, script).violations).toEqual([])
   })
 })

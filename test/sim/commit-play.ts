@@ -1,4 +1,5 @@
 import { present } from '../../src/base/assert.ts'
+import { Collector } from './commit-collector.ts'
 import { Coordinator } from './commit-coordinator.ts'
 import { followers } from './commit-server.ts'
 import type { Parts } from './commit-world.ts'
@@ -30,7 +31,7 @@ interface Budget {
   collect: number
 }
 
-type Choice = readonly [name: string, run: () => void]
+export type Choice = readonly [name: string, run: () => void]
 
 /** A small generator with a 32-bit seed (mulberry32): the same seed gives the same schedule everywhere. */
 export function numbersFrom(seed: number): () => number {
@@ -43,14 +44,15 @@ export function numbersFrom(seed: number): () => number {
   }
 }
 
-/** Plays one schedule. `pick` is asked once a choice; undefined ends the schedule early. */
-export function play(parts: Parts, pick: () => number | undefined): Outcome {
+/** Plays one schedule. `pick` is asked once a choice, and told what there is; undefined ends the schedule early. */
+export function play(parts: Parts, pick: (choices: readonly Choice[]) => number | undefined): Outcome {
   const world = new World(parts, shards, gateways)
-  const budget: Budget = { crash: 2, promote: 2, cancel: 2, lose: 3, die: 1, collect: 2 }
+  const collector = new Collector(world)
+  const budget: Budget = { crash: 2, promote: 2, cancel: 2, lose: 3, die: 1, collect: 3 }
   const trace: string[] = []
   for (let taken = 0; taken < choicesMax; taken += 1) {
-    const choices = choicesOf(world, budget)
-    const picked = pick()
+    const choices = choicesOf(world, collector, budget)
+    const picked = pick(choices)
     if (picked === undefined || choices.length === 0) break
     const [name, run] = present(choices[picked % choices.length], 'one of the choices')
     trace.push(name)
@@ -60,7 +62,7 @@ export function play(parts: Parts, pick: () => number | undefined): Outcome {
   return { violations: [...violations, ...verdict(world)], trace }
 }
 
-function choicesOf(world: World, budget: Budget): Choice[] {
+function choicesOf(world: World, collector: Collector, budget: Budget): Choice[] {
   const choices: Choice[] = []
   const may = (name: string, run: () => void) => choices.push([name, run])
   if (world.clients.length < transactionsMax) {
@@ -74,7 +76,7 @@ function choicesOf(world: World, budget: Budget): Choice[] {
   replicate(world, may)
   learn(world, may)
   takeUp(world, may)
-  faults(world, budget, may)
+  faults(world, collector, budget, may)
   return choices
 }
 
@@ -139,7 +141,7 @@ function takeUp(world: World, may: May): void {
   }
 }
 
-function faults(world: World, budget: Budget, may: May): void {
+function faults(world: World, collector: Collector, budget: Budget, may: May): void {
   const once = (kind: keyof Budget, name: string, run: () => void) => {
     if (budget[kind] === 0) return
     may(name, () => {
@@ -160,7 +162,10 @@ function faults(world: World, budget: Budget, may: May): void {
     once('lose', `lose ${index}`, () => world.messages.splice(index, 1)[0]?.reply({ kind: 'lost' }))
   }
   if (world.alive[0] === true) once('die', 'gateway 0 dies', () => world.die(0))
-  for (const { id } of world.clients) once('collect', `collect ${id}`, () => void world.collect(id))
+  for (const id of budget.collect === 0 ? [] : collector.candidates()) {
+    once('collect', `collect ${id}`, () => collector.collect(id))
+  }
+  if (collector.mayRemove) may('remove records', () => collector.remove())
 }
 
 /** Faults are over: everything is delivered and replicated, and gateway 1 resolves what is left. */
@@ -228,6 +233,20 @@ function order(world: World, id: number): string[] {
       .log.filter((entry) => entry.kind === 'prepare' && entry.id === id && entry.timestamp >= stamp.timestamp)
       .map(() => `order: ${id} is stamped at or below its branch on ${participant}`),
   )
+}
+
+/** Plays choices by their names, in order; a name that is no choice when its turn comes is passed over. */
+export function playScript(parts: Parts, script: readonly string[]): Outcome {
+  let turn = 0
+  return play(parts, (choices) => {
+    for (; turn < script.length; turn += 1) {
+      const found = choices.findIndex(([name]) => name === script[turn])
+      if (found < 0) continue
+      turn += 1
+      return found
+    }
+    return undefined
+  })
 }
 
 export interface Exploration {

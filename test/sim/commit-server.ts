@@ -10,7 +10,9 @@ import { toLsn } from '../../src/postgres/lsn.ts'
  */
 export type Entry =
   | { readonly kind: 'record'; readonly id: number; readonly committed: boolean; readonly timestamp: number }
+  | { readonly kind: 'watermark'; readonly through: number }
   | { readonly kind: 'uncollected'; readonly id: number }
+  | { readonly kind: 'announced'; readonly through: number }
   | { readonly kind: 'prepare'; readonly id: number; readonly timestamp: number }
   | { readonly kind: 'settle'; readonly id: number; readonly committed: boolean }
   | { readonly kind: 'home epoch'; readonly epoch: number }
@@ -77,10 +79,19 @@ export class Server {
     return undefined
   }
 
-  /** Records below were collected, and none may be made any more. */
+  /** Records up to here may be collected, and none may be made any more. */
   get collectedThrough(): number {
+    return this.#greatest('watermark')
+  }
+
+  /** Up to here it was told that home collects. */
+  get announcedThrough(): number {
+    return this.#greatest('announced')
+  }
+
+  #greatest(kind: 'watermark' | 'announced'): number {
     let through = -1
-    for (const entry of this.log) if (entry.kind === 'uncollected' && entry.id > through) through = entry.id
+    for (const entry of this.log) if (entry.kind === kind && entry.through > through) through = entry.through
     return through
   }
 

@@ -2,6 +2,7 @@ import { present } from '../../src/base/assert.ts'
 import { toHlc } from '../../src/hlc/hlc.ts'
 import type { CommitEvent, CommitState, Transition } from '../../src/transaction/commit-protocol.ts'
 import { step } from '../../src/transaction/commit-protocol.ts'
+import { judgeCollection } from '../../src/transaction/collection.ts'
 import type { Decision } from '../../src/transaction/decision-store.ts'
 import type { ResolverEffect, ResolverEvent, ResolverState } from '../../src/transaction/resolver-protocol.ts'
 import { beginResolving, stepResolver } from '../../src/transaction/resolver-protocol.ts'
@@ -22,8 +23,11 @@ export interface Parts {
   readonly barrierNamesEpoch: boolean
   /** Participants refuse settlements from a home epoch below one that they have seen. */
   readonly requireHomeEpoch: boolean
-  /** Records go only when their branches' settlements are on the followers, and leave a watermark. */
-  readonly collectsLate: boolean
+  readonly judgeCollection: typeof judgeCollection
+  /** What shows that records may go is on the followers. */
+  readonly collectsReplicated: boolean
+  /** Participants are told before, and prepare nothing older any more. */
+  readonly announcesCollection: boolean
 }
 
 export const realParts: Parts = {
@@ -33,7 +37,9 @@ export const realParts: Parts = {
   warned: 'unknown',
   barrierNamesEpoch: true,
   requireHomeEpoch: true,
-  collectsLate: true,
+  judgeCollection,
+  collectsReplicated: true,
+  announcesCollection: true,
 }
 
 export const home = 0
@@ -152,6 +158,7 @@ export class World {
   resolve(gateway: number, participant: number, id: number, isOld: boolean): void {
     this.resolving += 1
     const homePrimary = present(this.known[gateway]?.[home], 'a known home')
+    const there = present(this.known[gateway]?.[participant], 'a known participant')
     const begun = beginResolving(isOld)
     let state: ResolverState = begun.state
     const hear = (event: ResolverEvent) => {
@@ -160,7 +167,9 @@ export class World {
       if (next.effect !== undefined) carryOut(next.effect)
       if (state.kind !== 'done') return
       this.resolving -= 1
-      if (state.resolution.kind === 'needs person') this.stuck.push(`${id} at ${participant}: ${state.resolution.why}`)
+      // Another may have settled it by now, and what a primary of the past holds prepared is nobody's any more.
+      const isInDoubt = there.isCurrent && there.branch(id) === 'prepared'
+      if (state.resolution.kind === 'needs person' && isInDoubt) this.stuck.push(`${id} at ${participant}`)
     }
     const failed = (why: string, needsPerson = false): ResolverEvent => ({ kind: 'failed', why, needsPerson })
     const carryOut = (effect: ResolverEffect) => {
@@ -211,10 +220,10 @@ export class World {
 
   /** What stands at home once ABORTED was written unless there was a record. */
   presume(server: Server, id: number, reply: Reply): void {
-    if (id <= server.collectedThrough) return reply({ kind: 'person' })
     const found = server.record(id)
     if (found === 'held') return reply({ kind: 'lost' })
     if (found !== undefined) return reply(readRecord(server, id))
+    if (id <= server.collectedThrough) return reply({ kind: 'person' })
     const position = server.append({ kind: 'record', id, committed: false, timestamp: 0 }, true)
     this.#commit(server, position, (answer) => {
       reply(
@@ -257,6 +266,7 @@ export class World {
       gateway,
       participant,
       (server, heard) => {
+        if (this.parts.announcesCollection && id <= server.announcedThrough) return heard({ kind: 'refused' })
         server.clock += 1
         const timestamp = server.clock
         const position = server.append({ kind: 'prepare', id, timestamp }, false)
@@ -332,32 +342,6 @@ export class World {
         this.barrier(gateway, primary, (passed) => tell(passed ? answer : { kind: 'lost' }))
       },
     )
-  }
-
-  /** One collected record; whether it may go is the question of HZ-X2. */
-  collect(id: number): boolean {
-    const server = present(this.current[home], 'a home')
-    const found = server.record(id)
-    const client = present(this.clients[id], 'a client')
-    if (found === undefined || found === 'held' || client.told === 'nothing') return false
-    const isSettled = client.participants.every((participant) => {
-      const there = present(this.current[participant], 'a participant')
-      if (there.branch(id) === 'prepared') return false
-      const settled = there.log.findIndex((entry) => entry.kind === 'settle' && entry.id === id)
-      return !this.parts.collectsLate || settled < 0 || there.received.every((received) => received > settled)
-    })
-    const anybodyEarlier = this.clients.some((other) => other.id <= id && other.told === 'nothing')
-    if (!isSettled || (this.parts.collectsLate && anybodyEarlier)) return false
-    if (this.parts.collectsLate && !client.participants.every((at) => this.#cannotComeBack(at, id))) return false
-    server.append({ kind: 'uncollected', id }, false)
-    return true
-  }
-
-  /** Nothing on its way can prepare the branch any more: below the restore window there is no such message. */
-  #cannotComeBack(participant: number, id: number): boolean {
-    const server = present(this.current[participant], 'a participant')
-    const branch = server.branch(id)
-    return (branch === 'committed' || branch === 'rolled back') && this.messages.length === 0
   }
 }
 

@@ -1,0 +1,40 @@
+import { HoldfastError } from '../base/errors.ts'
+import type { ShardName } from '../directory/topology.ts'
+import { ConnectionLost, ServerError } from '../postgres/connection.ts'
+import type { LeftRecord } from './collection.ts'
+import type { CollectionOptions } from './collector.ts'
+import { collectionLimitsDefault, collectOnce } from './collector.ts'
+import type { TransactionEnvironment } from './environment.ts'
+import { describe } from './in-doubt.ts'
+
+/** Told once a pass, of what it had to leave. */
+export type OnUncollected = (home: ShardName, left: LeftRecord) => void
+
+/** Passes over one home, for as long as this process is elected there. Lost servers end a pass, not the term. */
+export async function collectWhileElected(
+  environment: TransactionEnvironment,
+  home: ShardName,
+  options: CollectionOptions,
+  onUncollected: OnUncollected,
+  elected: AbortSignal,
+): Promise<void> {
+  const { everyMs } = options.limits ?? collectionLimitsDefault
+  while (!elected.aborted) {
+    try {
+      for (;;) {
+        const { left, removed, isLastPage } = await collectOnce(environment, home, options, elected)
+        for (const one of left) onUncollected(home, one)
+        if (isLastPage || removed === 0 || elected.aborted) break
+      }
+    } catch (error) {
+      if (elected.aborted) return
+      if (!isOperating(error)) throw error
+      onUncollected(home, { why: describe(error), needsPerson: false })
+    }
+    await environment.clock.sleep(everyMs, elected).catch(() => undefined)
+  }
+}
+
+function isOperating(error: unknown): boolean {
+  return error instanceof ConnectionLost || error instanceof ServerError || error instanceof HoldfastError
+}

@@ -1,0 +1,84 @@
+import { present } from '../../src/base/assert.ts'
+import type { ShardName, TransactionId } from '../../src/directory/topology.ts'
+import type { RecordFacts, ShardFacts } from '../../src/transaction/collection.ts'
+import type { Server } from './commit-server.ts'
+import type { World } from './commit-world.ts'
+import { home } from './commit-world.ts'
+
+/**
+ * The collector of home's records, as far as messages go: it tells the participants, looks, raises, and removes. Each is one
+ * choice of the scheduler, and any may be the last. An id is also the time of its birth.
+ */
+export class Collector {
+  readonly #world: World
+  #raised: { readonly server: Server; readonly position: number; readonly ids: readonly number[] } | undefined
+
+  constructor(world: World) {
+    this.#world = world
+  }
+
+  /** Transactions that somebody was told about. */
+  candidates(): number[] {
+    return this.#world.clients.flatMap(({ id, told }) => (told === 'nothing' ? [] : [id]))
+  }
+
+  /** The next step towards it: to tell those who were not told, else to look and raise. */
+  collect(id: number): void {
+    const untold = this.#participants().filter((server) => server.announcedThrough < id)
+    for (const server of untold) server.append({ kind: 'announced', through: id }, false)
+    if (untold.length === 0) this.#raise(id)
+  }
+
+  /** Sees every shard behind a barrier, and raises the watermark as far as the product would. */
+  #raise(id: number): void {
+    const server = present(this.#world.current[home], 'a home')
+    const shards = new Map([...this.#participants()].map((at) => [nameOf(at.shard), this.#factsOf(at, id)] as const))
+    const isHomeReplicated = server.isReplicated(server.log.length)
+    const records = this.#records(server, id)
+    if (!isHomeReplicated || records.length === 0) return
+    const { throughMs, collect } = this.#world.parts.judgeCollection(id + 1, records, shards)
+    if (throughMs === undefined) return
+    const position = server.append({ kind: 'watermark', through: throughMs - 1 }, false)
+    this.#raised = { server, position, ids: collect.map(Number) }
+  }
+
+  get mayRemove(): boolean {
+    return this.#raised?.server.isCurrent === true && this.#raised.server.isReplicated(this.#raised.position)
+  }
+
+  remove(): void {
+    const { server, ids } = present(this.#raised, 'something was raised')
+    for (const id of ids) server.append({ kind: 'uncollected', id }, false)
+    this.#raised = undefined
+  }
+
+  #participants(): Server[] {
+    return this.#world.current.filter(({ shard }) => shard !== home)
+  }
+
+  #records(server: Server, through: number): RecordFacts[] {
+    return this.#world.clients.flatMap(({ id, participants }) => {
+      const found = server.record(id)
+      if (id > through || found === undefined || found === 'held') return []
+      const outcome = found.committed ? 'COMMITTED' : 'ABORTED'
+      return [{ transactionId: idOf(id), bornMs: id, outcome, participants: participants.map(nameOf) } as const]
+    })
+  }
+
+  #factsOf(server: Server, id: number): ShardFacts {
+    const { parts, clients } = this.#world
+    if (parts.announcesCollection && server.announcedThrough < id) return { kind: 'not seen', why: 'it was not told' }
+    if (parts.collectsReplicated && !server.isReplicated(server.log.length)) {
+      return { kind: 'not seen', why: 'no barrier passes' }
+    }
+    const visible = clients.filter((client) => server.branch(client.id) === 'committed')
+    return {
+      kind: 'seen',
+      prepared: server.prepared().map((one) => ({ transactionId: idOf(one), bornMs: one })),
+      visible: new Set(visible.map((client) => idOf(client.id))),
+    }
+  }
+}
+
+const nameOf = (shard: number) => `shard/${shard}` as ShardName
+const idOf = (id: number) => String(id) as TransactionId
