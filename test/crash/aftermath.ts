@@ -30,6 +30,19 @@ export async function resolveAll(scene: Scene): Promise<void> {
   }, 60_000)
 }
 
+/**
+ * Until no transaction of a gateway is open on a primary: what was sent over a link that was cut arrives when it is healed,
+ * also when its sender has given it up.
+ */
+export async function untilQuiet({ fleet }: Scene): Promise<void> {
+  const open = `select from pg_stat_activity where application_name like 'gateway-%' and xact_start is not null
+    and application_name not like '% service'`
+  await eventually(async () => {
+    const perShard = await Promise.all(shards.map((shard) => fleet.ask(shard, open)))
+    return perShard.flat().length === 0
+  }, 60_000)
+}
+
 /** `known`: ids under which the request ran, whatever became of them. */
 export async function findAll({ fleet }: Scene, { name, isGlobal }: Request, known: readonly string[]): Promise<Found> {
   const count = async ({ shard, domain }: { readonly shard: string; readonly domain: string }) =>

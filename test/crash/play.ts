@@ -3,7 +3,15 @@ import type { StepName } from '../../src/base/step.ts'
 import type { GatewayProcess } from '../support/gateway-process.ts'
 import type { CellViolation, Evidence } from './check.ts'
 import { checkCell } from './check.ts'
-import { askTwice, findAll, notClosedPast, repeatEverything, resolveAll, sendUntilCommitted } from './aftermath.ts'
+import {
+  askTwice,
+  findAll,
+  notClosedPast,
+  repeatEverything,
+  resolveAll,
+  sendUntilCommitted,
+  untilQuiet,
+} from './aftermath.ts'
 import type { Answer, Request } from './request.ts'
 import { requestOf, sendRequest } from './request.ts'
 import { isStopped, type Scene } from './scene.ts'
@@ -111,7 +119,7 @@ class Play {
   async #atResolver(): Promise<{ told: Answer; faultSeen: boolean }> {
     const { step, cell } = this.#cell
     const coordinator = await this.#scene.gateway()
-    const death = cell.expected === 'aborted' ? 'global record inserted' : 'global reply'
+    const death = cell.expected === 'aborted' ? 'global record inserted' : 'global decision row'
     await coordinator.pauseAt(death, null)
     const answer = sendRequest(coordinator, this.#request)
     await this.#reach(coordinator, death, answer)
@@ -241,6 +249,7 @@ class Play {
     const { expected, mayTell } = this.#cell.cell
     const scene = this.#scene
     await scene.gateway()
+    await untilQuiet(scene)
     // What is still prepared then is for the checker to tell.
     await resolveAll(scene).catch(() => undefined)
     if (told.transactionId !== null) this.#ids.add(told.transactionId)

@@ -233,7 +233,8 @@ const beforeAnswer: readonly PlayedStep[] = ['local commit in WAL', 'local ackno
 
 function mayTellOf(step: PlayedStep, actor: Actor, action: Action, expected: Expected): readonly Told[] {
   const { what, phase } = factsOf[step]
-  if (what === 'resolver') return ['nothing']
+  // Its coordinator died, perhaps behind the answer.
+  if (what === 'resolver') return phase === 'committed' ? ['committed', 'nothing'] : ['nothing']
   if (what === 'closer') return ['committed']
   const isKilled = actor === 'gateway' && action === 'kill -9'
   if (phase === 'committed') return isKilled && beforeAnswer.includes(step) ? ['nothing'] : ['committed']
