@@ -9,6 +9,8 @@ import type { ConnectionTarget } from '../postgres/connection.ts'
 import { ConnectionPools } from '../postgres/pools.ts'
 import type { LogPlace } from '../transaction/collection-store.ts'
 import { readArchived, selectArchived } from '../transaction/collection-store.ts'
+import type { CollectionOptions } from '../transaction/collector.ts'
+import type { OnUncollected } from '../transaction/collector-term.ts'
 import { ClockKeeper, type ClockKeeperOptions } from '../transaction/clock-keeper.ts'
 import type { TransactionEnvironment } from '../transaction/environment.ts'
 import { primaryOf, primaryTarget, transactionEnvironment } from '../transaction/environment.ts'
@@ -161,17 +163,19 @@ function serviceEnvironment({ environment, keys, region }: GatewayParts): Transa
 }
 
 function resolver(parts: GatewayParts): Resolver {
-  const { config, onStuck, onServiceTrouble } = parts
+  const { onStuck, onServiceTrouble } = parts
+  const onUncollected: OnUncollected = (home, { why }) => onServiceTrouble(`collection of ${home}`, new Error(why))
+  const collection = { ...collectionOptions(parts), onUncollected }
+  return new Resolver({ environment: serviceEnvironment(parts), onStuck, collection })
+}
+
+/** How this fleet collects the records of its transactions. */
+export function collectionOptions(parts: GatewayParts): CollectionOptions {
   const environment = serviceEnvironment(parts)
-  return new Resolver({
-    environment,
-    onStuck,
-    collection: {
-      windowMs: config.restoreWindowMs,
-      archivedThrough: (shard) => archivedThrough(config, environment, shard),
-      onUncollected: (home, { why }) => onServiceTrouble(`collection of ${home}`, new Error(why)),
-    },
-  })
+  return {
+    windowMs: parts.config.restoreWindowMs,
+    archivedThrough: (shard) => archivedThrough(parts.config, environment, shard),
+  }
 }
 
 async function archivedThrough(
