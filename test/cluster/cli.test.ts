@@ -4,7 +4,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { stringify } from 'yaml'
 import { configBelow } from '../../examples/payledger/demo/config.ts'
 import { leftBehind } from '../../examples/payledger/demo/leftovers.ts'
+import { present } from '../../src/base/assert.ts'
+import { newTimeOrderedUuid } from '../../src/base/random.ts'
 import { exitCodes } from '../../src/cli/output.ts'
+import type { ShardName, TransactionId } from '../../src/directory/topology.ts'
+import { attachFleet, quietRuntime } from '../../src/fleet/fleet.ts'
+import { Connection } from '../../src/postgres/connection.ts'
+import { formatGid } from '../../src/transaction/gid.ts'
 import { Command, runJson } from '../support/command.ts'
 import { temporaryFolder } from '../support/fleet.ts'
 
@@ -176,6 +182,37 @@ describe('a fleet that runs', () => {
     expect(JSON.parse(await readFile(file, 'utf8'))).toMatchObject({ transactionId, links: { length: 8 } })
     expect(resolved).toEqual({ ...yes, document: [] })
     expect(explained).toEqual({ ...yes, document: [] })
+  })
+
+  test('resolve and doctor tell of a branch in doubt, and leave one whose home nobody knows', async () => {
+    const gateway = await attachFleet(ready.dataDir, 'us-east', { ...quietRuntime, services: false })
+    const { topology, environment } = gateway.parts
+    const participant = treasury as ShardName
+    const transactionId = newTimeOrderedUuid() as TransactionId
+    const name = { home: 'eu-west/gone' as ShardName, transactionId, participant }
+    const gid = formatGid('payledger', name)
+    const primary = present(topology.current().shards.get(participant)?.primary, 'the treasury has a primary')
+    const connection = await Connection.connect(environment.targetOf(primary), 10_000)
+    try {
+      await connection.query('begin')
+      await connection.query(`prepare transaction '${gid}'`)
+      const [explained, doctor] = await Promise.all([holdfast('resolve', '--dry-run'), holdfast('doctor')])
+      const branch = { ...name, gid, ageMs: count, record: null, homeIsOpen: null }
+      const why = expect.stringContaining('no shard eu-west/gone')
+      expect(explained).toEqual({ ...yes, document: [{ ...branch, verdict: 'unknown', why }] })
+      const detail = expect.stringMatching(new RegExp(`^${gid}, \\d+ ms old: unknown: .*no shard eu-west/gone`))
+      expect(doctor.document).toContainEqual({
+        what: 'in doubt',
+        status: expect.stringMatching(/warning|problem/),
+        detail,
+      })
+      expect(await holdfast('resolve')).toEqual({ ...yes, document: [{ ...branch, verdict: 'left', why }] })
+    } finally {
+      await connection.query(`rollback prepared '${gid}'`)
+      connection.release()
+      await gateway.close()
+    }
+    expect(await holdfast('resolve', '--dry-run')).toEqual({ ...yes, document: [] })
   })
 
   test('backup, archive, restore, drill, invariants, cutover', async () => {
