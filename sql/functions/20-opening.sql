@@ -230,9 +230,10 @@ language plpgsql
 as $$
 declare
   v_tenant constant text := '(select b.tenant from holdfast.bound b)';
-  -- Null would hide what is wrong behind a row that is not there.
+  -- Null would hide what is wrong behind a row that is not there. A query of its own, which the planner leaves alone: the
+  -- condition of a delete it evaluates to estimate rows, and the refusal with it.
   v_writable constant text := format(
-    'coalesce((select w.tenant from holdfast.writable w where w.domain = %L), holdfast.refuse_write(%L, %L))',
+    '(select coalesce((select w.tenant from holdfast.writable w where w.domain = %L), holdfast.refuse_write(%L, %L)))',
     p_domain, p_domain, (select format('%I.%I', n.nspname, c.relname)
       from pg_class c join pg_namespace n on n.oid = c.relnamespace where c.oid = p_relation));
   v_policy text;

@@ -54,6 +54,17 @@ describe('authority', () => {
     expect(await shards.prepared(treasury)).toEqual([])
   })
 
+  test('rows that may be written are removed, with a condition and without one', async () => {
+    const environment = await gateway()
+    const [first, second] = [newRun(), newRun()]
+    await transact(environment, request(first), async (tx) => {
+      for (const run of [first, second]) await tx.query('payroll', insertRun, [tenant, run])
+    })
+    await transact(environment, request(first), (tx) => tx.query('payroll', 'delete from runs where id = $1', [first]))
+    await transact(environment, request(second), (tx) => tx.query('payroll', 'delete from runs'))
+    expect(await shards.rows(home, 'select from runs where tenant = $1', [tenant])).toEqual([])
+  })
+
   test('a write to a shard that does not own the placement is refused there, with the reason', async () => {
     // A directory that believes the tenant's home to be at the treasury, and never learns better.
     const wrong = shards.directory.advance([
