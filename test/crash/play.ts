@@ -1,5 +1,6 @@
 import { systemClock } from '../../src/base/clock.ts'
 import type { StepName } from '../../src/base/step.ts'
+import { eventually } from '../support/eventually.ts'
 import type { GatewayProcess } from '../support/gateway-process.ts'
 import type { CellViolation, Evidence } from './check.ts'
 import { checkCell } from './check.ts'
@@ -59,6 +60,8 @@ class Play {
   readonly #request: Request
   /** Under which the request ran, or that its caller was told. */
   readonly #ids = new Set<string>()
+  /** Another transaction, which may still be settled. */
+  #before: string | null = null
 
   constructor(scene: Scene, cell: RunningCell, request: Request) {
     this.#scene = scene
@@ -85,8 +88,7 @@ class Play {
     // What keeps a commit waiting must be there before it is sent; without that, so must a cut.
     const cutsFirst = isCut && cell.held === null
     const first = cell.held !== null || isCut ? (stepBefore[step] ?? step) : step
-    // What is sent over a cut needs a connection that was made before.
-    if (first !== step) await sendUntilCommitted(this.#scene, requestOf('global', `${this.#request.name} before`))
+    if (first !== step) await this.#warmUp()
     await gateway.pauseAt(first, null)
     const answer = sendRequest(gateway, this.#request)
     await this.#reach(gateway, first, answer)
@@ -113,6 +115,13 @@ class Play {
     const told = await answer
     await this.#scene.heal()
     return { told, faultSeen }
+  }
+
+  /** What is sent over a cut needs connections that were made before. */
+  async #warmUp(): Promise<void> {
+    const { transactionId } = await sendUntilCommitted(this.#scene, requestOf('global', `${this.#request.name} before`))
+    this.#before = transactionId
+    await eventually(async () => (await this.#scene.fleet.prepared()).length === 0)
   }
 
   /** A branch whose coordinator died: one that decided, or one that did not. */
@@ -175,7 +184,13 @@ class Play {
       // Settling goes on behind the answer.
       deadline = systemClock.monotonicMs() + settleWithinMs
     })
-    while (gateway.reached()?.step !== step) {
+    for (;;) {
+      const reached = gateway.reached()
+      if (reached?.step === step) {
+        if (this.#before === null || reached.where.transactionId !== this.#before) break
+        await gateway.pauseAt(step, null)
+        gateway.goOn()
+      }
       if (systemClock.monotonicMs() > deadline) {
         throw new Error(`${step} was not reached: ${JSON.stringify(told ?? 'no answer')}`)
       }
