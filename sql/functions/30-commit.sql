@@ -169,6 +169,21 @@ begin
 end
 $$;
 
+-- What a participant that only read says in place of a prepare: that its authority stands, and its clock, which lies above
+-- whatever was read. Null when it turns out to have written.
+create or replace function holdfast.conclude_reading(p_transaction uuid, p_placements jsonb) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+begin
+  perform from holdfast.authority a where a.transaction_id = p_transaction and a.placements @> p_placements;
+  if not found then
+    perform holdfast.refuse_authority(p_transaction, p_placements);
+  end if;
+  return (select c.last_value from holdfast.hlc c where pg_current_xact_id_if_assigned() is null);
+end
+$$;
+
 -- Writes that carry an older epoch of a home than this shard has seen come from a coordinator that was fenced.
 create or replace function holdfast.require_home_epoch(p_home text, p_home_epoch integer) returns void
 language plpgsql stable
@@ -264,11 +279,13 @@ revoke all on function holdfast.refuse_authority(uuid, jsonb), holdfast.wait_for
   holdfast.require_uncollected(uuid), holdfast.require_home_epoch(text, integer),
   holdfast.stamp(uuid, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
   holdfast.prepare_branch(uuid, text, text, integer, text[], text, text, text, jsonb, bigint),
+  holdfast.conclude_reading(uuid, jsonb),
   holdfast.record_decision(uuid, text, bigint, text, integer),
   holdfast.abort_unless_recorded(uuid, text[], integer, text), holdfast.hold_home(uuid), holdfast.home_is_open(uuid),
   holdfast.barrier() from public;
 grant execute on function holdfast.stamp(uuid, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
   holdfast.prepare_branch(uuid, text, text, integer, text[], text, text, text, jsonb, bigint),
+  holdfast.conclude_reading(uuid, jsonb),
   holdfast.record_decision(uuid, text, bigint, text, integer),
   holdfast.abort_unless_recorded(uuid, text[], integer, text), holdfast.hold_home(uuid), holdfast.home_is_open(uuid),
   holdfast.transaction_born_ms(uuid), holdfast.barrier() to holdfast_gateway;

@@ -81,7 +81,7 @@ export class Gateway implements Fleet {
       transactionId: committed.transactionId,
       commitTimestamp: committed.commitTimestamp,
       session: this.#sessions.seal(afterCommit(before, committed), request.tenant),
-      shards: committed.shards.map(({ shard }) => shard),
+      shards: committed.shards.filter(({ role }) => role !== 'reader').map(({ shard }) => shard),
       replayed: committed.replayed,
     }
   }

@@ -5,6 +5,7 @@ import { emptyFrontier, type Frontier, joinFrontiers } from '../session/frontier
 import {
   advanceByBranch,
   advanceByCommit,
+  advanceByReading,
   forgetSettled,
   mustSettleFirst,
   tokenLifetimeMsDefault,
@@ -84,6 +85,7 @@ export function afterCommit(before: Frontier, committed: Committed<unknown>): Fr
       const room = mustSettleFirst(frontier, shard) ? forgetSettled(frontier, shard) : frontier
       return advanceByBranch(room, { ...met, commitTimestamp: pending.timestamp, flushedAfterPrepare: position })
     }
+    if (role === 'reader') return advanceByReading(frontier, { ...met, position })
     return advanceByCommit(frontier, { ...met, commitTimestamp, flushedAfterCommit: position })
   }, before)
 }

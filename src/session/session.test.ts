@@ -16,6 +16,7 @@ import {
   advanceByBranch,
   advanceByCommit,
   advanceByRead,
+  advanceByReading,
   forgetSettled,
   lsnAfterSnapshot,
   mustSettleFirst,
@@ -72,6 +73,15 @@ test('HZ-T5: every branch is listed, and beyond four the write path must settle 
   }
   expect(mustSettleFirst(frontier, payroll)).toBe(true)
   expect(onPayroll(frontier)?.[0]?.pending).toEqual([branch(4, 40), branch(3, 30), branch(2, 20), branch(1, 10)])
+})
+
+test('what was read beside a write is covered by a position, and by no id', () => {
+  const reading = { ...met(1), position: lsn(300) }
+  expect(onPayroll(advanceByReading(emptyFrontier, reading))).toEqual([demand(1, 300, { idsSuffice: false })])
+  const written = advanceByCommit(emptyFrontier, commitStep(1, 100))
+  expect(onPayroll(advanceByReading(written, reading))).toEqual([
+    demand(1, 300, { lastTransactionIds: [w1], idsSuffice: false }),
+  ])
 })
 
 test('HZ-T5: room for a branch is made of those that were settled, and no id stands for the position then', () => {

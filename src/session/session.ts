@@ -159,6 +159,23 @@ export function forgetSettled(before: Frontier, shard: ShardName): Frontier {
   return { ...before, shards: new Map(before.shards).set(shard, { ...known, histories }) }
 }
 
+/** What a transaction read on a primary without writing there; everything it saw was flushed at the position. */
+export function advanceByReading(before: Frontier, step: ShardMet & { readonly position: Lsn }): Frontier {
+  return advance(before, step, before.timestamp, (known) => {
+    const reading: HistoryFrontier = {
+      ...metHistory(step),
+      position: step.position,
+      lastTransactionIds: [],
+      // No id of the session stands for what others wrote.
+      idsSuffice: false,
+      seenTimestamp: undefined,
+      pending: [],
+      pendingForgotten: false,
+    }
+    return known === undefined ? reading : joinSameHistory(known, reading)
+  })
+}
+
 export interface ReadStep extends ShardMet {
   readonly isPrimary: boolean
   /**

@@ -105,11 +105,15 @@ export class Attempt {
       return this.#abandon({ kind: 'failed', error, mayRepeat: undefined })
     }
     const { tenant, action, subject, actor } = this.#request
+    const parts = [...this.#participants.values()]
+    const readers = parts.filter((part) => part.isReadOnly)
+    const writers = parts.filter((part) => !part.isReadOnly)
     const end = await commitTransaction(this.#environment, {
       transactionId: this.transactionId,
       business: { tenant, action, subject, actor },
       home: this.home,
-      participants: [...this.#participants.values()],
+      participants: writers,
+      readers,
       frontier: this.#request.observe ?? hlcZero,
       value: kept.json,
       events: JSON.stringify(this.#events),
@@ -120,14 +124,16 @@ export class Attempt {
       if (first !== undefined) return { kind: 'used before', first, home: this.home.shard.name }
       return { kind: 'failed', error: end.failure, mayRepeat: end.failure }
     }
-    const isGlobal = this.#participants.size > 0
-    if (isGlobal) this.#environment.metrics.observe('global_txn_participants', this.#participants.size)
+    const isGlobal = writers.length > 0
+    if (isGlobal) this.#environment.metrics.observe('global_txn_participants', writers.length)
     await this.#environment.onStep(isGlobal ? 'global reply' : 'local reply', this.#where())
-    const participants = [...this.#participants.values()].map((part) => ({
-      ...touched(part, 'participant'),
-      position: present(end.prepared.get(part.shard.name), 'a participant that voted yes told its position'),
-      pending: { transactionId: this.transactionId, timestamp: end.timestamp },
-    }))
+    const positionOf = ({ shard }: ShardTransaction) =>
+      present(end.prepared.get(shard.name), 'a participant that voted told its position')
+    const pending = { transactionId: this.transactionId, timestamp: end.timestamp }
+    const participants = [
+      ...writers.map((part) => ({ ...touched(part, 'participant'), position: positionOf(part), pending })),
+      ...readers.map((part) => ({ ...touched(part, 'reader'), position: positionOf(part) })),
+    ]
     return {
       kind: 'committed',
       committed: {

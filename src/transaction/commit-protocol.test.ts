@@ -25,6 +25,7 @@ const states: Record<CommitState['kind'], CommitState> = {
 const events: Record<CommitEvent['kind'], CommitEvent> = {
   'home ready': { kind: 'home ready' },
   'vote yes': { kind: 'vote yes', shard: p, timestamp: at(6) },
+  'vote read': { kind: 'vote read', shard: p, timestamp: at(6) },
   'vote no': { kind: 'vote no', shard: p, failure },
   'vote lost': { kind: 'vote lost', shard: p, failure },
   'given up': { kind: 'given up', failure },
@@ -42,6 +43,7 @@ const events: Record<CommitEvent['kind'], CommitEvent> = {
 const moves: Partial<Record<CommitState['kind'], Partial<Record<CommitEvent['kind'], string>>>> = {
   preparing: {
     'vote yes': 'observing: observe 6',
+    'vote read': 'observing: observe 6',
     'vote no': `aborted: roll back home, roll back branch ${q}`,
     'vote lost': `aborted: roll back home, roll back branch ${q}, roll back branch ${p}`,
     'given up': `aborted: roll back home, roll back branch ${q}`,
@@ -96,6 +98,14 @@ describe('the coordinator', () => {
     expect(show(step(busy.state, { kind: 'home ready' }))).toBe('deciding: decide 0')
   })
 
+  it('observes the clocks of those that only read, and settles nothing there', () => {
+    const voted = step(beginCommit([p], false).state, { kind: 'vote read', shard: p, timestamp: at(5) })
+    expect(show(voted)).toBe('observing: observe 5')
+    const decided = step(voted.state, { kind: 'observed' })
+    expect(show(decided)).toBe('deciding: decide 5')
+    expect(show(step(decided.state, { kind: 'acknowledged', timestamp: at(8) }))).toBe('committed: ')
+  })
+
   it('waits for every vote and for home, and observes the greatest prepare timestamp', () => {
     let state = beginCommit([p, q], true).state
     state = step(state, { kind: 'vote yes', shard: q, timestamp: at(12) }).state
@@ -145,7 +155,9 @@ describe('in whatever order events arrive', () => {
       const [first] = seen
       const index = seen.findIndex(({ after }) => after.effects.some(({ kind }) => kind === 'decide'))
       if (index <= 0 || first?.after.state.kind !== 'preparing') return
-      const voted = seen.slice(0, index).flatMap(({ event }) => (event?.kind === 'vote yes' ? [event.shard] : []))
+      const voted = seen
+        .slice(0, index)
+        .flatMap(({ event }) => (event?.kind === 'vote yes' || event?.kind === 'vote read' ? [event.shard] : []))
       for (const shard of first.after.state.waiting) expect(voted).toContain(shard)
     })
   })
@@ -174,9 +186,12 @@ describe('in whatever order events arrive', () => {
       const rolledBack = seen.flatMap(({ after }) =>
         after.effects.flatMap((effect) => (effect.kind === 'roll back branch' ? [effect.shard] : [])),
       )
+      // Who only read was never asked to prepare.
+      const readers = seen.flatMap(({ event }) => (event?.kind === 'vote read' ? [event.shard] : []))
       for (const { event } of seen) {
         const mayStand = event?.kind === 'vote yes' || event?.kind === 'vote lost'
-        if (mayStand && participants.includes(event.shard)) expect(rolledBack).toContain(event.shard)
+        if (mayStand && participants.includes(event.shard) && !readers.includes(event.shard))
+          expect(rolledBack).toContain(event.shard)
       }
     })
   })

@@ -14,7 +14,7 @@ import { hlcZero, maxHlc } from '../hlc/hlc.ts'
  * A transaction of one shard has nobody to prepare and begins in `deciding`.
  *
  *   G1  `decide` is issued at most once, and only after every participant has voted yes and home has observed the
- *       greatest prepare timestamp.
+ *       greatest prepare timestamp, and the clocks of those that only read.
  *   G2  Branches are committed only in `committed`, and rolled back only in `aborted`. Both are final.
  *   G3  `aborted` is entered only where `decide` was never issued, or was answered with a definite no, or a record
  *       that says ABORTED was read behind a barrier.
@@ -44,6 +44,8 @@ export type CommitState =
 export type CommitEvent =
   | { readonly kind: 'home ready' }
   | { readonly kind: 'vote yes'; readonly shard: ShardName; readonly timestamp: Hlc }
+  /** It only read, from the authority: there is nothing to settle. Its clock lies above what was read. */
+  | { readonly kind: 'vote read'; readonly shard: ShardName; readonly timestamp: Hlc }
   /** Nothing is left at the participant. */
   | { readonly kind: 'vote no'; readonly shard: ShardName; readonly failure: HoldfastError }
   /** No answer, an answer with a warning, or a branch whose result was not what the caller demanded. */
@@ -146,6 +148,13 @@ function whilePreparing(state: Preparing, event: CommitEvent): Transition {
         prepared: [...state.prepared, event.shard],
         after: maxHlc(state.after, event.timestamp),
       })
+    case 'vote read':
+      if (!state.waiting.includes(event.shard)) return stay(state)
+      return proceed({
+        ...state,
+        waiting: state.waiting.filter((shard) => shard !== event.shard),
+        after: maxHlc(state.after, event.timestamp),
+      })
     case 'vote no':
       return abort(event.failure, state.prepared, true)
     case 'vote lost':
@@ -168,8 +177,8 @@ function whilePreparing(state: Preparing, event: CommitEvent): Transition {
 
 function proceed(state: Preparing): Transition {
   if (state.homeBusy || state.waiting.length > 0) return stay(state)
-  if (state.prepared.length === 0) return decide([], hlcZero)
   const { prepared, after } = state
+  if (after === hlcZero) return decide(prepared, after)
   return { state: { kind: 'observing', prepared, after }, effects: [{ kind: 'observe', after }] }
 }
 

@@ -9,16 +9,16 @@ import { ConnectionLost } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { judgeCommit } from './acknowledgement.ts'
 import { noteAdoption } from './adoption.ts'
+import { unexpectedRows } from './batch.ts'
 import { unsendable } from './caller-statement.ts'
 import type { CommitEffect, CommitEvent, CommitState, Transition } from './commit-protocol.ts'
 import { beginCommit, eventOfDefect, step } from './commit-protocol.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { primaryTarget } from './environment.ts'
 import { askOutcome, eventOfAnswer } from './outcome.ts'
-import { prepareParticipant } from './participant.ts'
+import { confirmReader, prepareParticipant } from './participant.ts'
 import { settleBranch } from './settlement.ts'
 import type { ShardTransaction } from './shard-transaction.ts'
-import { unexpectedRows } from './shard-transaction.ts'
 import { toHoldfastError } from './sql-errors.ts'
 import type { BusinessAction } from './transaction-store.ts'
 import * as decisions from './decision-store.ts'
@@ -30,6 +30,8 @@ export interface CommitPlan {
   readonly business: BusinessAction
   readonly home: ShardTransaction
   readonly participants: readonly ShardTransaction[]
+  /** Participants that only read: they vote, and are in no record. */
+  readonly readers: readonly ShardTransaction[]
   /** The stamp must lie above it. */
   readonly frontier: Hlc
   /** JSON text; null without an idempotency key. */
@@ -44,7 +46,7 @@ export type CommitEnd =
       readonly timestamp: Hlc
       /** Of home, after the commit. */
       readonly position: Lsn
-      /** Of each participant, after its prepare. */
+      /** Of each participant, after its prepare; of each reader, after its vote. */
       readonly prepared: ReadonlyMap<ShardName, Lsn>
     }
   | { readonly kind: 'aborted'; readonly failure: HoldfastError }
@@ -72,27 +74,35 @@ class Coordinator {
     this.#plan = plan
     // Counts that decide are looked at before the commit is sent; with participants it costs nothing to look early.
     this.#homeBatchTravelsLast =
-      plan.participants.length === 0 && plan.home.batch.every(({ rows }) => rows === undefined)
+      plan.participants.length + plan.readers.length === 0 && plan.home.batch.every(({ rows }) => rows === undefined)
     this.#homeIsBusy = plan.home.batch.length > 0 && !this.#homeBatchTravelsLast
     this.#names = plan.participants.map(({ shard }) => shard.name)
-    this.#state = beginCommit(this.#names, this.#homeIsBusy).state
+    this.#state = this.#begin().state
   }
 
   run(): Promise<CommitEnd> {
     const ended = new Promise<CommitEnd>((resolve) => {
       this.#finish = resolve
     })
-    this.#enter(beginCommit(this.#names, this.#homeIsBusy))
+    this.#enter(this.#begin())
     if (this.#homeIsBusy) this.#perform(() => this.#runHomeBatch())
     for (const participant of this.#plan.participants) this.#perform(() => this.#prepare(participant))
+    for (const reader of this.#plan.readers) this.#perform(() => this.#confirm(reader))
     return ended
+  }
+
+  #begin(): Transition {
+    return beginCommit([...this.#names, ...this.#plan.readers.map(({ shard }) => shard.name)], this.#homeIsBusy)
   }
 
   #enter(transition: Transition): void {
     this.#state = transition.state
     for (const effect of transition.effects) this.#carryOut(effect)
     const end = this.#end()
-    if (end !== undefined) this.#finish(end)
+    if (end === undefined) return
+    // Until now others may have relied on what the readers hold.
+    for (const reader of this.#plan.readers) this.#environment.background.run(() => reader.rollBack())
+    this.#finish(end)
   }
 
   #end(): CommitEnd | undefined {
@@ -164,6 +174,12 @@ class Coordinator {
       homeClock: present(home.opened?.clock, 'home is opened before a participant is prepared'),
     })
     if (position !== undefined) this.#prepared.set(participant.shard.name, position)
+    return event
+  }
+
+  async #confirm(reader: ShardTransaction): Promise<CommitEvent> {
+    const { event, position } = await confirmReader(this.#environment, reader, this.#plan.transactionId)
+    if (position !== undefined) this.#prepared.set(reader.shard.name, position)
     return event
   }
 

@@ -1,4 +1,4 @@
-import { unreachable } from '../base/assert.ts'
+import { present, unreachable } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName, ShardTopology, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
@@ -7,12 +7,12 @@ import { ConnectionLost } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import { judgePrepare } from './acknowledgement.ts'
+import { unexpectedRows } from './batch.ts'
 import { unsendable } from './caller-statement.ts'
 import type { CommitEvent } from './commit-protocol.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { formatGid } from './gid.ts'
 import type { ShardTransaction } from './shard-transaction.ts'
-import { unexpectedRows } from './shard-transaction.ts'
 import { toHoldfastError } from './sql-errors.ts'
 import type { BusinessAction } from './transaction-store.ts'
 import * as store from './transaction-store.ts'
@@ -28,7 +28,7 @@ export interface BranchPlan {
 
 export interface Vote {
   readonly event: CommitEvent
-  /** After the prepare, of a yes. */
+  /** After the prepare, of a yes; of a reader, after the barrier. */
   readonly position?: Lsn
 }
 
@@ -68,6 +68,35 @@ export async function prepareParticipant(
     return { event: { kind: mayStand ? 'vote lost' : 'vote no', shard: shard.name, failure } }
   } finally {
     participant.release()
+  }
+}
+
+/**
+ * The vote of a participant that only read. It has nothing to lose, so it is not prepared; but what was read must come from
+ * the authority. Its shard confirms that it is one, at the epoch and for the placements of this transaction, and a barrier on
+ * the server that was read, begun after the reads, confirms that no other has taken its place by then. The transaction stays
+ * open until the decision. Never rejects.
+ */
+export async function confirmReader(
+  environment: TransactionEnvironment,
+  reader: ShardTransaction,
+  transactionId: TransactionId,
+): Promise<Vote> {
+  const { shard, placements } = reader
+  const where = { transactionId, shard: shard.name }
+  try {
+    const [outcomes, position] = await Promise.all([
+      reader.flight([...store.concludeCaller, store.concludeReading(transactionId, placements)]),
+      environment.barriers.pass(shard.name, shard.primary.id),
+    ])
+    const refused = outcomes.find((outcome) => !outcome.ok)
+    if (refused !== undefined) {
+      return { event: { kind: 'vote no', shard: shard.name, failure: toHoldfastError(refused.error, where) } }
+    }
+    const timestamp = store.readConcluded(present(outcomes.at(-1), 'the conclusion has an outcome'))
+    return { event: { kind: 'vote read', shard: shard.name, timestamp }, position }
+  } catch (error) {
+    return { event: { kind: 'vote no', shard: shard.name, failure: toHoldfastError(error, where) } }
   }
 }
 

@@ -1,12 +1,13 @@
 import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
-import type { ShardName, ShardTopology, TransactionId } from '../directory/topology.ts'
+import type { ShardTopology, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs } from '../hlc/hlc.ts'
 import type { Connection, Statement, StatementOutcome, StatementResult } from '../postgres/connection.ts'
 import { ConnectionLost } from '../postgres/connection.ts'
 import { noteAdoption } from './adoption.ts'
 import { requireSendable, unsendable } from './caller-statement.ts'
+import type { BatchItem } from './batch.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { toHoldfastError } from './sql-errors.ts'
 import type { Opening } from './transaction-store.ts'
@@ -28,12 +29,6 @@ export interface ShardTransactionOptions {
   readonly home: { readonly frontier: Hlc; readonly key: string | null; readonly requestHash: Uint8Array | null } | null
 }
 
-export interface BatchItem {
-  readonly statement: Statement
-  /** How many rows it must affect; undefined for any number. */
-  readonly rows: number | undefined
-}
-
 export interface LastFlight {
   /** Of an opening that travelled along. A refused look at the clock does not keep the rest from taking place. */
   readonly openingFailure: HoldfastError | undefined
@@ -50,6 +45,7 @@ export class ShardTransaction {
   readonly #options: ShardTransactionOptions
   #connecting: Promise<Connection> | undefined
   #connection: Connection | undefined
+  #leavesTrace = false
   #opening: Promise<Opening> | undefined
   #opened: Opening | undefined
   #failure: HoldfastError | undefined
@@ -80,6 +76,14 @@ export class ShardTransaction {
     return this.#connecting !== undefined
   }
 
+  /**
+   * It has read and nothing else: there is nothing to prepare. A serializable one is prepared all the same, since what it read
+   * must stay watched until the decision.
+   */
+  get isReadOnly(): boolean {
+    return this.#opened !== undefined && !this.#leavesTrace && this.batch.length === 0 && this.#isTraced()
+  }
+
   /** The process that serves it, to ask whether it still lives. */
   get serverProcessId(): number | undefined {
     return this.#connection?.serverProcessId
@@ -102,25 +106,36 @@ export class ShardTransaction {
     if (answered.status === 'rejected') {
       throw answered.reason instanceof TypeError ? unsendable(answered.reason) : this.#fail(answered.reason)
     }
-    const outcome = answered.value
+    const outcome = present(answered.value[0], 'one outcome a statement')
+    const trace = answered.value[1]
+    // Once it has left one it stays, whatever is rolled back.
+    this.#leavesTrace ||= trace === undefined || !trace.ok || store.readTrace(trace)
     if (!outcome.ok) throw this.#fail(outcome.error)
     this.#failure = undefined
     return outcome
   }
 
   /** The opening and the first statement, in one flight; a refused opening keeps the statement from being run. */
-  #openWith(connection: Connection, statement: Statement): [Promise<Opening>, Promise<StatementOutcome>] {
+  #openWith(connection: Connection, statement: Statement): [Promise<Opening>, Promise<StatementOutcome[]>] {
     // What cannot be sent must not take the opening with it: another statement may come behind it.
     requireSendable(statement)
     const head = this.#openingStatements()
-    const flight = connection.flight([...head, statement], this.#environment.limits.statementWithinMs)
+    const { statementWithinMs } = this.#environment.limits
+    const flight = connection.flight([...head, ...this.#traced(statement)], statementWithinMs)
     this.#opening = this.#judgeOpening(flight.then((outcomes) => outcomes.slice(0, head.length)))
-    return [this.#opening, flight.then((outcomes) => present(outcomes[head.length], 'one outcome a statement'))]
+    return [this.#opening, flight.then((outcomes) => outcomes.slice(head.length))]
   }
 
-  async #ask(connection: Connection, statement: Statement): Promise<StatementOutcome> {
-    const outcomes = await connection.flight([statement], this.#environment.limits.statementWithinMs)
-    return present(outcomes[0], 'one outcome a statement')
+  #ask(connection: Connection, statement: Statement): Promise<StatementOutcome[]> {
+    return connection.flight(this.#traced(statement), this.#environment.limits.statementWithinMs)
+  }
+
+  #traced(statement: Statement): Statement[] {
+    return this.#isTraced() ? [{ ...statement, joined: true }, store.leavesTrace] : [statement]
+  }
+
+  #isTraced(): boolean {
+    return this.#options.home === null && this.#options.isolation !== 'serializable'
   }
 
   /**
@@ -263,22 +278,4 @@ export class ShardTransaction {
   #place() {
     return { shard: this.shard.name, transactionId: this.#options.transactionId }
   }
-}
-
-/** A row count that the caller demanded and did not get. */
-export function unexpectedRows(
-  batch: readonly BatchItem[],
-  outcomes: readonly StatementOutcome[],
-  shard: ShardName,
-): HoldfastError | undefined {
-  for (const [index, { rows }] of batch.entries()) {
-    const outcome = outcomes[index]
-    if (rows === undefined || outcome === undefined || !outcome.ok || outcome.rowCount === rows) continue
-    return new HoldfastError(
-      'transaction_refused',
-      `statement ${index + 1} of the batch on ${shard} affected ${outcome.rowCount} rows, not ${rows}`,
-      { detail: { shard, statement: index + 1, rows: outcome.rowCount, expected: rows } },
-    )
-  }
-  return undefined
 }

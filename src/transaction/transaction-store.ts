@@ -203,6 +203,32 @@ export function prepareBranch(args: {
   }
 }
 
+/**
+ * Behind each awaited statement at a participant: whether its transaction leaves a trace, be it rows or a lock that others
+ * may rely on until the decision. Locks of reading are none.
+ */
+export const leavesTrace: Statement = {
+  text: `select pg_current_xact_id_if_assigned() is not null or exists (
+             select from pg_locks l where l.pid = pg_backend_pid() and (l.locktype = 'advisory'
+               or l.locktype = 'relation' and l.mode not in ('AccessShareLock', 'SIReadLock'))) as leaves_trace`,
+}
+
+export function readTrace(outcome: StatementOutcome): boolean {
+  return oneRow<{ leaves_trace: boolean }>(outcome).leaves_trace
+}
+
+export function concludeReading(transactionId: TransactionId, placements: RoutedPlacements): Statement {
+  return {
+    text: 'select holdfast.conclude_reading($1, $2)::text as clock',
+    values: [transactionId, jsonOf(placements)],
+  }
+}
+
+export function readConcluded(outcome: StatementOutcome): Hlc {
+  const { clock } = oneRow<{ clock: string | null }>(outcome)
+  return toHlc(BigInt(present(clock, 'who left no trace has written nothing')))
+}
+
 /** A gid is made by `formatGid` of checked names; a quotation mark cannot be in it, and is doubled all the same. */
 export function prepareTransaction(gid: string): Statement {
   return { text: `prepare transaction ${literal(gid)}`, once: true, joined: true }

@@ -76,12 +76,13 @@ export interface PendingBranch {
 
 export interface TouchedShard {
   readonly shard: ShardName
-  readonly role: 'home' | 'participant'
+  /** A reader took part without writing: nothing of the transaction is there. */
+  readonly role: 'home' | 'participant' | 'reader'
   readonly historyId: HistoryId
   readonly epoch: Epoch
   /** The highest of the placements used on this shard; 0 when none was, as at a home that only holds the record. */
   readonly placementVersion: number
-  /** Home: flushed after the commit. Participant: flushed after the prepare; the branch itself is `pending`. */
+  /** Home: flushed after the commit. Participant: after the prepare; the branch itself is `pending`. Reader: after its reads. */
   readonly position: Lsn
   readonly pending?: PendingBranch
 }
