@@ -25,12 +25,11 @@ export async function watchNames(supervisor: Supervisor): Promise<void> {
   }
 }
 
-/** True when the names were not what they should be. */
-export async function restoreNames(supervisor: Supervisor, name: ShardName): Promise<boolean> {
-  if (!(await isChanged(supervisor, name))) return false
-  return supervisor.exclusively(async () => {
+async function restoreNames(supervisor: Supervisor, name: ShardName): Promise<void> {
+  if (!(await isChanged(supervisor, name))) return
+  await supervisor.exclusively(async () => {
     // A change that was under way has ended.
-    if (!(await isChanged(supervisor, name))) return false
+    if (!(await isChanged(supervisor, name))) return
     const { topology, shardServers, progress } = supervisor
     const shard = topology.shard(name)
     progress({ step: 'alarm', detail: `${name}: somebody changed whom its commits wait for; it is put back` })
@@ -38,7 +37,6 @@ export async function restoreNames(supervisor: Supervisor, name: ShardName): Pro
       admin.query('alter system reset synchronous_standby_names', [], answerWithinMs),
     )
     await shardServers.applySynchronousNames(name, shard)
-    return true
   })
 }
 
