@@ -1,8 +1,7 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { present } from '../../src/base/assert.ts'
 import { systemClock } from '../../src/base/clock.ts'
-import type { Metrics } from '../../src/base/metrics.ts'
-import { silentMetrics } from '../../src/base/metrics.ts'
+import type { MetricName, Metrics } from '../../src/base/metrics.ts'
 import type { RegionName } from '../../src/directory/topology.ts'
 import { hlcFromWallMs } from '../../src/hlc/hlc.ts'
 import type { Connection } from '../../src/postgres/connection.ts'
@@ -31,9 +30,14 @@ let keepers: ClockKeepers
 let gateway: ReadingGateway
 /** Every commit timestamp of a test in the order of the commits. */
 let stamps: bigint[]
-let gauges: Map<string, number>
+/** What was told last under a name, of whatever kind. */
+let told: Map<MetricName, number>
 
-const metrics: Metrics = { ...silentMetrics, gauge: (name, value) => void gauges.set(name, value) }
+const metrics: Metrics = {
+  count: (name) => void told.set(name, (told.get(name) ?? 0) + 1),
+  observe: (name, measured) => void told.set(name, measured),
+  gauge: (name, measured) => void told.set(name, measured),
+}
 
 beforeAll(async () => {
   // Followers, because a shard that is durable on one server takes no part in global transactions.
@@ -56,8 +60,8 @@ beforeAll(async () => {
 
 beforeEach(async () => {
   stamps = []
-  gauges = new Map()
-  gateway = await openReadingGateway(shards)
+  told = new Map()
+  gateway = await openReadingGateway(shards, { metrics })
 })
 
 afterEach(async () => {
@@ -113,7 +117,7 @@ describe("a server's wall", () => {
     await commitsAreClosed()
     await setServerWall(yearMs)
     await eventually(() => disagreements.length > 0)
-    expect(Math.round(present(gauges.get('clock_offset_ms'), 'the metric') / yearMs)).toBe(1)
+    expect(Math.round(present(told.get('clock_offset_ms'), 'the metric') / yearMs)).toBe(1)
     for (let n = 0; n < 5; n += 1) await commitsAreClosed()
     await commit(true)
     expect(await clockNow()).toBeLessThan(now() + ms(2 * offsetMs))
@@ -163,6 +167,17 @@ describe("a server's wall", () => {
     expectInOrder()
   })
 
+  test('behind by less than the offset, what it adopts from other shards is told', async () => {
+    keepers.run('treasury', { shard: treasuryShard, region: us })
+    await setServerWall(-offsetMs / 2)
+    await eventually(async () => {
+      await commit(true)
+      return told.has('clock_adopted_ms')
+    })
+    expect(told.get('clock_adopted_ms')).toBeLessThanOrEqual(offsetMs)
+    expectInOrder()
+  })
+
   test('global commits are refused before the vote while it is far back, and go on by themselves', async () => {
     keepers.run('keeper')
     keepers.run('treasury', { shard: treasuryShard, region: us })
@@ -175,6 +190,7 @@ describe("a server's wall", () => {
     await eventually(async () => (await ahead()) > (await clockNow()) + ms(1))
     treasury.release()
     await expect(commit(true)).rejects.toMatchObject({ code: 'clock_offset_exceeded' })
+    expect(told.get('clock_refused_total')).toBeGreaterThan(0)
     await setServerWall(0)
     await commit(true)
     expectInOrder()

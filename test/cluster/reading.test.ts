@@ -1,4 +1,5 @@
-import { afterEach, describe, expect, test } from 'vitest'
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { present } from '../../src/base/assert.ts'
 import type { NodeId } from '../../src/directory/topology.ts'
 import type { ReadRequest } from '../../src/reading/reading.ts'
 import { read } from '../../src/reading/reading.ts'
@@ -132,26 +133,28 @@ describe('read your writes', () => {
 })
 
 describe('the snapshot that answers', () => {
-  afterEach(async () => {
-    await on(
+  let opening: string
+
+  beforeEach(async () => {
+    const [row] = await on<{ source: string }>(
       primary,
-      `create or replace function holdfast.open_read(p_tenant text) returns void language sql security definer
-      set search_path = pg_catalog, pg_temp
-      as $$ select holdfast.bind(jsonb_build_object('tenant', p_tenant, 'mode', 'read')) $$`,
+      `select pg_get_functiondef('holdfast.open_read(text)'::regprocedure) as source`,
     )
+    opening = present(row, 'the function').source
   })
+
+  afterEach(async () => void (await on(primary, opening)))
 
   test('HZ-T1: a write that is replayed after the snapshot was taken is not taken for shown', async () => {
     const { id, frontier: before } = await newRun('draft')
     await eventually(async () => (await uncheckedStatus(id, near)) === 'draft')
     // The snapshot is taken; then the read stands still until the test lets it go on.
-    await on(
-      primary,
-      `create or replace function holdfast.open_read(p_tenant text) returns void language plpgsql security definer
-      set search_path = pg_catalog, pg_temp as $$ begin
-        perform holdfast.bind(jsonb_build_object('tenant', p_tenant, 'mode', 'read'));
-        perform pg_advisory_lock_shared(77); perform pg_advisory_unlock_shared(77); end $$`,
+    const held = opening.replace(
+      /\nend\s*\$function\$/,
+      '\n  perform pg_advisory_lock_shared(77); perform pg_advisory_unlock_shared(77);$&',
     )
+    expect(held).not.toBe(opening)
+    await on(primary, held)
     await eventually(async () => {
       const [row] = await on<{ source: string }>(
         near,
