@@ -4,8 +4,12 @@ import { afterEach, beforeEach, expect, test } from 'vitest'
 import { stringify } from 'yaml'
 import { configBelow } from '../../examples/payledger/demo/config.ts'
 import { leftBehind } from '../../examples/payledger/demo/leftovers.ts'
-import type { ShardConfigInput } from '../../src/fleet/config.ts'
-import { openFleet } from '../../src/fleet/fleet.ts'
+import { present } from '../../src/base/assert.ts'
+import type { ShardName } from '../../src/directory/topology.ts'
+import type { FleetConfigInput, ShardConfigInput } from '../../src/fleet/config.ts'
+import { openFleet, quietRuntime, resolveConfig, startFleet } from '../../src/fleet/fleet.ts'
+import { nodeOf } from '../../src/fleet/shard-servers.ts'
+import { withConnection } from '../../src/postgres/postgres.ts'
 import { Command } from '../support/command.ts'
 import { temporaryFolder } from '../support/fleet.ts'
 
@@ -30,15 +34,19 @@ beforeEach(async () => {
 })
 
 /** One shard is enough to own servers, followers, links and gateways. */
-async function configure(how: ShardConfigInput): Promise<void> {
+async function oneShard(how: ShardConfigInput): Promise<FleetConfigInput> {
   const { domains, tenants, ...config } = await configBelow(root)
   const one = {
     shards: { [shard]: how },
-    domains: { payroll: domains?.['payroll'] },
-    tenants: { [tenant]: tenants?.[tenant] },
+    domains: { payroll: present(domains?.['payroll'], 'the domain') },
+    tenants: { [tenant]: present(tenants?.[tenant], 'the tenant') },
     invariants: null,
   }
-  await writeFile(configFile, stringify({ ...config, ...one, listen: '127.0.0.1:0' }))
+  return { ...config, ...one, listen: '127.0.0.1:0' }
+}
+
+async function configure(how: ShardConfigInput): Promise<void> {
+  await writeFile(configFile, stringify(await oneShard(how)))
 }
 
 afterEach(async () => {
@@ -106,4 +114,21 @@ test('Ctrl-C while it starts leaves nothing running', async () => {
   command.child.kill('SIGINT')
   await command.ended
   expect(await processes()).toEqual([])
+})
+
+test('a changed maxClockOffset is taken up at the next start', async () => {
+  const bounds = []
+  for (const maxClockOffset of [500, 250]) {
+    const changed = { ...(await oneShard({ durability: 'local', followers: [] })), maxClockOffset }
+    const { reference, config } = await resolveConfig({ config: changed })
+    const { supervisor, stop } = await startFleet(reference, config, false, quietRuntime)
+    const document = present(supervisor.topology.document.shards[shard as ShardName], 'the shard')
+    const target = supervisor.shardServers.adminTarget(nodeOf(document, document.primary))
+    const { rows } = await withConnection(target, (admin) =>
+      admin.query('select max_clock_offset_ms from holdfast.shard'),
+    )
+    bounds.push(...rows)
+    await stop()
+  }
+  expect(bounds).toEqual([{ max_clock_offset_ms: 500 }, { max_clock_offset_ms: 250 }])
 })
