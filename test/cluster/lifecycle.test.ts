@@ -121,14 +121,15 @@ test('a changed maxClockOffset is taken up at the next start', async () => {
   for (const maxClockOffset of [500, 250]) {
     const changed = { ...(await oneShard({ durability: 'local', followers: [] })), maxClockOffset }
     const { reference, config } = await resolveConfig({ config: changed })
-    const { supervisor, stop } = await startFleet(reference, config, false, quietRuntime)
+    const fleet = await startFleet(reference, config, false, quietRuntime)
+    const { supervisor } = fleet
     const document = present(supervisor.topology.document.shards[shard as ShardName], 'the shard')
     const target = supervisor.shardServers.adminTarget(nodeOf(document, document.primary))
     const { rows } = await withConnection(target, (admin) =>
       admin.query('select max_clock_offset_ms from holdfast.shard'),
     )
     bounds.push(...rows)
-    await stop()
+    await fleet.stop()
   }
   expect(bounds).toEqual([{ max_clock_offset_ms: 500 }, { max_clock_offset_ms: 250 }])
 })

@@ -80,7 +80,9 @@ export class GatewayProcess {
     this.#child.kill(signal)
   }
 
+  /** Also one that a signal has stopped. */
   async stop(): Promise<void> {
+    this.#child.kill('SIGCONT')
     this.#child.kill('SIGTERM')
     await this.#ended
   }
