@@ -62,7 +62,7 @@ describe('the keeper', () => {
     const before = await keptFrom('eu-west')
     await expectClosing()
     other = await fleet.gateway('us-east')
-    near.signal(signal)
+    near.kill(signal)
     await keptFrom('us-east')
     await expectClosing()
     if (signal === 'SIGKILL') {
@@ -70,7 +70,7 @@ describe('the keeper', () => {
       return
     }
     // It finds its session ended, waits as a candidate beside the primary, and is given the place again.
-    near.signal('SIGCONT')
+    near.kill('SIGCONT')
     const after = await keptFrom('eu-west')
     expect(after.pid).not.toBe(before.pid)
     await expectClosing()

@@ -75,11 +75,6 @@ export class GatewayProcess {
     return this.#ended
   }
 
-  /** Sends a signal to the process. */
-  signal(signal: NodeJS.Signals): void {
-    this.#child.kill(signal)
-  }
-
   /** Also one that a signal has stopped. */
   async stop(): Promise<void> {
     this.#child.kill('SIGCONT')
