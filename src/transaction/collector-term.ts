@@ -23,8 +23,10 @@ export async function collectWhileElected(
     try {
       for (;;) {
         const { left, removed, isLastPage } = await collectOnce(environment, home, options, elected)
+        // What was not seen by a pass that was broken off says nothing.
+        if (elected.aborted) return
         for (const one of left) onUncollected(home, one)
-        if (isLastPage || removed === 0 || elected.aborted) break
+        if (isLastPage || removed === 0) break
       }
     } catch (error) {
       if (elected.aborted) return

@@ -25,7 +25,7 @@ test('a global commit is one outcome everywhere, and the one that clients were t
   const explored = explore(realParts, { seed: 1, schedules: 101_000 })
   expect(told(explored)).toBe('holds')
   expect(explored.distinct).toBeGreaterThan(100_000)
-})
+}, 600_000)
 
 /** Faulty parts, each of which the model must see through. */
 const bugs: Readonly<Record<string, Partial<Parts>>> = {

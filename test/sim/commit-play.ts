@@ -1,6 +1,7 @@
 import { present } from '../../src/base/assert.ts'
 import { Collector } from './commit-collector.ts'
 import { Coordinator } from './commit-coordinator.ts'
+import { resolve } from './commit-resolver.ts'
 import { followers } from './commit-server.ts'
 import type { Parts } from './commit-world.ts'
 import { home, World } from './commit-world.ts'
@@ -135,8 +136,8 @@ function takeUp(world: World, may: May): void {
   if (world.resolving > 2) return
   for (const participant of [1, 2]) {
     for (const id of present(world.known[1]?.[participant], 'a known participant').prepared()) {
-      may(`resolve ${id} at ${participant}`, () => world.resolve(1, participant, id, true))
-      may(`push ${id} at ${participant}`, () => world.resolve(1, participant, id, false))
+      may(`resolve ${id} at ${participant}`, () => resolve(world, 1, participant, id, true))
+      may(`push ${id} at ${participant}`, () => resolve(world, 1, participant, id, false))
     }
   }
 }
@@ -199,7 +200,7 @@ function resolveOne(world: World): boolean {
     const [id] = present(world.current[participant], 'a participant').prepared()
     if (id === undefined) continue
     // Nobody waits for a branch to grow old: no coordinator is left that holds its home open.
-    world.resolve(1, participant, id, false)
+    resolve(world, 1, participant, id, false)
     return true
   }
   return false

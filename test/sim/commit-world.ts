@@ -4,8 +4,7 @@ import type { CommitEvent, CommitState, Transition } from '../../src/transaction
 import { step } from '../../src/transaction/commit-protocol.ts'
 import { judgeCollection } from '../../src/transaction/collection.ts'
 import type { Decision } from '../../src/transaction/decision-store.ts'
-import type { ResolverEffect, ResolverEvent, ResolverState } from '../../src/transaction/resolver-protocol.ts'
-import { beginResolving, stepResolver } from '../../src/transaction/resolver-protocol.ts'
+import { stepResolver } from '../../src/transaction/resolver-protocol.ts'
 import { promote, Server } from './commit-server.ts'
 
 /**
@@ -154,56 +153,13 @@ export class World {
     return client
   }
 
-  /** A resolver takes up a branch that it sees prepared at the primary it knows. */
-  resolve(gateway: number, participant: number, id: number, isOld: boolean): void {
-    this.resolving += 1
-    const homePrimary = present(this.known[gateway]?.[home], 'a known home')
-    const there = present(this.known[gateway]?.[participant], 'a known participant')
-    const begun = beginResolving(isOld)
-    let state: ResolverState = begun.state
-    const hear = (event: ResolverEvent) => {
-      const next = this.parts.stepResolver(state, event)
-      state = next.state
-      if (next.effect !== undefined) carryOut(next.effect)
-      if (state.kind !== 'done') return
-      this.resolving -= 1
-      // Another may have settled it by now, and what a primary of the past holds prepared is nobody's any more.
-      const isInDoubt = there.isCurrent && there.branch(id) === 'prepared'
-      if (state.resolution.kind === 'needs person' && isInDoubt) this.stuck.push(`${id} at ${participant}`)
-    }
-    const failed = (why: string, needsPerson = false): ResolverEvent => ({ kind: 'failed', why, needsPerson })
-    const carryOut = (effect: ResolverEffect) => {
-      switch (effect.kind) {
-        case 'read record':
-          return this.#send(
-            gateway,
-            home,
-            (server, reply) => reply(readRecord(server, id)),
-            (answer) => {
-              if (answer.kind === 'none') return hear({ ...answer, kind: 'no record' })
-              hear(answer.kind === 'record' ? answer : failed(answer.kind))
-            },
-          )
-        case 'presume abort':
-          return this.#send(
-            gateway,
-            home,
-            (server, reply) => this.presume(server, id, reply),
-            (answer) => {
-              hear(answer.kind === 'record' ? answer : failed(answer.kind, answer.kind === 'person'))
-            },
-          )
-        case 'pass barrier':
-          return this.barrier(gateway, homePrimary, (passed) =>
-            hear(passed ? { kind: 'barrier passed' } : failed('barrier')),
-          )
-        case 'settle':
-          return this.settle(gateway, participant, id, effect.decision, homePrimary.epoch, (answer) => {
-            hear(answer.kind === 'ok' ? { kind: 'settled' } : failed(answer.kind, answer.kind === 'person'))
-          })
-      }
-    }
-    carryOut(present(begun.effect, 'it begins by reading'))
+  /** What stands at the home that a gateway knows. */
+  readRecord(gateway: number, id: number, reply: Reply): void {
+    this.#send(gateway, home, (server, heard) => heard(readRecord(server, id)), reply)
+  }
+
+  presumeAbort(gateway: number, id: number, reply: Reply): void {
+    this.#send(gateway, home, (server, heard) => this.presume(server, id, heard), reply)
   }
 
   barrier(gateway: number, readAt: Server, tell: (passed: boolean) => void): void {
