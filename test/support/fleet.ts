@@ -19,6 +19,7 @@ import { Connection } from '../../src/postgres/connection.ts'
 import { withConnection } from '../../src/postgres/postgres.ts'
 import type { Faults } from '../../src/testing.ts'
 import { faultsOf } from '../../src/testing.ts'
+import { eventually } from './eventually.ts'
 
 /** A fresh folder for one test file, short and enterable by the servers' user. */
 export async function temporaryFolder(): Promise<string> {
@@ -118,7 +119,10 @@ export class TestFleet {
     return perShard.flat().map(({ gid }) => gid)
   }
 
+  /** Waits first for the places that an earlier promotion left empty: the region that is asked for may be one of them. */
   async failover(shard: string, to?: string): Promise<void> {
+    const left = () => this.supervisor.topology.document.shards[shard as ShardName]?.retired?.length ?? 0
+    await eventually(() => left() === 0, 60_000)
     await this.#embedded.call('failover', { shard, ...(to === undefined ? {} : { to }) }, silentProgress)
   }
 
