@@ -26,8 +26,8 @@ export interface ClockTermOptions {
   readonly onBeat: (beat: Beat, tookMs: number) => void
 }
 
-/** So many beats are on their way at most: those of a link of 300 ms, and what a slow server is let fall behind. */
-const underwayMax = 32
+/** So many beats are on their way at most, over whatever link. */
+const underwayMax = 64
 const answerWithinMs = 10_000
 
 const tryToSleepSql = `select pg_try_advisory_lock(hashtextextended('holdfast.clock-asleep', 0)) as asleep`
@@ -38,6 +38,7 @@ export class ClockTerm {
   readonly #underway = new Set<Promise<void>>()
   #failure: { readonly error: unknown } | undefined
   #usedAtMs: number
+  #fastestMs = Number.POSITIVE_INFINITY
   #begunAtMs = Number.NEGATIVE_INFINITY
   #wake: Deferred<void> = deferred()
 
@@ -57,11 +58,16 @@ export class ClockTerm {
       const idleness = { sinceUsedMs: now - this.#usedAtMs, sinceBegunMs: now - this.#begunAtMs }
       const next = nextBeat({ ...idleness, isWaiting: closer.isWaiting }, pace)
       // What is on its way may change what is next, but for who is in a hurry.
-      if (this.#underway.size > (next === 'close' ? underwayMax : 0)) await Promise.race(this.#underway)
+      if (this.#underway.size > (next === 'close' ? this.#underwayMax() : 0)) await Promise.race(this.#underway)
       else if (next === 'sleep') await this.#sleep(signal)
       else await this.#beat(next, signal)
       if (this.#failure !== undefined) throw this.#failure.error
     }
+  }
+
+  /** As many as the link holds, by its fastest answer: more would queue at a slow server, and come late. */
+  #underwayMax(): number {
+    return Math.min(Math.ceil(this.#fastestMs / this.#options.pace.activeMs), underwayMax)
   }
 
   async #beat(next: 'close' | 'advance', signal: AbortSignal): Promise<void> {
@@ -79,7 +85,9 @@ export class ClockTerm {
     const beat = closer.beat(begins).then(
       (found) => {
         if (found.used) this.#usedAtMs = clock.monotonicMs()
-        onBeat(found, clock.monotonicMs() - sentMs)
+        const tookMs = clock.monotonicMs() - sentMs
+        this.#fastestMs = Math.min(this.#fastestMs, tookMs)
+        onBeat(found, tookMs)
       },
       (error: unknown) => {
         this.#failure ??= { error }
