@@ -16,6 +16,7 @@ export const roundTripMs = 80
 
 export interface Stand {
   readonly fleet: Fleet
+  readonly config: FleetConfigInput
   readonly dataDir: string
   /**
    * A connection to the primary of a shard as its administrator, from the region of the fleet's gateway: over the same link,
@@ -41,7 +42,8 @@ export function withStand<T>(
   adapt: (config: FleetConfigInput) => FleetConfigInput = (config) => config,
 ): Promise<T> {
   return withFolder(async (root) => {
-    const fleet = await openFleet({ config: adapt(configOf(root)), region, wan: true })
+    const config = adapt(configOf(root))
+    const fleet = await openFleet({ config, region, wan: true })
     const clients: pg.Client[] = []
     const connect = async (shard: string) => {
       const client = new pg.Client(await targetOf(join(root, 'data'), shard))
@@ -50,7 +52,7 @@ export function withStand<T>(
       return client
     }
     try {
-      return await use({ fleet, dataDir: join(root, 'data'), connect })
+      return await use({ fleet, config, dataDir: join(root, 'data'), connect })
     } finally {
       await Promise.all(clients.map((client) => client.end()))
       await fleet.close()

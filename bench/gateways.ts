@@ -1,0 +1,157 @@
+import { type ChildProcess, fork } from 'node:child_process'
+import { once } from 'node:events'
+import { readdir, readFile } from 'node:fs/promises'
+import type { FleetConfigInput } from 'holdfast'
+import { atMost, type Figure } from './figure.ts'
+import type { GatewayOrder, GatewayReport, GatewayTask } from './gateway.ts'
+import { region, tenant, withStand } from './stand.ts'
+
+/** What gateways in processes of their own take: memory when much is open at once, and processor time as a fleet grows. */
+
+const transactions = 1_000
+const atOnce = 4
+const warmUpMs = 3_000
+const windowMs = 5_000
+/** Of `/proc/<pid>/stat`, as Linux has it on every processor. */
+const ticksPerSecond = 100
+
+/** No archive, and one server a shard: what others add is not the gateway's. */
+const plain = (config: FleetConfigInput, shards: readonly string[]): FleetConfigInput => ({
+  ...config,
+  regions: { 'eu-west': { jurisdiction: 'EU' }, 'us-east': { jurisdiction: 'US' } },
+  shards: Object.fromEntries(
+    [...Object.keys(config.shards), ...shards].map((shard) => [shard, { durability: 'local', followers: [] }]),
+  ),
+})
+
+export function memoryFigure(progress: (text: string) => void): Promise<Figure> {
+  return withStand(
+    ({ config }) =>
+      withGateways([{ config, region, tenant }], async ([gateway]) => {
+        progress(`${transactions} transactions open at once`)
+        const peaks: number[] = []
+        for (let wave = 0; wave < 3; wave++) {
+          const report = await order(gateway, { do: 'open', transactions })
+          peaks.push(report.residentBytesMax)
+        }
+        const name = `gateway memory at ${transactions.toLocaleString('en')} concurrent transactions`
+        return atMost(name, Math.max(...peaks) / 1e6, 'MB', 250)
+      }),
+    (config) => plain(config, []),
+  )
+}
+
+/** The same commits, each gateway for a tenant whose home is a shard of its own. */
+export async function growingFleetFigure(progress: (text: string) => void): Promise<Figure> {
+  const [one, four] = [await costOf(1, progress), await costOf(4, progress)]
+  const ratio = Number((four / one).toFixed(3))
+  return {
+    name: 'commit cost with 4 shards and 4 gateways',
+    value: Number(four.toFixed(1)),
+    unit: 'us of CPU a commit',
+    bare: Number(one.toFixed(1)),
+    ratio,
+    target: 'ratio <= 1.15',
+    ok: ratio <= 1.15,
+  }
+}
+
+function costOf(count: number, progress: (text: string) => void): Promise<number> {
+  const names = Array.from({ length: count }, (_, n) => ({ shard: `${region}/ledger-${n}`, tenant: `tenant-${n}` }))
+  return withStand(
+    ({ config }) =>
+      withGateways(
+        names.map(({ tenant: of }) => ({ config, region, tenant: of })),
+        async (gateways) => {
+          const commit = (forMs: number) =>
+            Promise.all(gateways.map((gateway) => order(gateway, { do: 'commit', atOnce, forMs })))
+          await commit(warmUpMs)
+          progress(`commits of ${count} gateways on ${count} shards`)
+          const pids = gateways.map(({ pid }) => pid)
+          const before = await cpuTicks(pids)
+          const reports = await commit(windowMs)
+          const ticks = (await cpuTicks(pids)) - before
+          const commits = reports.reduce((sum, report) => sum + report.commits, 0)
+          return (ticks * 1e6) / ticksPerSecond / commits
+        },
+      ),
+    (config) => ({
+      ...plain(
+        config,
+        names.map(({ shard }) => shard),
+      ),
+      tenants: {
+        ...config.tenants,
+        ...Object.fromEntries(
+          names.map(({ shard, tenant: of }) => [
+            of,
+            { home: shard, policy: { authority: [region], replicas: ['EU'], otherwise: 'reject' } },
+          ]),
+        ),
+      },
+    }),
+  )
+}
+
+async function withGateways<T>(
+  tasks: readonly GatewayTask[],
+  use: (gateways: readonly ChildProcess[]) => Promise<T>,
+): Promise<T> {
+  const gateways = tasks.map((task) => fork(new URL('./gateway.js', import.meta.url), [JSON.stringify(task)]))
+  try {
+    await Promise.all(gateways.map((gateway) => once(gateway, 'message')))
+    return await use(gateways)
+  } finally {
+    await Promise.all(
+      gateways.map(async (gateway) => {
+        if (gateway.exitCode !== null) return
+        const gone = once(gateway, 'exit')
+        gateway.disconnect()
+        await gone
+      }),
+    )
+  }
+}
+
+async function order(gateway: ChildProcess | undefined, what: GatewayOrder): Promise<GatewayReport> {
+  if (gateway === undefined) throw new Error('no gateway')
+  const given = new AbortController()
+  const answer = once(gateway, 'message', { signal: given.signal })
+  const gone = once(gateway, 'exit', { signal: given.signal }).then(() => {
+    throw new Error('a gateway ended')
+  })
+  gateway.send(what)
+  try {
+    const [report] = (await Promise.race([answer, gone])) as [GatewayReport]
+    return report
+  } finally {
+    given.abort()
+    await Promise.allSettled([answer, gone])
+  }
+}
+
+/** Of the gateways, and of every server: what runs below this process, and what has ended there. */
+async function cpuTicks(gateways: readonly (number | undefined)[]): Promise<number> {
+  const processes = await Promise.all(
+    (await readdir('/proc')).filter((name) => /^\d+$/.test(name)).map((pid) => readStat(Number(pid))),
+  )
+  const known = processes.filter((one) => one !== undefined)
+  const mine = new Set<number>([process.pid])
+  for (let size = 0; size < mine.size; ) {
+    size = mine.size
+    for (const { pid, parent } of known) if (mine.has(parent)) mine.add(pid)
+  }
+  // This process is the supervisor, and a gateway without work.
+  return known.reduce((sum, { pid, own, ended }) => {
+    if (!mine.has(pid) || pid === process.pid) return sum
+    return sum + own + (gateways.includes(pid) ? 0 : ended)
+  }, 0)
+}
+
+async function readStat(pid: number) {
+  const text = await readFile(`/proc/${pid}/stat`, 'utf8').catch(() => undefined)
+  if (text === undefined) return undefined
+  const fields = text.slice(text.lastIndexOf(')') + 2).split(' ')
+  const at = (index: number) => Number(fields[index])
+  return { pid, parent: at(1), own: at(11) + at(12), ended: at(13) + at(14) }
+}
