@@ -41,7 +41,7 @@ export class Scene {
 
   async close(): Promise<void> {
     await this.heal()
-    await this.#gateway?.stop()
+    await this.#endGateway()
     await this.fleet.close()
   }
 
@@ -53,9 +53,15 @@ export class Scene {
 
   /** Another one takes the place of the gateway under test. */
   async replaceGateway(pauses: { readonly at: Parameters<GatewayProcess['pauseAt']>[0]; readonly shard: string }) {
-    await this.#gateway?.stop()
+    await this.#endGateway()
     this.#gateway = await this.startGateway(pauses)
     return this.#gateway
+  }
+
+  /** One that is stopped at a step would never end in order. */
+  async #endGateway(): Promise<void> {
+    this.#gateway?.kill('SIGKILL')
+    await this.#gateway?.ended()
   }
 
   startGateway(pauses: NonNullable<Parameters<typeof GatewayProcess.start>[0]['pauses']>): Promise<GatewayProcess> {
