@@ -56,7 +56,7 @@ test.each(['payroll', 'treasury'])('savepoints hold what was done before them: %
     await tx.query(domain, 'rollback to savepoint before')
   })
   await gateway.background.drain()
-  expect((await both(shards, run)).toSorted()).toEqual([0, 1])
+  expect(await both(shards, run)).toEqual(domain === 'payroll' ? [1, 0] : [0, 1])
   expect(await both(shards, `${run}-undone`)).toEqual([0, 0])
 })
 
