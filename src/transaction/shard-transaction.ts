@@ -126,8 +126,12 @@ export class ShardTransaction {
     return [this.#opening, flight.then((outcomes) => outcomes.slice(head.length))]
   }
 
-  #ask(connection: Connection, statement: Statement): Promise<StatementOutcome[]> {
-    return connection.flight(this.#traced(statement), this.#environment.limits.statementWithinMs)
+  async #ask(connection: Connection, statement: Statement): Promise<StatementOutcome[]> {
+    const { statementWithinMs } = this.#environment.limits
+    if (this.#opened !== undefined) return connection.flight(this.#traced(statement), statementWithinMs)
+    // Nobody knows yet whether the opening took place.
+    const outcomes = await connection.flight([store.requireApplication, ...this.#traced(statement)], statementWithinMs)
+    return outcomes.slice(1)
   }
 
   #traced(statement: Statement): Statement[] {
@@ -146,7 +150,11 @@ export class ShardTransaction {
     const connection = await this.#connect()
     if (this.#opening !== undefined) await this.#opening
     const head = this.#opening === undefined ? this.#openingStatements() : []
-    const answer = connection.flight([...head, ...tail], deadlineMs)
+    // One sync point: nothing of it is run behind an opening that was refused, or behind another failure.
+    const answer = connection.flight(
+      [...head, ...tail.map((statement) => ({ ...statement, joined: true as const }))],
+      deadlineMs,
+    )
     const [sent, answered] = await Promise.allSettled([onSent(), answer])
     if (answered.status === 'rejected') throw answered.reason
     if (sent.status === 'rejected') throw new ConnectionLost('stopped after it was sent', true, sent.reason)

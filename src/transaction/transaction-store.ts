@@ -78,6 +78,12 @@ export function open(args: {
   }
 }
 
+/** Fails where an opening took no place, and with it what is joined to it: behind a BEGIN that failed everything autocommits. */
+export const requireApplication: Statement = {
+  text: `select 1 / (current_user = '${applicationRole}')::integer`,
+  joined: true,
+}
+
 export interface FirstUse {
   readonly transactionId: TransactionId
   readonly sameRequest: boolean
@@ -119,9 +125,11 @@ export const concludeCaller: readonly Statement[] = [
 ]
 export const commit: Statement = { text: 'commit', joined: true }
 export const rollback: Statement = { text: 'rollback' }
+/** A number: the form of a time depends on the time zone, which the caller may set for the transaction alone. */
+const settingsLoaded = 'extract(epoch from pg_conf_load_time())::text as settings'
 /** Behind COMMIT or PREPARE TRANSACTION, in the same flight. */
 export const flushedPosition: Statement = {
-  text: 'select pg_current_wal_flush_lsn()::text as position, pg_conf_load_time()::text as settings',
+  text: `select pg_current_wal_flush_lsn()::text as position, ${settingsLoaded}`,
 }
 
 export function readPosition(outcome: StatementOutcome): Lsn {
@@ -148,7 +156,7 @@ export function stamp(args: {
   const { transactionId, business, placements, participants, after, value, events } = args
   return {
     text: `select holdfast.stamp($1, $2, $3, $4, $5, $6, $7, $8, $9)::text as stamp,
-             pg_conf_load_time()::text as settings`,
+             ${settingsLoaded}`,
     joined: true,
     values: [
       transactionId,
@@ -186,7 +194,7 @@ export function prepareBranch(args: {
   const { business } = args
   return {
     text: `select holdfast.prepare_branch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)::text as stamp,
-             pg_conf_load_time()::text as settings`,
+             ${settingsLoaded}`,
     joined: true,
     values: [
       args.transactionId,
