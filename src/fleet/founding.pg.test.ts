@@ -101,6 +101,28 @@ describe("what is wrong with an application's tables is what is wrong with its c
     expect(message).toBe('domain accounts: syntax error at or near "creat" (SQLSTATE 42601)')
   })
 
+  const tables = 'create table accounts (tenant text, id text, primary key (tenant, id));'
+
+  test.each([
+    ['a view', 'create view open as select * from accounts; grant insert on open to holdfast_app', 'open'],
+    [
+      'a view of a view',
+      `create view inner_one with (security_invoker) as select id from accounts;
+       create view outer_one as select id from inner_one; grant select (id) on outer_one to holdfast_app`,
+      'outer_one',
+    ],
+    ['a copy', 'create materialized view open as select * from accounts; grant select on open to holdfast_app', 'open'],
+    [
+      'a rule',
+      `create table forms (id text); grant insert on forms to holdfast_app;
+       create rule file as on insert to forms do also insert into accounts values ('t', new.id)`,
+      'forms',
+    ],
+  ])('%s that reaches a regulated table by the rights of its owner', async (_, sql, relation) => {
+    const message = await refused({ '1.sql': tables, '2.sql': sql })
+    expect(message).toBe(`${relation} shows or changes regulated rows, whatever their tenant`)
+  })
+
   test('a folder that is not there', async () => {
     expect(await refused({}, './nowhere')).toBe(`domain accounts: there is no folder ${join(folder, 'nowhere')}`)
   })
@@ -108,6 +130,17 @@ describe("what is wrong with an application's tables is what is wrong with its c
   test('no folder at all', async () => {
     expect(await refused({}, null)).toContain('relation "accounts" does not exist')
   })
+})
+
+test('a view by the rights of who asks, and one that the application may not use, are left alone', async () => {
+  const config = await example()
+  await writeFile(
+    join(folder, 'schema/accounts/0002-views.sql'),
+    `create view own with (security_invoker = on) as select * from accounts; grant select, insert on own to holdfast_app;
+     create view audit as select * from accounts`,
+  )
+  await installDomains(admin, config, shard)
+  expect(await governed()).toHaveLength(2)
 })
 
 test('every start writes the bound on clocks that the configuration has by then', async () => {

@@ -95,6 +95,45 @@ export async function installDomains(
       throw schemaFailure(error, domain)
     }
   }
+  await requireConfinedViews(admin)
+}
+
+/**
+ * A view or rule acts by the rights of its owner, whom row security does not hold, and the guard leaves statements of the
+ * application to it. Through one that reaches a regulated table every tenant would see, and write, the rows of all.
+ */
+async function requireConfinedViews(admin: Connection): Promise<void> {
+  const { rows } = await admin.query<{ relation: string }>(
+    `with recursive acts (relation, upon) as (
+       select r.ev_class, d.refobjid
+       from pg_rewrite r join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+       where d.refclassid = 'pg_class'::regclass and d.refobjid <> r.ev_class
+       union
+       select a.relation, d.refobjid
+       from acts a join pg_rewrite r on r.ev_class = a.upon
+       join pg_depend d on d.classid = 'pg_rewrite'::regclass and d.objid = r.oid
+       where d.refclassid = 'pg_class'::regclass
+     )
+     select c.oid::regclass::text as relation
+     from pg_class c
+     where exists (select from acts a join holdfast.governed g on g.relation::regclass = a.upon
+                   where a.relation = c.oid and g.data_class = 'regulated')
+       and not exists (select from pg_options_to_table(c.reloptions) o
+                       where o.option_name = 'security_invoker' and o.option_value::boolean)
+       and (has_any_column_privilege('holdfast_app', c.oid, 'select, insert, update')
+            or has_table_privilege('holdfast_app', c.oid, 'delete'))
+     order by 1`,
+  )
+  const [first] = rows
+  if (first === undefined) return
+  throw new HoldfastError(
+    'config_invalid',
+    `${first.relation} shows or changes regulated rows, whatever their tenant`,
+    {
+      hint: 'create it with (security_invoker = true), or grant holdfast_app nothing on it',
+      detail: { relations: rows.map(({ relation }) => relation) },
+    },
+  )
 }
 
 /** The application's tables are a part of its configuration. */
