@@ -19,7 +19,7 @@ $$;
 
 -- Moves the clock to at least p_target. Only forward moves under the lock set it; near targets are drawn, so that a
 -- stream of observations cannot run the clock ahead of the wall. Committed asynchronously: a move that a crash loses
--- is made again by whoever needs it next. What it does is said by src/hlc/clock-model.ts as well.
+-- is made again by whoever needs it next. What it does is said by src/hlc/shard-clock.ts as well.
 create or replace function holdfast.move_clock(p_target bigint) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp

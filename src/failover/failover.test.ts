@@ -70,6 +70,10 @@ describe('V2 and V3: nothing that was acknowledged is left behind', () => {
     ])
     expect(plan).toEqual({ kind: 'unsafe', answered: 1, needed: 2 })
   })
+  test('with none left that counts, another may lack what they acknowledged', () => {
+    const plan = planPromotion([candidate('a', 'eu-west', 5n, false)], 1, [region('eu-west')])
+    expect(plan).toEqual({ kind: 'unsafe', answered: 0, needed: 1 })
+  })
   test('the legal target fetches what a more advanced follower has', () => {
     const plan = planPromotion([candidate('a', 'eu-west', 9n), candidate('b', 'eu-central', 5n)], 1, [
       region('eu-central'),

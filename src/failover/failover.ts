@@ -77,7 +77,8 @@ export function planPromotion(
 ): PromotionPlan {
   const counted = candidates.filter((candidate) => candidate.counted)
   const answered = counted.filter(({ received }) => received !== null).length
-  const needed = counted.length - acknowledgements + 1
+  // Where nobody counts any more, nobody can show what those who did have acknowledged.
+  const needed = Math.max(1, counted.length - acknowledgements + 1)
   if (acknowledgements > 0 && answered < needed) return { kind: 'unsafe', answered, needed }
   const reachable = candidates.flatMap(({ received, ...rest }) => (received === null ? [] : [{ ...rest, received }]))
   const source = reachable.reduce<(typeof reachable)[number] | undefined>(

@@ -13,16 +13,19 @@ const recoverPauseMs = 1_000
 
 /** Starts a node's server again; a primary takes traffic once a barrier has passed (F2). */
 export async function restartNode(supervisor: Supervisor, id: NodeId): Promise<void> {
-  const { topology, shardServers } = supervisor
   const started = await supervisor.exclusively(() => startAgain(supervisor, id))
-  if (started === undefined) return
-  // Out of turn: the followers that the barrier waits for may have to be started meanwhile.
-  const { name, fenced } = started
+  if (started !== undefined) await openBehindBarrier(supervisor, started.name, started.fenced)
+}
+
+/**
+ * Out of turn: the followers that the barrier waits for may have to be started meanwhile. A document that was replaced
+ * meanwhile tells of a change, perhaps of another start, that the barrier says nothing of (F2): who made it opens the shard.
+ */
+async function openBehindBarrier(supervisor: Supervisor, name: ShardName, fenced: ShardDocument): Promise<void> {
+  const { topology, shardServers } = supervisor
   if (!(await passesBarrier(shardServers, fenced))) return
   await supervisor.exclusively(async () => {
-    const now = topology.shard(name)
-    const isSame = now.epoch === fenced.epoch && now.primary === fenced.primary
-    if (isSame && now.state !== 'open') await topology.replaceShard(name, { ...now, state: 'open' })
+    if (topology.shard(name) === fenced) await topology.replaceShard(name, { ...fenced, state: 'open' })
   })
   supervisor.rebuilding.begin(name)
 }
@@ -45,25 +48,29 @@ async function startAgain(
     return undefined
   }
   // What it shows after its crash may be on no follower (HZ-S2).
-  const fenced: ShardDocument = { ...shard, state: 'fenced' }
-  if (shard.state === 'open') await topology.replaceShard(name, fenced)
+  const fenced: ShardDocument = { ...shard, state: shard.state === 'lost' ? 'lost' : 'fenced' }
+  await topology.replaceShard(name, fenced)
   await shardServers.startPrimary(name, shard)
   return { name, fenced }
 }
 
-/** Starts a node that ended by itself again, until it runs, is no longer wanted, or the fleet stops. */
+/** Brings a node back until it runs, a primary until its shard is open; or the node is no longer wanted, or the fleet stops. */
 export async function bringBack(supervisor: Supervisor, id: string): Promise<void> {
   const { servers, clock, progress, closing } = supervisor
   for (;;) {
     const found = shardOf(supervisor, id)
     if (closing.aborted || found === undefined) return
-    const [, shard] = found
+    const [name, shard] = found
     const isBack = servers.isRunning(id)
     // A primary that runs and could not pass its barrier yet is not back.
     if (isBack && (id !== shard.primary || shard.state === 'open')) return
-    progress({ step: 'restart', detail: `${id} ended by itself` })
     try {
-      await restartNode(supervisor, id as NodeId)
+      if (isBack && shard.promotion === undefined) {
+        await openBehindBarrier(supervisor, name, shard)
+      } else {
+        progress({ step: 'restart', detail: `${id} ended by itself` })
+        await restartNode(supervisor, id as NodeId)
+      }
       return
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error)

@@ -11,6 +11,7 @@ import type { Epoch, HistoryId, NodeId, ShardName } from '../directory/topology.
 import { withConnection } from '../postgres/postgres.ts'
 import { loadConfig } from './config.ts'
 import { lives } from '../postgres/server/processes.ts'
+import { restartNode } from './node-restart.ts'
 import { failOver } from './operations/failover.ts'
 import { callTo } from './operations/operations.ts'
 import { nodeOf } from './shard-servers.ts'
@@ -139,6 +140,32 @@ test('V5: an old primary that does not hear of its stop is killed', async () => 
   expect(promoted).toMatchObject({ node: `${payroll}.2`, epoch: 2 })
   expect(supervisor.servers.isRunning(primary)).toBe(false)
   expect(await lives(present(pid, 'it ran'))).toBe(false)
+})
+
+test('V2: a promotion that nobody is left for is refused with that, and the shard opens when its follower is back', async () => {
+  const before = supervisor.topology.shard(payroll)
+  const follower = `${payroll}.2` as NodeId
+  await supervisor.servers.kill(follower)
+  await expect(failOver(supervisor, { shard: payroll }, silentProgress)).rejects.toMatchObject({
+    code: 'node_unavailable',
+    message: expect.stringContaining('no promotion is safe') as unknown,
+  })
+  expect(supervisor.topology.shard(payroll).state).toBe('fenced')
+  const { pid } = supervisor.servers.server(before.primary)
+  await restartNode(supervisor, follower)
+  await eventually(() => supervisor.topology.shard(payroll).state === 'open')
+  expect(supervisor.topology.shard(payroll)).toEqual(before)
+  expect(supervisor.servers.server(before.primary).pid).toBe(pid)
+})
+
+test('F2: a barrier opens no shard that was changed behind it', async () => {
+  const { primary } = supervisor.topology.shard(payroll)
+  const restarted = restartNode(supervisor, primary)
+  await supervisor.exclusively(() =>
+    supervisor.topology.replaceShard(payroll, { ...supervisor.topology.shard(payroll) }),
+  )
+  await restarted
+  expect(supervisor.topology.shard(payroll).state).toBe('fenced')
 })
 
 test('HZ-S5: names that somebody empties are told as an alarm and put back', async () => {

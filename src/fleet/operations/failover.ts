@@ -10,6 +10,8 @@ import { waitSilent } from '../../postgres/server/follower.ts'
 import { jurisdictionsOf } from '../config.ts'
 import { withConnection } from '../../postgres/postgres.ts'
 import type { FailoverReport } from '../operations-api.ts'
+import { bringBack } from '../node-restart.ts'
+import { passesBarrier } from '../opening.ts'
 import { finishPromotion, retire } from '../promotion.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
@@ -31,7 +33,6 @@ const stopWithinMs = 5_000
 /** Slow is not silent: a replay that moves may take long. */
 const silence = { stallMs: answerWithinMs, withinMs: 30_000 } as const
 const catchUpWithinMs = 30_000
-const barrierWithinMs = 30_000
 
 export async function failOver(
   supervisor: Supervisor,
@@ -175,7 +176,11 @@ async function beginPromotion(
   }
 }
 
-/** Nothing was promoted: the followers follow as before, and a primary that was stopped for it goes on. */
+/**
+ * Nothing was promoted: the followers follow as before, and a primary that was stopped for it goes on. Where those that its
+ * commits wait for are away, the shard opens when they are back: the promotion is refused for their sake, and nobody would
+ * come again.
+ */
 async function takeBack(
   supervisor: Supervisor,
   name: ShardName,
@@ -187,11 +192,14 @@ async function takeBack(
   for (const node of shard.nodes) {
     if (node.id !== primary.id && servers.isRunning(node.id)) await shardServers.pointBack(primary, node)
   }
-  if (wasRunning) {
-    await shardServers.startPrimary(name, shard)
-    await shardServers.barrier(primary, barrierWithinMs)
+  if (!wasRunning) return topology.replaceShard(name, shard)
+  await shardServers.startPrimary(name, shard)
+  try {
+    const isOpen = await passesBarrier(shardServers, topology.shard(name))
+    await topology.replaceShard(name, { ...shard, state: isOpen ? 'open' : shard.state })
+  } catch {
+    void supervisor.run(() => bringBack(supervisor, primary.id)).catch(() => undefined)
   }
-  await topology.replaceShard(name, { ...shard, state: wasRunning ? 'open' : shard.state })
 }
 
 /** V2: the follower listens to nobody any more; what it has flushed and replayed is final. */
