@@ -10,8 +10,10 @@ import { silentProgress } from '../base/progress.ts'
 import type { Epoch, HistoryId, NodeId, ShardName } from '../directory/topology.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { loadConfig } from './config.ts'
+import { createSlot } from '../postgres/server/follower.ts'
 import { lives } from '../postgres/server/processes.ts'
 import { restartNode } from './node-restart.ts'
+import { slotName } from './node-settings.ts'
 import { failOver } from './operations/failover.ts'
 import { callTo } from './operations/operations.ts'
 import { nodeOf } from './shard-servers.ts'
@@ -80,6 +82,13 @@ async function beginPromotion(): Promise<void> {
 
 test('V4: a promotion that a crash broke off is finished by the next start, and commits wait for a follower', async () => {
   await beginPromotion()
+  const { retired = [], ...begun } = supervisor.topology.shard(payroll)
+  const [place] = retired
+  // What had been attached once and did not come along in the end.
+  await createSlot(
+    supervisor.servers.target(nodeOf(begun, begun.primary), 'holdfast_replication', 'test'),
+    slotName(present(place, 'the old primary').node.id),
+  )
   await supervisor.close()
   supervisor = await start()
   const shard = supervisor.topology.shard(payroll)
@@ -89,6 +98,9 @@ test('V4: a promotion that a crash broke off is finished by the next start, and 
   expect(await ask('select epoch, history_id, state from holdfast.shard')).toMatchObject({ epoch: 2, state: 'open' })
   expect(await ask('show synchronous_standby_names')).toEqual({
     synchronous_standby_names: `ANY 1 ("${payroll}.3")`,
+  })
+  expect(await ask(`select array_agg(slot_name::text) as slots from pg_replication_slots`)).toEqual({
+    slots: [slotName(`${payroll}.3` as NodeId)],
   })
 })
 
@@ -130,6 +142,16 @@ test('what a promotion left to be built is built behind the opening, also when t
   expect(supervisor.topology.shard(payroll).nodes.map(({ id }) => id)).toEqual([1, 2, 3].map((n) => `${payroll}.${n}`))
   const following = `select count(*)::int as following from pg_stat_replication where state = 'streaming' and application_name like '${payroll}%'`
   expect(await ask(following)).toEqual({ following: 2 })
+})
+
+test('a place is built by one at a time: who comes later breaks the build off that had only begun, and begins anew', async () => {
+  const shard = supervisor.topology.shard(payroll)
+  const retired = { node: present(shard.nodes[1], 'a follower'), successor: shard.nextNode }
+  const rebuild = () => supervisor.rebuilding.rebuild(payroll, shard, retired)
+  const [brokenOff, built] = await Promise.allSettled([rebuild(), rebuild()])
+  expect(brokenOff.status).toBe('rejected')
+  expect(built).toMatchObject({ status: 'fulfilled' })
+  expect(supervisor.servers.isRunning(`${payroll}.${shard.nextNode}`)).toBe(true)
 })
 
 test('V5: an old primary that does not hear of its stop is killed', async () => {

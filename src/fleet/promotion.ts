@@ -41,6 +41,8 @@ export async function finishPromotion(parts: PromotionParts, name: ShardName, pr
   await shardServers.ensurePrimary(begun)
   await openHistory(parts, begun, target)
   let document = await followTarget(parts, name, begun, progress)
+  // Who was given one and could not be made to follow would keep the log there for ever.
+  for (const { node } of document.retired ?? []) await shardServers.forgetSlot(target, node)
   while (!isAcknowledged(shardServers, name, document)) {
     const next = document.retired?.find(({ node }) => shardServers.counts(name, document, node))
     if (next === undefined) {

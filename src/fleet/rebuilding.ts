@@ -5,7 +5,7 @@ import { folderOf, nodeId } from './node-names.ts'
 import type { FleetServers } from './servers.ts'
 import type { ShardServers } from './shard-servers.ts'
 import { nodeOf } from './shard-servers.ts'
-import type { RetiredNode, ShardDocument, TopologyStore } from './topology-store.ts'
+import type { NodeDocument, RetiredNode, ShardDocument, TopologyStore } from './topology-store.ts'
 
 /**
  * Builds what did not come along in a promotion anew, while its shard takes traffic. The topology says what is left, so a
@@ -61,18 +61,19 @@ export class Rebuilding {
     retired: RetiredNode,
     until?: AbortSignal,
   ): Promise<ShardDocument> {
-    const { shardServers, progress } = this.#parts
+    const { progress } = this.#parts
     const id = nodeId(name, retired.successor)
     progress({ step: 'rebuild', detail: `${id} in ${retired.node.region}` })
-    await this.#interrupt(id)
-    const node = await shardServers.place(id, retired.node.region, folderOf(name, retired.successor))
+    // Nothing is awaited between the last look and the entry below: whoever comes then waits for this one's end.
+    while (this.#builds.has(id)) await this.#interrupt(id)
     const abort = new AbortController()
     const signal = until === undefined ? abort.signal : AbortSignal.any([abort.signal, until])
-    const building = shardServers.buildFollower(nodeOf(document, document.primary), node, signal)
+    const building = this.#build(name, document, retired, signal)
     const build = { abort, ended: building.catch(() => undefined) }
     this.#builds.set(id, build)
+    let node: NodeDocument
     try {
-      await building
+      node = await building
     } finally {
       if (this.#builds.get(id) === build) this.#builds.delete(id)
     }
@@ -81,6 +82,18 @@ export class Rebuilding {
       nodes: [...document.nodes, node],
       retired: document.retired?.filter(({ successor }) => successor !== retired.successor),
     }
+  }
+
+  async #build(
+    name: ShardName,
+    document: ShardDocument,
+    { node: { region }, successor }: RetiredNode,
+    signal: AbortSignal,
+  ): Promise<NodeDocument> {
+    const { shardServers } = this.#parts
+    const node = await shardServers.place(nodeId(name, successor), region, folderOf(name, successor))
+    await shardServers.buildFollower(nodeOf(document, document.primary), node, signal)
+    return node
   }
 
   /** Removes what the retired node left. */
