@@ -186,11 +186,12 @@ async function readTrace(
   transactionId: TransactionId,
 ): Promise<Trace | undefined> {
   const primary = primaryOf(environment, home)
-  const [commit, record, attempt] = await environment.pools.flight(
+  // In this order: a record that is there has its commit found behind it, also one that commits meanwhile.
+  const [record, commit, attempt] = await environment.pools.flight(
     primary.target,
     [
-      decisions.selectCommit(transactionId),
       decisions.selectRecord(transactionId),
+      decisions.selectCommit(transactionId),
       decisions.selectAttempt(transactionId),
     ],
     environment.limits.serviceWithinMs,
