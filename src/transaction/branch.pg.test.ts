@@ -1,6 +1,8 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { both, gate, gatewayOf, insertHold, insertRun, newRun, request } from '../../test/support/approval.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
+import { present } from '../base/assert.ts'
+import type { NodeId } from '../directory/topology.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import type { Tx } from './transaction.ts'
 import { transact } from './transaction.ts'
@@ -164,6 +166,24 @@ describe('a participant that only read', () => {
     await environment.background.drain()
     expect(prepares()).toBe(1)
     expect(await both(shards, run)).toEqual([1, sql.startsWith('select add_hold') ? 1 : 0])
+  })
+
+  test('counts only where its server is still the authority afterwards: another primary by then refuses it', async () => {
+    const environment = await gatewayOf(shards)
+    const { primary } = present(shards.topology.current().shards.get(treasury), 'a shard of the test')
+    const run = newRun()
+    let attempts = 0
+    const outcome = transact(environment, request(run), async (tx) => {
+      attempts += 1
+      await tx.query('treasury', 'select from holds')
+      // Promoted behind the read, and told to this gateway.
+      shards.replaceShard(treasury, { primary: { ...primary, id: `${treasury}.${attempts + 1}` as NodeId } })
+      await tx.query('payroll', insertRun, [tenant, run])
+    })
+    await expect(outcome).rejects.toMatchObject({ code: 'node_unavailable', detail: { shard: treasury } })
+    await environment.background.drain()
+    expect(await both(shards, run)).toEqual([0, 0])
+    shards.replaceShard(treasury, { primary })
   })
 
   test('keeps its shard’s word until the decision: a fence in between refuses it', async () => {
