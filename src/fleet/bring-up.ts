@@ -87,7 +87,7 @@ export async function restartFleet(supervisor: Supervisor, document: TopologyDoc
 }
 
 async function restartShard(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
-  const { config, shardServers, progress, rebuilding } = supervisor
+  const { config, shardServers, progress, rebuilding, topology } = supervisor
   // The shard's own rows say what its commits promise; a setting that says less would break it without a word.
   if (config.shards.get(name)?.durability !== shard.durability) {
     throw new HoldfastError('config_invalid', `shard ${name} was founded with durability ${shard.durability}`, {
@@ -96,7 +96,11 @@ async function restartShard(supervisor: Supervisor, name: ShardName, shard: Shar
   }
   for (const node of shard.nodes) await shardServers.place(node.id, node.region, node.folder)
   progress({ step: 'start', detail: name })
-  if (shard.promotion !== undefined) return finishPromotion(supervisor, name, progress)
+  if (shard.promotion !== undefined) {
+    await finishPromotion(supervisor, name, progress)
+    await writeConfiguration(supervisor, name, topology.shard(name))
+    return
+  }
   await shardServers.startPrimary(name, shard)
   const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
   await Promise.all(followers.map((node) => shardServers.startFollower(shard, node)))
@@ -107,16 +111,21 @@ async function restartShard(supervisor: Supervisor, name: ShardName, shard: Shar
 
 /** F2. Also a shard that was lost, or whose promotion did not begin, is open once its primary is back. */
 async function openAgain(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
-  const { config, shardServers, topology } = supervisor
+  const { shardServers, topology } = supervisor
   if (!(await passesBarrier(shardServers, shard))) return
+  await writeConfiguration(supervisor, name, shard)
+  if (shard.state === 'open') return
+  await topology.replaceShard(name, { ...shard, state: 'open' })
+}
+
+/** What the configuration gained since: migrations, tables, domains, tenants, another bound on clocks. */
+async function writeConfiguration(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
+  const { config, shardServers } = supervisor
   await withConnection(shardServers.adminTarget(nodeOf(shard, shard.primary)), async (admin) => {
-    // What the configuration gained since: migrations, tables, domains, tenants, another bound on clocks.
     await writeClockOffset(admin, config)
     await installDomains(admin, config, name)
     await writePlacements(admin, config)
   })
-  if (shard.state === 'open') return
-  await topology.replaceShard(name, { ...shard, state: 'open' })
 }
 
 /** HZ-C3: an unlogged clock would start again from nothing after a crash. */

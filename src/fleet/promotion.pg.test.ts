@@ -29,11 +29,16 @@ let root: string
 let supervisor: Supervisor
 
 /** One shard, and one follower, which every commit waits for. */
-async function start(progress: Progress = silentProgress, clock: Clock = systemClock): Promise<Supervisor> {
+async function start(
+  progress: Progress = silentProgress,
+  clock: Clock = systemClock,
+  maxClockOffset = 500,
+): Promise<Supervisor> {
   const config = await loadConfig(
     {
       fleet: 'promotion',
       dataDir: `${root}/data`,
+      maxClockOffset,
       regions: { 'eu-west': { jurisdiction: 'EU' }, 'eu-central': { jurisdiction: 'EU' } },
       shards: { [payroll]: { durability: 'quorum', followers: ['eu-central'], survive: 'region' } },
       domains: {},
@@ -110,6 +115,13 @@ test('V4: and by the next failover of the shard, once', async () => {
   expect(promoted).toEqual({ node: `${payroll}.2`, region: 'eu-central', epoch: 2, historyId })
   expect(await ask('select count(*)::int as histories from holdfast.history')).toEqual({ histories: 2 })
   expect(supervisor.topology.shard(payroll).state).toBe('open')
+})
+
+test('a start that finishes a promotion takes up what the configuration gained, as any other', async () => {
+  await beginPromotion()
+  await supervisor.close()
+  supervisor = await start(silentProgress, systemClock, 250)
+  expect(await ask('select max_clock_offset_ms from holdfast.shard')).toEqual({ max_clock_offset_ms: 250 })
 })
 
 test('a shard that a cutover left closed keeps no fleet from starting', async () => {
