@@ -6,6 +6,8 @@ export interface Metrics {
   observe(name: MetricName, value: number, labels?: MetricLabels): void
   /** The present value of something that goes up and down. */
   gauge(name: MetricName, value: number, labels?: MetricLabels): void
+  /** The present value is no longer seen here. What was last seen would be told for ever, beside whoever sees it by now. */
+  forget(name: MetricName, labels?: MetricLabels): void
 }
 
 /** Names of shards, regions, levels: never of tenants' data. Few values each. */
@@ -41,4 +43,4 @@ export type MetricName =
   | 'outbox_deliveries_total'
   | 'outbox_interrupted_total'
 
-export const silentMetrics: Metrics = { count: () => {}, observe: () => {}, gauge: () => {} }
+export const silentMetrics: Metrics = { count: () => {}, observe: () => {}, gauge: () => {}, forget: () => {} }

@@ -35,6 +35,10 @@ export class PrometheusMetrics implements Metrics {
     gauge.set(labels, value)
   }
 
+  forget(name: MetricName, labels: MetricLabels = {}): void {
+    this.#gauges.get(name)?.remove(labels)
+  }
+
   #options(name: MetricName, labels: MetricLabels) {
     return { name, help: name.replaceAll('_', ' '), labelNames: Object.keys(labels) }
   }

@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
-import type { Metrics } from '../base/metrics.ts'
+import type { MetricName, Metrics } from '../base/metrics.ts'
 import type { OnStep } from '../base/step.ts'
 import type { FleetNode, RegionName, ShardName, TopologySource } from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
@@ -58,6 +58,14 @@ export const clockCadenceDefault: ClockCadence = {
   farElectionMs: 1_000,
 }
 
+/** What only the keeper of a shard's clock sees. */
+const keptGauges: readonly MetricName[] = [
+  'clock_offset_ms',
+  'clock_ahead_ms',
+  'closed_timestamp_lag_ms',
+  'clock_closing_blocked_ms',
+]
+
 const connectWithinMs = 5_000
 const answerWithinMs = 10_000
 
@@ -107,6 +115,7 @@ export class ClockKeeper {
       return await this.#keep(connection, candidate, primary, signal)
     } finally {
       connection.release()
+      for (const name of keptGauges) this.#options.metrics.forget(name, { shard: this.#options.shard })
     }
   }
 

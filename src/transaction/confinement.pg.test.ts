@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { approve, both, gatewayOf, insertHold, insertRun, newRun, request } from '../../test/support/approval.ts'
 import { DatabaseShards, home, otherTenant, tenant, treasury } from '../../test/support/database-shards.ts'
+import { silentMetrics } from '../base/metrics.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
 import { present } from '../base/assert.ts'
 import type { TransactionId } from '../directory/topology.ts'
@@ -120,7 +121,7 @@ describe('T2: behind a BEGIN that failed, where everything would autocommit as t
 
 test('HZ-S5: a time zone of the caller’s own is no change of settings', async () => {
   const asked: string[] = []
-  const metrics = { count: (name: string) => void asked.push(name), observe: () => {}, gauge: () => {} }
+  const metrics = { ...silentMetrics, count: (name: string) => void asked.push(name) }
   const gateway = await gatewayOf(shards, { metrics })
   const zone = `set local timezone = 'Asia/Tokyo'`
   const [local, global] = [newRun(), newRun()]

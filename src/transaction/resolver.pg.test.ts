@@ -4,7 +4,7 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { approve, both, eager, gate, gatewayOf, newRun, request } from '../../test/support/approval.ts'
 import { DatabaseShards, home, scratch, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
-import type { Metrics } from '../base/metrics.ts'
+import type { MetricName, Metrics } from '../base/metrics.ts'
 import { silentMetrics } from '../base/metrics.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
 import type { OnStep } from '../base/step.ts'
@@ -142,6 +142,23 @@ test('somebody is told of a branch that is in doubt for long: which, how old, wh
   stop.abort()
   await running
   expect(told).toHaveLength(1)
+})
+
+test('what is in doubt is told of by who looks at it, and by nobody who does so no longer', async () => {
+  await orphan(scratch)
+  const told = new Map<MetricName, number>()
+  const metrics: Metrics = {
+    ...silentMetrics,
+    gauge: (name, value) => void told.set(name, value),
+    forget: (name) => void told.delete(name),
+  }
+  const environment = await gatewayOf(shards, { metrics })
+  const stop = new AbortController()
+  const running = new Resolver({ environment, limits: { ...eager, settleAfterMs: never } }).run(stop.signal)
+  await eventually(() => (told.get('in_doubt_oldest_age_ms') ?? 0) > 0)
+  stop.abort()
+  await running
+  expect([...told.keys()]).toEqual([])
 })
 
 test('settled branches are counted by outcome', async () => {

@@ -1,3 +1,4 @@
+import type { MetricName } from '../base/metrics.ts'
 import type { FleetNode, ShardName } from '../directory/topology.ts'
 import { Connection, ConnectionLost, ServerError } from '../postgres/connection.ts'
 import type { CollectionOptions } from './collector.ts'
@@ -51,6 +52,14 @@ export const resolverLimitsDefault: ResolverLimits = {
   alarm: { afterMs: 30_000, everyMs: 60_000 },
 }
 
+/** What only who is elected on a shard sees. */
+const electedGauges: readonly MetricName[] = [
+  'in_doubt_oldest_age_ms',
+  'resolver_queue_depth',
+  'resolver_silent_homes',
+  'collection_backlog',
+]
+
 const connectWithinMs = 5_000
 
 /** Null on a follower: a lock there elects nobody. */
@@ -99,7 +108,7 @@ export class Resolver {
 
   /** One candidacy: returns when another is elected, or when the primary is another node by now. */
   async #serve(shard: ShardName, signal: AbortSignal): Promise<void> {
-    const { targetOf, clock, limits } = this.#environment
+    const { targetOf, clock, limits, metrics } = this.#environment
     const primary = this.#primary(shard)
     if (primary === undefined) return
     const connection = await Connection.connect(targetOf(primary), connectWithinMs)
@@ -125,6 +134,7 @@ export class Resolver {
       connection.release()
       ended.abort()
       await Promise.all([term.end(), collecting])
+      for (const name of electedGauges) metrics.forget(name, { shard })
     }
   }
 

@@ -37,6 +37,7 @@ const metrics: Metrics = {
   count: (name) => void told.set(name, (told.get(name) ?? 0) + 1),
   observe: (name, measured) => void told.set(name, measured),
   gauge: (name, measured) => void told.set(name, measured),
+  forget: (name) => void told.delete(name),
 }
 
 beforeAll(async () => {

@@ -5,6 +5,7 @@ import type { OnStep } from '../../src/base/step.ts'
 import { noStep } from '../../src/base/step.ts'
 import type { RegionName } from '../../src/directory/topology.ts'
 import type { Connection } from '../../src/postgres/connection.ts'
+import { PrometheusMetrics } from '../../src/fleet/prometheus.ts'
 import { Closer } from '../../src/transaction/closer.ts'
 import { ClockKeepers, electedKeeper, keeperCadence, keeperSleeps, wallOffBy } from '../support/clock-keepers.ts'
 import { eventually } from '../support/eventually.ts'
@@ -82,10 +83,15 @@ test('a keeper far away that is alone keeps, without a gap', async () => {
 })
 
 test('a keeper far away makes way for one beside the primary, and not the other way round', async () => {
-  keepers.run('far', far)
+  const [farMetrics, nearMetrics] = [new PrometheusMetrics(), new PrometheusMetrics()]
+  const tellsLag = async ({ registry }: PrometheusMetrics) =>
+    (await registry.metrics()).includes('closed_timestamp_lag_ms{')
+  keepers.run('far', { ...far, metrics: farMetrics })
   await eventually(() => keptBy('far'))
-  keepers.run('near')
+  await eventually(() => tellsLag(farMetrics))
+  keepers.run('near', { metrics: nearMetrics })
   await eventually(() => keptBy('near'))
+  await eventually(async () => (await tellsLag(nearMetrics)) && !(await tellsLag(farMetrics)))
   const { onStep, beats } = beatCounter()
   keepers.run('other', { ...far, onStep })
   const first = await electedKeeper(admin)

@@ -105,6 +105,7 @@ async function serve(options: DispatcherOptions, cadence: OutboxCadence, signal:
     await new Tenure(options, cadence, connection, target).dispatch(signal)
   } finally {
     connection.release()
+    options.metrics.forget('outbox_pending', { shard: options.shard })
   }
 }
 
