@@ -168,9 +168,10 @@ export async function pushBranch(
   transactionId: TransactionId,
 ): Promise<Resolution | { readonly kind: 'absent' }> {
   try {
-    const [visible, prepared] = await environment.pools.flight(
+    // In this order: one that is settled in between is visible before it is listed no more.
+    const [prepared, visible] = await environment.pools.flight(
       primaryTarget(environment, participant),
-      [decisions.selectBranchVisible(transactionId), decisions.selectPrepared(gidPrefix(environment.fleet))],
+      [decisions.selectPrepared(gidPrefix(environment.fleet)), decisions.selectBranchVisible(transactionId)],
       environment.limits.serviceWithinMs,
     )
     environment.metrics.count('reads_pushed_total', { shard: participant })
