@@ -13,8 +13,8 @@ export type ToldBranches = ReadonlyMap<string, number>
 
 export interface AlarmCandidate {
   readonly gid: string
-  readonly ageMs: number
-  readonly needsPerson: boolean
+  /** Why it is left; undefined while somebody has it under way, who is to tell. */
+  readonly left: { readonly ageMs: number; readonly needsPerson: boolean } | undefined
 }
 
 /** `present`: every branch that is still there. What is gone is forgotten. */
@@ -26,9 +26,9 @@ export function dueAlarms(
 ): { readonly told: ToldBranches; readonly due: ReadonlySet<string> } {
   const due = new Set<string>()
   const kept = new Map<string, number>()
-  for (const { gid, ageMs, needsPerson } of present) {
+  for (const { gid, left } of present) {
     const before = told.get(gid)
-    const isDue = needsPerson || ageMs >= limits.afterMs
+    const isDue = left !== undefined && (left.needsPerson || left.ageMs >= limits.afterMs)
     if (isDue && (before === undefined || nowMs - before >= limits.everyMs)) {
       due.add(gid)
       kept.set(gid, nowMs)

@@ -60,10 +60,9 @@ export class ResolverTerm {
         resolution.kind === 'settled' ? [] : [[branch.gid, { branch, resolution }] as const],
       ),
     )
-    // What another scan has under way is neither told of nor forgotten.
     const present = branches.map(({ gid, ageMs }) => {
       const of = left.get(gid)
-      return { gid, ageMs: of === undefined ? 0 : ageMs, needsPerson: of?.resolution.kind === 'needs person' }
+      return { gid, left: of && { ageMs, needsPerson: of.resolution.kind === 'needs person' } }
     })
     const { told, due } = dueAlarms(this.#told, present, this.#environment.clock.monotonicMs(), this.#limits.alarm)
     this.#told = told
