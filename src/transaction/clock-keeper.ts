@@ -46,6 +46,8 @@ export interface ClockCadence extends KeeperPace {
   readonly electionMs: number
   /** The same of others; a keeper that is not the best there could be also looks for a better one this often. */
   readonly farElectionMs: number
+  /** The server ends the session of a keeper that says nothing for this long: several times its longest pause. */
+  readonly silentForMs: number
 }
 
 export const clockCadenceDefault: ClockCadence = {
@@ -56,6 +58,7 @@ export const clockCadenceDefault: ClockCadence = {
   blockedAfterMs: 1_000,
   electionMs: 250,
   farElectionMs: 1_000,
+  silentForMs: 3_000,
 }
 
 /** What only the keeper of a shard's clock sees. */
@@ -108,8 +111,7 @@ export class ClockKeeper {
     const connection = await Connection.connect(this.#options.targetOf(primary), connectWithinMs)
     try {
       const candidate = new ClockCandidate(connection, this.#options.clock, answerWithinMs)
-      const { heartbeatMs, farElectionMs, electionMs } = this.#cadence
-      await candidate.endWhenSilentFor(3 * Math.max(heartbeatMs, farElectionMs, electionMs))
+      await candidate.endWhenSilentFor(this.#cadence.silentForMs)
       if (!(await this.#elect(candidate, primary, signal))) return 'not the primary'
       await requirePermanentClock(connection, this.#options.shard)
       return await this.#keep(connection, candidate, primary, signal)

@@ -51,6 +51,8 @@ export const keeperCadence = {
   farElectionMs: 20,
   heartbeatMs: 50,
   blockedAfterMs: 20,
+  // However slow the machine is.
+  silentForMs: 60_000,
 }
 
 /** A wall clock that is off by so much; for the rest the system's. */
