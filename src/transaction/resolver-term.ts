@@ -16,6 +16,7 @@ export class ResolverTerm {
   readonly #onStuck: (branch: InDoubtBranch, why: string) => void
   readonly #lanes: HomeLanes
   #told: ToldBranches = new Map()
+  #firstSeenAtMs: ReadonlyMap<string, number> = new Map()
 
   constructor(
     environment: TransactionEnvironment,
@@ -35,12 +36,23 @@ export class ResolverTerm {
     const { metrics, onStep } = this.#environment
     const shard = this.#shard
     await onStep('resolver scan', { shard })
-    const all = await listInDoubt(this.#environment, shard)
+    const all = this.#aged(await listInDoubt(this.#environment, shard))
     const branches = all.filter(({ ageMs }) => ageMs >= this.#limits.settleAfterMs)
     metrics.gauge('resolver_queue_depth', branches.length, { shard })
     metrics.gauge('resolver_silent_homes', this.#lanes.silentHomes, { shard })
     metrics.gauge('in_doubt_oldest_age_ms', Math.max(0, ...all.map(({ ageMs }) => ageMs)), { shard })
     return { ended: this.#takeUp(branches) }
+  }
+
+  /** The age of a branch is by its server's wall. One that was set back would leave it to its coordinator for as long. */
+  #aged(branches: readonly InDoubtBranch[]): InDoubtBranch[] {
+    const now = this.#environment.clock.monotonicMs()
+    const before = this.#firstSeenAtMs
+    this.#firstSeenAtMs = new Map(branches.map(({ gid }) => [gid, before.get(gid) ?? now]))
+    return branches.map((branch) => ({
+      ...branch,
+      ageMs: Math.max(branch.ageMs, now - (before.get(branch.gid) ?? now)),
+    }))
   }
 
   /** Waits for what is under way. */

@@ -144,6 +144,25 @@ test('somebody is told of a branch that is in doubt for long: which, how old, wh
   expect(told).toHaveLength(1)
 })
 
+test('a wall of the server that was set back leaves no branch to a coordinator that is gone', async () => {
+  await shards.admin(treasury).script(`
+    create schema set_back;
+    grant usage on schema set_back to holdfast_gateway;
+    create function set_back.clock_timestamp() returns timestamptz language sql volatile
+      as $$ select pg_catalog.clock_timestamp() - interval '1 hour' $$;
+    do $$ begin
+      execute format('alter role holdfast_gateway in database %I set search_path = set_back, pg_catalog', current_database());
+    end $$`)
+  await orphan(scratch)
+  const environment = await gatewayOf(shards)
+  expect(await explainInDoubt(environment, 0)).toMatchObject([{ ageMs: expect.closeTo(-3_600_000, -5) as unknown }])
+  const stop = new AbortController()
+  const running = new Resolver({ environment, limits: { ...eager, settleAfterMs: 1 } }).run(stop.signal)
+  await eventually(async () => (await shards.prepared(treasury)).length === 0)
+  stop.abort()
+  await running
+})
+
 test('what is in doubt is told of by who looks at it, and by nobody who does so no longer', async () => {
   await orphan(scratch)
   const told = new Map<MetricName, number>()
