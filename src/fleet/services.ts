@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import type { Clock } from '../base/clock.ts'
 
 /** Work that goes on in the background of a gateway until it closes. It survives lost servers by itself. */
@@ -24,6 +25,8 @@ export class Services {
   constructor(clock: Clock, onFailure: OnServiceFailure) {
     this.#clock = clock
     this.#onFailure = onFailure
+    // As many listen to its end as there are services.
+    setMaxListeners(0, this.#stop.signal)
   }
 
   get signal(): AbortSignal {

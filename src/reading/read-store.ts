@@ -23,8 +23,8 @@ export function readPosition(outcome: StatementOutcome): Lsn {
 
 export const beginRead: Statement = { text: 'begin isolation level repeatable read, read only' }
 export const commit: Statement = { text: 'commit' }
-/** For the session: it is taken back before the connection is given back. */
-export const becomeApplication: Statement = { text: 'set role holdfast_app' }
+/** For the session: it is taken back before the connection is given back. Where it fails, nothing behind it runs as the gateway. */
+export const becomeApplication: Statement = { text: 'set role holdfast_app', joined: true }
 export const becomeGateway: Statement = { text: 'reset role' }
 
 /** The first statement of the transaction: it takes the snapshot. */

@@ -126,11 +126,15 @@ export class ClockTerm {
 
   /** Resolves with the promise or after the time, whatever is first. Rejects when the signal is aborted. */
   async #first(promise: Promise<void>, withinMs: number, signal: AbortSignal): Promise<void> {
+    signal.throwIfAborted()
+    // Not a signal made of both: one that lives as long as the process keeps a trace of each that is made from it.
     const over = new AbortController()
-    const late = this.#options.clock.sleep(withinMs, AbortSignal.any([signal, over.signal]))
+    const stop = () => over.abort(signal.reason)
+    signal.addEventListener('abort', stop, { once: true })
     try {
-      await Promise.race([promise, late])
+      await Promise.race([promise, this.#options.clock.sleep(withinMs, over.signal)])
     } finally {
+      signal.removeEventListener('abort', stop)
       over.abort()
     }
   }
