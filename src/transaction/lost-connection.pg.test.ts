@@ -1,3 +1,4 @@
+import { setImmediate as turnOfTheLoop } from 'node:timers/promises'
 import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
@@ -31,6 +32,8 @@ function endBackendAt(step: StepName): OnStep {
     const open = `select pid from pg_stat_activity where datname = current_database() and state = 'idle in transaction'`
     await shards.rows(home, `select pg_terminate_backend(pid) from (${open}) a`)
     await eventually(async () => (await shards.rows(home, open)).length === 0)
+    // Its last word lies at our socket: once the loop has come round it is read, and nothing more is sent there.
+    await turnOfTheLoop()
   }
 }
 
