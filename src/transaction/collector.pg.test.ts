@@ -12,6 +12,7 @@ import {
 } from '../../test/support/approval.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
+import { newTimeOrderedUuid } from '../base/random.ts'
 import type { StepName } from '../base/step.ts'
 import type { TransactionId } from '../directory/topology.ts'
 import { toLsn } from '../postgres/lsn.ts'
@@ -133,7 +134,8 @@ describe('records', () => {
     const stop = gate('global branch opened')
     const slow = await gatewayOf(shards, { onStep: stop.onStep })
     const run = newRun()
-    const outcome = transact(slow, request(run), approve(run))
+    const once = { transactionId: newTimeOrderedUuid() as TransactionId }
+    const outcome = transact(slow, request(run, once), approve(run))
     outcome.catch(() => undefined)
     await stop.reached
     const environment = await gatewayOf(shards)

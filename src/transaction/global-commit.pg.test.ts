@@ -137,7 +137,8 @@ describe('presumed abort', () => {
     const stop = gate('global record inserted')
     const environment = await gateway({ onStep: stop.onStep })
     const run = newRun()
-    const late = transact(environment, request(run), approve(run))
+    const once = { transactionId: newTimeOrderedUuid() as TransactionId }
+    const late = transact(environment, request(run, once), approve(run))
     late.catch(() => undefined)
     await stop.reached
     const other = await gateway()

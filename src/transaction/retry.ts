@@ -14,6 +14,8 @@ const stale: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'shard_fenced',
   'node_unavailable',
   'unknown_tenant',
+  // Proven: no decision was sent, or home said no, or what was asked for after a lost answer is ABORTED behind a barrier.
+  'transaction_aborted',
 ])
 
 /** Others were in the way: a pause of a random length lets one of them through. */

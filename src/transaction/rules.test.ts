@@ -22,7 +22,14 @@ describe('what comes after a failed attempt', () => {
     expect(nextAttempt(undefined, 1, 0, 5).kind).toBe('give up')
     expect(nextAttempt('constraint_violated', 1, 0, 5).kind).toBe('give up')
     expect(nextAttempt('outcome_ambiguous', 1, 0, 5).kind).toBe('give up')
-    for (const code of ['placement_stale', 'placement_denied', 'shard_fenced', 'node_unavailable'] as const) {
+    const once = [
+      'placement_stale',
+      'placement_denied',
+      'shard_fenced',
+      'node_unavailable',
+      'transaction_aborted',
+    ] as const
+    for (const code of once) {
       expect(nextAttempt(code, 1, 0, 5).kind).toBe('refresh')
       expect(nextAttempt(code, 2, 1, 5).kind).toBe('give up')
     }

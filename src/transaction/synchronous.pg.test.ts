@@ -9,7 +9,7 @@ import { ServerYard } from '../../test/support/servers.ts'
 import { present } from '../base/assert.ts'
 import { systemClock } from '../base/clock.ts'
 import { silentMetrics } from '../base/metrics.ts'
-import { newRandomUuid } from '../base/random.ts'
+import { newRandomUuid, newTimeOrderedUuid } from '../base/random.ts'
 import type { NodeId, ShardName, TransactionId } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
 import { installSchema } from '../postgres/schema.ts'
@@ -99,6 +99,11 @@ async function gateway(options: GatewayOptions = {}): Promise<TransactionEnviron
 
 const newRun = () => `run-${newRandomUuid().slice(0, 8)}`
 const request = (subject: string): TransactRequest => ({ tenant, action: 'payroll.approve', subject, actor: 'm' })
+/** A caller that chose the id is tried once, and hears of the abort. */
+const tried = (subject: string): TransactRequest => ({
+  ...request(subject),
+  transactionId: newTimeOrderedUuid() as TransactionId,
+})
 const insertRun = "insert into runs (tenant, id, status, cents) values ($1, $2, 'draft', 10)"
 const insertHold = 'insert into holds (tenant, run, cents) values ($1, $2, 10)'
 const record = (environment: TransactionEnvironment, run: string) =>
@@ -153,7 +158,8 @@ describe('a commit that waits for followers', () => {
     expect(await lookUpOutcome(await gateway(), id)).toMatchObject({ outcome: 'committed' })
   })
 
-  test('O3: past its deadline is aborted only once its backend is gone and nothing is there', async () => {
+  /** Its commit has arrived and waits for another's row, past its deadline; `end` ends its backend. */
+  async function askedFor(toRequest: (run: string) => TransactRequest) {
     let asked = 0
     const environment = await gateway({
       limits: { ...quick, outcomeWithinMs: 20_000 },
@@ -162,22 +168,43 @@ describe('a commit that waits for followers', () => {
     const run = newRun()
     const other = await Connection.connect(shards.target(home), 10_000)
     await other.flight([{ text: 'begin' }, { text: insertRun, values: [tenant, run] }])
-    const outcome = transact(environment, request(run), async (tx) => tx.batch('payroll', [[insertRun, [tenant, run]]]))
+    let runs = 0
+    const outcome = transact(environment, toRequest(run), async (tx) => {
+      runs += 1
+      tx.batch('payroll', [[insertRun, [tenant, run]]])
+    })
     outcome.catch(() => undefined)
     await eventually(() => asked === 1)
-    // It waits for the other's row, and the commit behind it has arrived: nobody may call it aborted yet.
     const [row] = await shards.rows<{ pid: number }>(
       home,
       `select pid from pg_stat_activity where wait_event_type = 'Lock' and datname = current_database()`,
     )
+    const end = () => shards.rows(home, 'select pg_terminate_backend($1)', [row?.pid])
+    return { run, other, outcome, end, runs: () => runs }
+  }
+
+  test('O3: past its deadline is aborted only once its backend is gone and nothing is there', async () => {
+    const { run, other, outcome, end } = await askedFor(tried)
+    // Nobody may call it aborted yet.
     expect(await Promise.race([outcome.catch(() => 'told'), systemClock.sleep(300).then(() => 'asking')])).toBe(
       'asking',
     )
-    await shards.rows(home, 'select pg_terminate_backend($1)', [row?.pid])
+    await end()
     await expect(outcome).rejects.toMatchObject({ code: 'transaction_aborted' })
     await other.query('rollback')
     other.release()
     expect(await shards.rows(home, 'select from runs where id = $1', [run])).toHaveLength(0)
+  })
+
+  test('T8: past its deadline is run once more when the abort is proven, and commits once', async () => {
+    const { run, other, outcome, end, runs } = await askedFor(request)
+    await end()
+    await other.query('rollback')
+    other.release()
+    expect(await outcome).toMatchObject({ replayed: false })
+    expect(runs()).toBe(2)
+    expect(await shards.rows(home, 'select from runs where id = $1', [run])).toHaveLength(1)
+    expect(await shards.rows(home, 'select from holdfast.commit_log where subject = $1', [run])).toHaveLength(1)
   })
 
   test('HZ-S5: and is released by names that are emptied is unknown, until they are back and a barrier passes', async () => {
@@ -231,7 +258,7 @@ describe('a prepare that waits for followers', () => {
     const environment = await gateway({ limits: { ...quick, commitWithinMs: 20_000 } })
     const run = newRun()
     await followers(missing)
-    const outcome = transact(environment, request(run), async (tx) => {
+    const outcome = transact(environment, tried(run), async (tx) => {
       await tx.query('payroll', insertRun, [tenant, run])
       tx.batch('treasury', [[insertHold, [tenant, run]]])
     })
@@ -253,9 +280,33 @@ describe('a prepare that waits for followers', () => {
   })
 })
 
+describe('a prepare whose server loads other settings meanwhile', () => {
+  test('T8: is a no, is run once more, and commits once', async () => {
+    const environment = await gateway()
+    const run = newRun()
+    await followers(missing)
+    let runs = 0
+    const outcome = transact(environment, request(run), async (tx) => {
+      runs += 1
+      await tx.query('payroll', insertRun, [tenant, run])
+      tx.batch('treasury', [[insertHold, [tenant, run]]])
+    })
+    outcome.catch(() => undefined)
+    await eventually(async () => (await waitsForFollowers()) === 1)
+    // It is acknowledged by a follower, and by its answer nobody can tell that from a release without one.
+    await followers(acknowledgedBy)
+    await outcome
+    expect(runs).toBe(2)
+    await environment.background.drain()
+    expect(await shards.prepared(treasury)).toEqual([])
+    expect(await shards.rows(home, 'select from runs where id = $1', [run])).toHaveLength(1)
+    expect(await shards.rows(treasury, 'select from holds where run = $1', [run])).toHaveLength(1)
+  })
+})
+
 describe('a prepare while nobody is named', () => {
   const approve = (environment: TransactionEnvironment, run: string) =>
-    transact(environment, request(run), async (tx) => {
+    transact(environment, tried(run), async (tx) => {
       await tx.query('payroll', insertRun, [tenant, run])
       tx.batch('treasury', [[insertHold, [tenant, run]]])
     })

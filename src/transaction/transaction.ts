@@ -30,8 +30,8 @@ import { nextAttempt } from './retry.ts'
  *   T6  Failed means: nothing was written, and nothing will be. What is neither is `outcome_ambiguous`, with the id.
  *   T7  A key of a tenant decides once. Every later use tells the first outcome, behind a barrier.
  *   T8  The caller's function is run again only when nothing was written: once for a stale placement, topology or lost
- *       server, a few times for serialisation failures and for locks that were waited for too long, as in a deadlock over
- *       two shards; each time under an id of its own.
+ *       server, or when an answer was lost and the abort is proven; a few times for serialisation failures and for locks
+ *       that were waited for too long, as in a deadlock over two shards; each time under an id of its own.
  *
  * Owns: the attempt (`attempt.ts`), the parts (`shard-transaction.ts`), the vote (`participant.ts`), the decision
  * (`commit-protocol.ts`, `coordinator.ts`), the question of what became of it (`outcome.ts`), settling (`settlement.ts`,

@@ -1,6 +1,7 @@
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { systemClock } from '../../src/base/clock.ts'
 import { silentMetrics } from '../../src/base/metrics.ts'
+import { newTimeOrderedUuid } from '../../src/base/random.ts'
 import type { OnStep } from '../../src/base/step.ts'
 import { noStep } from '../../src/base/step.ts'
 import { DirectoryStore } from '../../src/directory/directory-store.ts'
@@ -90,15 +91,19 @@ const request = (subject: string, idempotencyKey?: string): TransactRequest => (
   ...(idempotencyKey === undefined ? {} : { idempotencyKey }),
 })
 
-const approve = (environment: TransactionEnvironment, run: string, key?: string) =>
-  transact(environment, request(run, key), async (tx) => {
+type Chosen = Pick<TransactRequest, 'transactionId'>
+/** A caller that chose the id is tried once. */
+const once = (): Chosen => ({ transactionId: newTimeOrderedUuid() as TransactionId })
+
+const approve = (environment: TransactionEnvironment, run: string, key?: string, chosen: Chosen = {}) =>
+  transact(environment, { ...request(run, key), ...chosen }, async (tx) => {
     await tx.query('payroll', `insert into runs (tenant, id, status) values ($1, $2, 'approved')`, [tenant, run])
     tx.batch('treasury', [['insert into holds (tenant, run, amount) values ($1, $2, 10)', [tenant, run]]])
     return run
   })
 
-const record = (environment: TransactionEnvironment, run: string) =>
-  transact(environment, request(run), (tx) =>
+const record = (environment: TransactionEnvironment, run: string, chosen: Chosen = {}) =>
+  transact(environment, { ...request(run), ...chosen }, (tx) =>
     tx.query('payroll', `insert into runs (tenant, id, status) values ($1, $2, 'draft')`, [tenant, run]),
   )
 
@@ -174,7 +179,7 @@ test('V5, HZ-F2: a write on the old primary is told to nobody, and the new one s
   // A gateway that learns of the promotion while it asks can tell.
   let view = before
   const learning = await gateway(() => view, { ...quick, outcomeWithinMs: 30_000 })
-  const outcome = record(learning, 'nowhere-either')
+  const outcome = record(learning, 'nowhere-either', once())
   outcome.catch(() => undefined)
   await eventually(async () => (await waiting(old)).length >= 2)
   view = cluster.topology.current()
@@ -225,7 +230,7 @@ test('a home that is promoted behind the prepare: the outcome is an abort everyw
   const prepare = gate('global prepare acknowledged')
   let view = cluster.topology.current()
   const environment = await gateway(() => view, { ...quick, outcomeWithinMs: 30_000 }, prepare.onStep)
-  const outcome = approve(environment, 'prepared', 'key-prepared')
+  const outcome = approve(environment, 'prepared', 'key-prepared', once())
   outcome.catch(() => undefined)
   await prepare.reached
   const { old: second } = await promoteWhileFrozen()
