@@ -2,6 +2,7 @@ import type { Clock } from '../base/clock.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import { Connection } from '../postgres/connection.ts'
+import { elect } from '../postgres/election.ts'
 import type { Settings } from '../postgres/server/data-directory.ts'
 import { createSlot } from '../postgres/server/follower.ts'
 import { ArchiveFolder } from './archive-folder.ts'
@@ -43,10 +44,6 @@ export const redoSlot = 'hf_redo'
 const electionMs = 500
 const connectWithinMs = 5_000
 const answerWithinMs = 10_000
-
-/** Null on a follower: a lock there elects nobody. */
-const electionSql = `select case when not pg_is_in_recovery()
-  then pg_try_advisory_lock(hashtextextended('holdfast.archiver', 0)) end as elected`
 
 /** What the servers of a shard that is archived must be set to, primary and followers alike. */
 export function requiredServerSettings(serverMajor: number): Settings {
@@ -104,15 +101,14 @@ export class Archiver {
     }
   }
 
-  /** Tries for the lock until it is ours. False when the server is not the primary, or no longer. */
-  async #elect(connection: Connection, target: ConnectionTarget, signal: AbortSignal): Promise<boolean> {
-    while (this.#isPrimary(target)) {
-      const { rows } = await connection.query<{ elected: boolean | null }>(electionSql, [], answerWithinMs)
-      const elected = rows[0]?.elected ?? null
-      if (elected !== false) return elected === true
-      await this.#options.clock.sleep(electionMs, signal)
-    }
-    return false
+  #elect(connection: Connection, target: ConnectionTarget, signal: AbortSignal): Promise<boolean> {
+    const { clock } = this.#options
+    const isPrimary = () => this.#isPrimary(target)
+    return elect(
+      connection,
+      { lock: 'holdfast.archiver', everyMs: electionMs, isPrimary, clock, answerWithinMs },
+      signal,
+    )
   }
 
   /** Archives until the primary is another one, the lock is lost or the signal is aborted. */

@@ -1,8 +1,8 @@
-import type { ShardName } from '../directory/topology.ts'
+import type { NodeId, ShardName } from '../directory/topology.ts'
+import { Connection } from '../postgres/connection.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { nodeOf } from './shard-servers.ts'
 import type { Supervisor } from './supervisor.ts'
-import type { ShardDocument } from './topology-store.ts'
 
 /**
  * HZ-S5: watches whom the commits of every primary wait for. Whoever can set it, a tool or a person in a hurry, can empty it:
@@ -10,41 +10,70 @@ import type { ShardDocument } from './topology-store.ts'
  */
 
 const everyMs = 2_000
+const connectWithinMs = 2_000
 const answerWithinMs = 2_000
+
+/** Kept from look to look: a new one costs the server a hundred times what a look does. */
+type Watches = Map<ShardName, { readonly node: NodeId; readonly connection: Connection }>
 
 /** Runs until the fleet stops. A primary that does not answer is the business of others. */
 export async function watchNames(supervisor: Supervisor): Promise<void> {
   const { clock, closing, topology } = supervisor
+  const watches: Watches = new Map()
   while (!closing.aborted) {
     await Promise.all(
       (Object.keys(topology.document.shards) as ShardName[]).map((name) =>
-        restoreNames(supervisor, name).catch(() => undefined),
+        watchNamesOf(supervisor, name, watches).catch(() => endWatch(watches, name)),
       ),
     )
     await clock.sleep(everyMs, closing).catch(() => undefined)
   }
+  for (const name of watches.keys()) endWatch(watches, name)
+}
+
+async function watchNamesOf(supervisor: Supervisor, name: ShardName, watches: Watches): Promise<void> {
+  const node = watchedNode(supervisor, name)
+  if (watches.get(name)?.node !== node?.id) endWatch(watches, name)
+  if (node === undefined) return
+  const { shardServers } = supervisor
+  const connection =
+    watches.get(name)?.connection ?? (await Connection.connect(shardServers.adminTarget(node), connectWithinMs))
+  watches.set(name, { node: node.id, connection })
+  if (await isChanged(supervisor, name, connection)) await restoreNames(supervisor, name)
+}
+
+function endWatch(watches: Watches, name: ShardName): void {
+  watches.get(name)?.connection.release()
+  watches.delete(name)
 }
 
 async function restoreNames(supervisor: Supervisor, name: ShardName): Promise<void> {
-  if (!(await isChanged(supervisor, name))) return
   await supervisor.exclusively(async () => {
-    // A change that was under way has ended.
-    if (!(await isChanged(supervisor, name))) return
+    const node = watchedNode(supervisor, name)
+    if (node === undefined) return
     const { topology, shardServers, progress } = supervisor
-    const shard = topology.shard(name)
-    progress({ step: 'alarm', detail: `${name}: somebody changed whom its commits wait for; it is put back` })
-    await withConnection(shardServers.adminTarget(nodeOf(shard, shard.primary)), (admin) =>
-      admin.query('alter system reset synchronous_standby_names', [], answerWithinMs),
-    )
-    await shardServers.applySynchronousNames(name, shard)
+    const isReset = await withConnection(shardServers.adminTarget(node), async (admin) => {
+      // A change that was under way has ended.
+      if (!(await isChanged(supervisor, name, admin))) return false
+      progress({ step: 'alarm', detail: `${name}: somebody changed whom its commits wait for; it is put back` })
+      await admin.query('alter system reset synchronous_standby_names', [], answerWithinMs)
+      return true
+    })
+    if (isReset) await shardServers.applySynchronousNames(name, topology.shard(name))
   })
 }
 
-async function isChanged({ topology, servers, shardServers }: Supervisor, name: ShardName): Promise<boolean> {
-  const shard: ShardDocument = topology.shard(name)
-  if (shard.state !== 'open' || !servers.isRunning(shard.primary)) return false
-  const { rows } = await withConnection(shardServers.adminTarget(nodeOf(shard, shard.primary)), (admin) =>
-    admin.query<{ names: string }>(`select current_setting('synchronous_standby_names') as names`, [], answerWithinMs),
+/** The primary, while it takes traffic. */
+function watchedNode({ topology, servers }: Supervisor, name: ShardName) {
+  const shard = topology.shard(name)
+  return shard.state === 'open' && servers.isRunning(shard.primary) ? nodeOf(shard, shard.primary) : undefined
+}
+
+async function isChanged({ topology, shardServers }: Supervisor, name: ShardName, admin: Connection): Promise<boolean> {
+  const { rows } = await admin.query<{ names: string }>(
+    `select current_setting('synchronous_standby_names') as names`,
+    [],
+    answerWithinMs,
   )
-  return rows[0]?.names !== shardServers.synchronousNames(name, shard)
+  return rows[0]?.names !== shardServers.synchronousNames(name, topology.shard(name))
 }

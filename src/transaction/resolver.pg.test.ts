@@ -78,6 +78,35 @@ describe('a coordinator that is gone', () => {
   })
 })
 
+test('who is not elected looks on over one connection, and works when the one who is ends', async () => {
+  const elected = await gatewayOf(shards)
+  const [first, second] = [new AbortController(), new AbortController()]
+  const limits = { ...eager, scanEveryMs: 5, electionEveryMs: 5 }
+  const running = [new Resolver({ environment: elected, limits }).run(first.signal)]
+  const held = `select from pg_locks l join pg_database d on d.oid = l.database
+    where d.datname = current_database() and l.locktype = 'advisory' and l.granted`
+  await eventually(async () => (await shards.rows(treasury, held)).length > 0)
+  const { environment } = await shards.gateway()
+  let [connections, looks] = [0, 0]
+  const targetOf: typeof environment.targetOf = (node) => {
+    if (node.shard === treasury) connections += 1
+    return environment.targetOf(node)
+  }
+  const sleep: typeof environment.clock.sleep = (ms, signal) => {
+    looks += 1
+    return environment.clock.sleep(ms, signal)
+  }
+  const challenger = { ...environment, targetOf, clock: { ...environment.clock, sleep } }
+  running.push(new Resolver({ environment: challenger, limits }).run(second.signal))
+  await eventually(() => looks > 60)
+  expect(connections).toBe(1)
+  first.abort()
+  await orphan(scratch)
+  await eventually(async () => (await shards.prepared(treasury)).length === 0)
+  second.abort()
+  await Promise.all(running)
+})
+
 describe('a home that is silent', () => {
   test('holds up no branch of another home', async () => {
     const silent = await Promise.all(Array.from({ length: 6 }, () => orphan(home)))

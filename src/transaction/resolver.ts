@@ -1,6 +1,7 @@
 import type { MetricName } from '../base/metrics.ts'
 import type { FleetNode, ShardName } from '../directory/topology.ts'
 import { Connection, ConnectionLost, ServerError } from '../postgres/connection.ts'
+import { elect } from '../postgres/election.ts'
 import type { CollectionOptions } from './collector.ts'
 import type { OnUncollected } from './collector-term.ts'
 import { collectWhileElected } from './collector-term.ts'
@@ -62,10 +63,7 @@ const electedGauges: readonly MetricName[] = [
 
 const connectWithinMs = 5_000
 
-/** Null on a follower: a lock there elects nobody. */
-const electionSql = `select case when not pg_is_in_recovery()
-  then pg_try_advisory_lock(hashtextextended('holdfast.resolver', 0)) end as elected,
-  set_config('idle_session_timeout', $1, false)`
+const silenceSql = `select set_config('idle_session_timeout', $1, false)`
 
 export class Resolver {
   readonly #environment: TransactionEnvironment
@@ -106,25 +104,22 @@ export class Resolver {
     }
   }
 
-  /** One candidacy: returns when another is elected, or when the primary is another node by now. */
+  /** One candidacy, and the term that follows when it is elected: returns when the primary is another node by now. */
   async #serve(shard: ShardName, signal: AbortSignal): Promise<void> {
     const { targetOf, clock, limits, metrics } = this.#environment
     const primary = this.#primary(shard)
     if (primary === undefined) return
     const connection = await Connection.connect(targetOf(primary), connectWithinMs)
+    const isPrimary = () => this.#primary(shard)?.id === primary.id
     const term = this.#term(shard)
     const ended = new AbortController()
     let collecting: Promise<void> = Promise.resolve()
     try {
-      const silence = `${this.#limits.silentForMsMax}ms`
-      const { rows } = await connection.query<{ elected: boolean | null }>(
-        electionSql,
-        [silence],
-        limits.serviceWithinMs,
-      )
-      if (rows[0]?.elected !== true) return
+      await connection.query(silenceSql, [`${this.#limits.silentForMsMax}ms`], limits.serviceWithinMs)
+      const candidacy = { lock: 'holdfast.resolver', everyMs: this.#limits.electionEveryMs, isPrimary, clock }
+      if (!(await elect(connection, { ...candidacy, answerWithinMs: limits.serviceWithinMs }, signal))) return
       collecting = this.#collect(shard, AbortSignal.any([signal, ended.signal]))
-      while (!signal.aborted && this.#primary(shard)?.id === primary.id) {
+      while (!signal.aborted && isPrimary()) {
         await term.scan()
         await clock.sleep(this.#limits.scanEveryMs, signal)
         // The lock lives as long as the connection does.

@@ -74,6 +74,7 @@ describe('read your writes', () => {
 
   test('R2: a follower that is held back is waited for, by all readers with one loop', async () => {
     const { id, frontier: before } = await newRun('draft')
+    await eventually(async () => (await uncheckedStatus(id, near)) === 'draft')
     await holdBack(near)
     const frontier = await setStatus(id, 'approved', before)
     expect(await uncheckedStatus(id, near)).toBe('draft')

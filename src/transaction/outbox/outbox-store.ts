@@ -43,17 +43,6 @@ export function cursorOf(event: OutboxEvent): OutboxCursor {
 /** No answer within this: the server or the link is gone. */
 const answerWithinMs = 10_000
 
-/** True when this connection is now the dispatcher's: the server takes writes and nobody else holds the lock. */
-export async function candidacy(connection: Connection): Promise<boolean> {
-  const { rows } = await connection.query<{ elected: boolean }>(
-    `select case when pg_is_in_recovery() then false
-            else pg_try_advisory_lock(hashtextextended('holdfast.outbox', 0)) end as elected`,
-    [],
-    answerWithinMs,
-  )
-  return rows[0]?.elected === true
-}
-
 export interface OutboxPage {
   readonly open: boolean
   readonly epoch: number

@@ -5,11 +5,12 @@ import type { ShardName } from '../../directory/topology.ts'
 import type { Hlc } from '../../hlc/hlc.ts'
 import type { ConnectionTarget } from '../../postgres/connection.ts'
 import { Connection, ConnectionLost, ServerError } from '../../postgres/connection.ts'
+import { elect } from '../../postgres/election.ts'
 import type { Attempt } from './delivery.ts'
 import { afterAttempt, isDue } from './delivery.ts'
 import type { DeliveryJournal } from './delivery-journal.ts'
 import type { OutboxCursor, OutboxEvent } from './outbox-store.ts'
-import { candidacy, cursorOf, cursorPast, outboxStart, readOutbox } from './outbox-store.ts'
+import { cursorOf, cursorPast, outboxStart, readOutbox } from './outbox-store.ts'
 import { postEvent } from './webhook.ts'
 
 /**
@@ -66,6 +67,7 @@ const pageSize = 200
 /** After so many the shard is asked again whether it is open, so that a fence is noticed soon. */
 const batchMax = 20
 const connectWithinMs = 5_000
+const answerWithinMs = 10_000
 
 export interface Dispatcher {
   /** Runs until the signal is aborted, and lets the request that is under way end. Rejects only when the journal cannot be trusted or written. */
@@ -82,6 +84,7 @@ async function runDispatcher(options: DispatcherOptions, signal: AbortSignal): P
     try {
       await serve(options, cadence, signal)
     } catch (error) {
+      if (signal.aborted && error === signal.reason) return
       if (!(error instanceof Interruption || error instanceof ConnectionLost || error instanceof ServerError))
         throw error
       metrics.count('outbox_interrupted_total', { shard })
@@ -93,13 +96,16 @@ async function runDispatcher(options: DispatcherOptions, signal: AbortSignal): P
 /** What ends a candidacy and is tried again: the server cannot show now that what it holds is safe. */
 class Interruption extends Error {}
 
-/** One candidacy: returns when another dispatcher is elected, or when this server is no longer the open primary. */
+/** One candidacy, and the tenure that follows when it is elected: returns when this server is no longer the open primary. */
 async function serve(options: DispatcherOptions, cadence: OutboxCadence, signal: AbortSignal): Promise<void> {
   const target = options.target()
   if (target === undefined) return
   const connection = await Connection.connect(target, connectWithinMs)
   try {
-    if (!(await candidacy(connection))) return
+    const isPrimary = () => sameServer(options.target(), target)
+    const { clock } = options
+    const candidacy = { lock: 'holdfast.outbox', everyMs: cadence.electionMs, isPrimary, clock, answerWithinMs }
+    if (!(await elect(connection, candidacy, signal))) return
     // Whoever was elected before may have delivered since we last looked.
     await options.journal.refresh()
     await new Tenure(options, cadence, connection, target).dispatch(signal)
