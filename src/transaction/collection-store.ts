@@ -15,13 +15,14 @@ export function bornMsOf(transactionId: TransactionId): number {
 
 /**
  * The oldest records, of transactions born longer ago than the window. Two clocks must agree on that: one that is set far
- * ahead would collect what is young.
+ * ahead would collect what is young. What a gateway whose wall is behind bore old is young all the same.
  */
 export function selectOldRecords(wallMs: number, windowMs: number, limit: number): Statement {
   return {
     text: `select transaction_id, outcome, participants from holdfast.transaction_record
            where transaction_id < (lpad(to_hex(greatest(0,
              least($1, trunc(extract(epoch from clock_timestamp()) * 1000)::bigint) - $2)), 12, '0') || repeat('0', 20))::uuid
+             and recorded_at <= clock_timestamp() - $2 * interval '1 millisecond'
            order by transaction_id limit $3`,
     values: [wallMs, windowMs, limit],
   }

@@ -82,6 +82,25 @@ describe('records', () => {
     expect(await outcomes()).toEqual(['COMMITTED'])
   })
 
+  test('K5: that are younger than the restore window stay, however old the id that a gateway gave', async () => {
+    const environment = await gatewayOf(shards)
+    await approved(environment)
+    const bornAnHourAgo = (Date.now() - 3_700_000).toString(16).padStart(12, '0')
+    await shards.rows(
+      home,
+      'update holdfast.transaction_record set transaction_id = overlay($1 placing $2 from 1)::uuid',
+      ['000000000000700080000000000000ab', bornAnHourAgo],
+    )
+    await shards.rows(treasury, 'update holdfast.branch set transaction_id = overlay($1 placing $2 from 1)::uuid', [
+      '000000000000700080000000000000ab',
+      bornAnHourAgo,
+    ])
+    const hourly = { ...options, windowMs: 3_600_000 }
+    expect(await collectOnce(environment, home, hourly)).toMatchObject({ removed: 0 })
+    await shards.rows(home, `update holdfast.transaction_record set recorded_at = recorded_at - interval '1 hour'`)
+    expect(await collectOnce(environment, home, hourly)).toMatchObject({ removed: 1 })
+  })
+
   test('that are younger than the restore window stay', async () => {
     const environment = await gatewayOf(shards)
     await approved(environment)
