@@ -17,10 +17,10 @@ as $$
   from (select holdfast.wall_hlc() as here) w, holdfast.shard s
 $$;
 
--- Moves the clock to at least p_target. Only forward moves under the lock set it; near targets are drawn, so that a
--- stream of observations cannot run the clock ahead of the wall. Committed asynchronously: a move that a crash loses
--- is made again by whoever needs it next. What it does is said by src/hlc/shard-clock.ts as well.
-create or replace function holdfast.move_clock(p_target bigint) returns bigint
+-- Moves the clock to at least p_target. Only forward moves under the lock set it; near targets that p_wall, the agreed wall,
+-- has not passed are drawn, so that a stream of observations cannot run the clock ahead of both. Committed asynchronously: a
+-- move that a crash loses is made again by whoever needs it next. What it does is said by src/hlc/shard-clock.ts as well.
+create or replace function holdfast.move_clock(p_target bigint, p_wall bigint) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
@@ -40,7 +40,7 @@ begin
       return v_seen;
     end if;
     v_to := greatest(p_target, v_seen + tick);
-    if v_to - v_seen > tick or v_to <= holdfast.wall_hlc() then
+    if v_to - v_seen > tick or v_to <= p_wall then
       -- A mover that was paused since it read may not set: others have drawn meanwhile. How much, the log says, which no
       -- wall clock can set back: 32 draws write a record of more than 64 bytes, so that less than 64 kB of log is less than
       -- half of the one tick that lies at least between what was read and what is set.
@@ -61,6 +61,32 @@ set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_seen bigint;
+  v_wall bigint;
+  v_offset_ms integer;
+begin
+  select s.last_value into v_seen from holdfast.hlc s;
+  if v_seen >= p_timestamp then
+    return v_seen;
+  end if;
+  v_wall := holdfast.agreed_wall(p_witness);
+  select s.max_clock_offset_ms into strict v_offset_ms from holdfast.shard s;
+  if p_timestamp > v_wall + (v_offset_ms::bigint << 16) then
+    raise exception 'timestamp % lies more than % ms ahead of the wall clock', p_timestamp, v_offset_ms
+      using errcode = 'HF001';
+  end if;
+  return holdfast.move_clock(p_timestamp, v_wall);
+end
+$$;
+
+-- The vote checked a decided timestamp, so it is adopted however far one wall lies behind it (HZ-P3). But no home decides
+-- further ahead of true time than twice the offset (C6), and a wall that is right lies within the offset of that. What is
+-- more than three ahead of both walls was not checked by a vote: the clock stays, and the branch is for a person.
+create or replace function holdfast.observe_decided(p_timestamp bigint, p_witness bigint) returns bigint
+language plpgsql security definer
+set search_path = pg_catalog, pg_temp
+as $$
+declare
+  v_seen bigint;
   v_offset_ms integer;
 begin
   select s.last_value into v_seen from holdfast.hlc s;
@@ -68,19 +94,13 @@ begin
     return v_seen;
   end if;
   select s.max_clock_offset_ms into strict v_offset_ms from holdfast.shard s;
-  if p_timestamp > holdfast.agreed_wall(p_witness) + (v_offset_ms::bigint << 16) then
-    raise exception 'timestamp % lies more than % ms ahead of the wall clock', p_timestamp, v_offset_ms
-      using errcode = 'HF001';
+  if p_timestamp > greatest(holdfast.wall_hlc(), p_witness) + ((3 * v_offset_ms::bigint) << 16) then
+    raise exception 'decided timestamp % lies more than % ms ahead of every wall clock', p_timestamp, 3 * v_offset_ms
+      using errcode = 'HF001', hint = 'No home that kept to the offset has decided so. Hold its record against its commit log.';
   end if;
-  return holdfast.move_clock(p_timestamp);
+  return holdfast.move_clock(p_timestamp, holdfast.agreed_wall(p_witness));
 end
 $$;
-
--- A decided timestamp is never refused: the vote checked it.
-create or replace function holdfast.observe_decided(p_timestamp bigint) returns bigint
-language sql security definer
-set search_path = pg_catalog, pg_temp
-as $$ select holdfast.move_clock(p_timestamp) $$;
 
 -- Brings the clock to wall time, and reads it. A clock that is ahead stays.
 create or replace function holdfast.tick(p_witness bigint) returns bigint
@@ -95,7 +115,7 @@ begin
   if v_wall - v_seen <= 65536 then
     return v_seen;
   end if;
-  return holdfast.move_clock(v_wall);
+  return holdfast.move_clock(v_wall, v_wall);
 end
 $$;
 
@@ -120,7 +140,7 @@ begin
 end
 $$;
 
-revoke all on function holdfast.wall_hlc(), holdfast.agreed_wall(bigint), holdfast.move_clock(bigint),
-  holdfast.observe(bigint, bigint), holdfast.observe_decided(bigint), holdfast.tick(bigint), holdfast.draw() from public;
-grant execute on function holdfast.wall_hlc(), holdfast.observe(bigint, bigint), holdfast.observe_decided(bigint)
+revoke all on function holdfast.wall_hlc(), holdfast.agreed_wall(bigint), holdfast.move_clock(bigint, bigint),
+  holdfast.observe(bigint, bigint), holdfast.observe_decided(bigint, bigint), holdfast.tick(bigint), holdfast.draw() from public;
+grant execute on function holdfast.wall_hlc(), holdfast.observe(bigint, bigint), holdfast.observe_decided(bigint, bigint)
   to holdfast_gateway;

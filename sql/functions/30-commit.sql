@@ -67,6 +67,22 @@ begin
 end
 $$;
 
+-- Collection goes by births, which gateways tell. A record of one whose wall is far ahead would outlast its window by as much.
+create or replace function holdfast.require_born(p_transaction uuid, p_offset_ms integer) returns void
+language plpgsql
+as $$
+declare
+  v_ahead_ms bigint;
+begin
+  select holdfast.transaction_born_ms(p_transaction) - (greatest(c.last_value, holdfast.wall_hlc()) >> 16) into v_ahead_ms
+  from holdfast.hlc c;
+  if v_ahead_ms > p_offset_ms then
+    raise exception 'transaction % was born % ms ahead of the clock of this shard', p_transaction, v_ahead_ms
+      using errcode = 'HF001', hint = 'Set the wall clock of its gateway.';
+  end if;
+end
+$$;
+
 -- The last act of a transaction at its home. Everything that can wait comes before the draw.
 --   p_after     every prepare timestamp of the participants lies at or below it; the stamp must lie above
 --   p_value     what the caller's function returned, kept with the idempotency key
@@ -84,9 +100,11 @@ declare
   v_epoch integer;
   v_shard text;
   v_durability text;
+  v_offset_ms integer;
   v_stamp bigint;
 begin
-  select a.tenant, a.key, a.epoch, a.shard, a.durability into v_tenant, v_key, v_epoch, v_shard, v_durability
+  select a.tenant, a.key, a.epoch, a.shard, a.durability, a.max_clock_offset_ms
+  into v_tenant, v_key, v_epoch, v_shard, v_durability, v_offset_ms
   from holdfast.authority a where a.transaction_id = p_transaction and a.placements @> p_placements;
   if not found then
     perform holdfast.refuse_authority(p_transaction, p_placements);
@@ -109,6 +127,7 @@ begin
       raise exception 'a shard with local durability takes no part in a global transaction' using errcode = 'HF011';
     end if;
     perform holdfast.require_uncollected(p_transaction);
+    perform holdfast.require_born(p_transaction, v_offset_ms);
   end if;
 
   v_stamp := holdfast.draw();
@@ -134,9 +153,10 @@ $$;
 -- The last act of a branch before PREPARE TRANSACTION. The offset is checked before the vote, never after: here for a
 -- home that is ahead, and by home's observe() of the prepare timestamp for a participant that is ahead.
 --   p_home_clock  a reading of home's clock from the start of the flight
+--   p_witness     the wall clock of the gateway
 create or replace function holdfast.prepare_branch(
   p_transaction uuid, p_gid text, p_home text, p_home_epoch integer, p_participants text[], p_action text,
-  p_subject text, p_actor text, p_placements jsonb, p_home_clock bigint)
+  p_subject text, p_actor text, p_placements jsonb, p_home_clock bigint, p_witness bigint)
 returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -156,7 +176,8 @@ begin
   end if;
   perform holdfast.require_home_epoch(p_home, p_home_epoch);
   perform holdfast.require_uncollected_at(p_home, p_transaction);
-  if p_home_clock > holdfast.wall_hlc() + (v_here.max_clock_offset_ms::bigint << 16) then
+  perform holdfast.require_born(p_transaction, v_here.max_clock_offset_ms);
+  if p_home_clock > holdfast.agreed_wall(p_witness) + (v_here.max_clock_offset_ms::bigint << 16) then
     raise exception 'the clock of % is more than % ms ahead of %', p_home, v_here.max_clock_offset_ms, v_here.shard
       using errcode = 'HF001';
   end if;
@@ -210,6 +231,12 @@ declare
   v_known holdfast.decision;
 begin
   perform set_config('synchronous_commit', 'off', true);
+  -- S1: what was refused, or lost by a crash, is not settled.
+  perform from holdfast.hlc c where c.last_value < p_commit_timestamp;
+  if found then
+    raise exception 'the clock of this shard has not passed %, at which % is decided', p_commit_timestamp, p_transaction
+      using errcode = 'HF002';
+  end if;
   perform holdfast.require_home_epoch(p_home, p_home_epoch);
   insert into holdfast.peer as p (shard, epoch) values (p_home, p_home_epoch)
   on conflict (shard) do update set epoch = excluded.epoch where p.epoch < excluded.epoch;
@@ -276,15 +303,15 @@ $$;
 
 revoke all on function holdfast.refuse_authority(uuid, jsonb), holdfast.wait_for_followers(text, text),
   holdfast.transaction_born_ms(uuid),
-  holdfast.require_uncollected(uuid), holdfast.require_home_epoch(text, integer),
+  holdfast.require_uncollected(uuid), holdfast.require_born(uuid, integer), holdfast.require_home_epoch(text, integer),
   holdfast.stamp(uuid, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
-  holdfast.prepare_branch(uuid, text, text, integer, text[], text, text, text, jsonb, bigint),
+  holdfast.prepare_branch(uuid, text, text, integer, text[], text, text, text, jsonb, bigint, bigint),
   holdfast.conclude_reading(uuid, jsonb),
   holdfast.record_decision(uuid, text, bigint, text, integer),
   holdfast.abort_unless_recorded(uuid, text[], integer, text), holdfast.hold_home(uuid), holdfast.home_is_open(uuid),
   holdfast.barrier() from public;
 grant execute on function holdfast.stamp(uuid, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
-  holdfast.prepare_branch(uuid, text, text, integer, text[], text, text, text, jsonb, bigint),
+  holdfast.prepare_branch(uuid, text, text, integer, text[], text, text, text, jsonb, bigint, bigint),
   holdfast.conclude_reading(uuid, jsonb),
   holdfast.record_decision(uuid, text, bigint, text, integer),
   holdfast.abort_unless_recorded(uuid, text[], integer, text), holdfast.hold_home(uuid), holdfast.home_is_open(uuid),

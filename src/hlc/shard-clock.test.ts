@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { expect, test } from 'vitest'
 import type { Hlc } from './hlc.ts'
-import { hlcFromWallMs, toHlc, wallMsOfHlc } from './hlc.ts'
+import { hlcFromWallMs, maxHlc, toHlc, wallMsOfHlc } from './hlc.ts'
 import type { ClockCommand, ShardClock, Walls } from './shard-clock.ts'
 import { agreedWall, stepClock } from './shard-clock.ts'
 
@@ -71,12 +71,18 @@ test('C3: a stamp at or below the floor is refused, and no other', () => {
   )
 })
 
-test('C6: HZ-P3: a decided timestamp is always adopted', () => {
+test('C6: a near move takes the clock no further than it was asked for, or than the agreed wall', () => {
+  const kind = fc.constantFrom('observe', 'observe decided')
+  // Beside the clock, where it matters which wall has passed it.
+  const beside = fc.record({ server: fc.nat(1_000), witness: fc.nat(1_000) }).map(({ server, witness }) => ({
+    server: hlcFromWallMs(startMs - 500 + server),
+    witness: hlcFromWallMs(startMs - 500 + witness),
+  }))
   fc.assert(
-    fc.property(timestamp, walls, (decided, at) => {
-      const { after, refused } = stepClock(start, { kind: 'observe decided', timestamp: decided }, at, offsetMs)
-      expect(refused).toBeUndefined()
-      expect(after.clock).toBeGreaterThanOrEqual(decided)
+    fc.property(kind, ticks, beside, (does, near, at) => {
+      const asked = toHlc(start.clock + BigInt(near))
+      const { after } = stepClock(start, { kind: does, timestamp: asked } as ClockCommand, at, 50)
+      expect(after.clock).toBeLessThanOrEqual(maxHlc(asked, agreedWall(at, 50)))
     }),
   )
 })
@@ -94,11 +100,55 @@ test('C6: HZ-C6: neither a server nor a gateway alone can take the clock further
           return [does, { server: wall('server'), witness: wall('witness') }] as const
         }),
       )
-      // A stamp or a near move takes at most one millisecond each.
-      const aheadMs = wallMsOfHlc(result.at(-1)?.after.clock ?? start.clock) - truth
-      expect(aheadMs).toBeLessThanOrEqual(2 * offsetMs + played.length + 1)
+      // A stamp takes it one value further each.
+      const most = hlcFromWallMs(truth + 2 * offsetMs) + BigInt(played.length)
+      expect(result.at(-1)?.after.clock ?? start.clock).toBeLessThanOrEqual(most)
     }),
   )
+})
+
+test('C6: HZ-P3: what was decided while one wall at most was wrong is adopted while one wall at most is wrong', () => {
+  // A wall that is right is off by half the offset at most, so that two of them agree.
+  const errorMs = fc.integer({ min: -offsetMs / 2, max: offsetMs / 2 })
+  const lieMs = fc.oneof(fc.integer({ min: -3 * offsetMs, max: 3 * offsetMs }), fc.constantFrom(-yearMs, yearMs))
+  const look = fc.record({ liar: lying, lieMs, serverMs: errorMs, witnessMs: errorMs, laterMs: fc.nat(50) })
+  type Look = typeof look extends fc.Arbitrary<infer L> ? L : never
+  const wallsAt = (trueMs: number, { liar, lieMs, serverMs, witnessMs }: Look): Walls => ({
+    server: hlcFromWallMs(trueMs + (liar === 'server' ? lieMs : serverMs)),
+    witness: hlcFromWallMs(trueMs + (liar === 'witness' ? lieMs : witnessMs)),
+  })
+  fc.assert(
+    fc.property(fc.array(look, { minLength: 1, maxLength: 20 }), look, (looks, last) => {
+      let trueMs = startMs
+      let home = start
+      for (const looked of looks) {
+        trueMs += looked.laterMs
+        const at = wallsAt(trueMs, looked)
+        home = stepClock(home, { kind: 'tick' }, at, offsetMs).after
+        // As far ahead as it may lie.
+        const furthest = toHlc(agreedWall(at, offsetMs) + hlcFromWallMs(offsetMs))
+        home = stepClock(home, { kind: 'observe', timestamp: furthest }, at, offsetMs).after
+      }
+      const decided = { kind: 'observe decided', timestamp: home.clock } as const
+      const { after, refused } = stepClock(start, decided, wallsAt(trueMs, last), offsetMs)
+      expect(refused).toBeUndefined()
+      expect(after.clock).toBeGreaterThanOrEqual(home.clock)
+    }),
+    { numRuns: 1_000 },
+  )
+})
+
+test.each<[string, number, number, boolean]>([
+  ['three offsets ahead of both', 0, 0, true],
+  ['three offsets ahead of the server, whose witness is a year behind', 0, -yearMs, true],
+  ['three offsets ahead of the witness, whose server is a year behind', -yearMs, 0, true],
+  ['further ahead of both', -1, -1, false],
+])('C6: HZ-C6: what is decided %s: adopted, or the clock stays', (_, serverMs, witnessMs, adopted) => {
+  const decided = hlcFromWallMs(startMs + 3 * offsetMs)
+  const at = { server: hlcFromWallMs(startMs + serverMs), witness: hlcFromWallMs(startMs + witnessMs) }
+  const { after, refused } = stepClock(start, { kind: 'observe decided', timestamp: decided }, at, offsetMs)
+  expect(refused).toBe(adopted ? undefined : 'clock offset exceeded')
+  expect(after.clock).toBe(adopted ? decided : start.clock)
 })
 
 test('walls that are right again bring the clock back to wall time', () => {

@@ -52,15 +52,19 @@ export function stepClock(
     }
     case 'tick':
       if (wall - before.clock <= ticksPerMs) return { after: before, refused: undefined }
-      return moved(before, wall, walls)
+      return moved(before, wall, wall)
     case 'observe':
       if (before.clock >= command.timestamp) return { after: before, refused: undefined }
       if (command.timestamp > wall + hlcFromWallMs(maxClockOffsetMs)) {
         return { after: before, refused: 'clock offset exceeded' }
       }
-      return moved(before, command.timestamp, walls)
+      return moved(before, command.timestamp, wall)
     case 'observe decided':
-      return moved(before, command.timestamp, walls)
+      if (before.clock >= command.timestamp) return { after: before, refused: undefined }
+      if (command.timestamp > maxHlc(walls.server, walls.witness) + hlcFromWallMs(3 * maxClockOffsetMs)) {
+        return { after: before, refused: 'clock offset exceeded' }
+      }
+      return moved(before, command.timestamp, wall)
     case 'raise floor':
       return { after: { ...before, floor: maxHlc(before.floor, command.to) }, refused: undefined }
     default:
@@ -73,10 +77,10 @@ export function agreedWall({ server, witness }: Walls, maxClockOffsetMs: number)
   return server > witness + hlcFromWallMs(maxClockOffsetMs) ? witness : server
 }
 
-/** Far targets are set, and near ones where the wall has passed them. Others are drawn, one value at a time. */
-function moved(before: ShardClock, target: Hlc, { server }: Walls): ClockStep {
+/** Far targets are set, and near ones where the agreed wall has passed them. Others are drawn, one value at a time. */
+function moved(before: ShardClock, target: Hlc, wall: Hlc): ClockStep {
   const settable = maxHlc(target, toHlc(before.clock + ticksPerMs))
-  const isSet = settable - before.clock > ticksPerMs || settable <= server
+  const isSet = settable - before.clock > ticksPerMs || settable <= wall
   const clock = target <= before.clock ? before.clock : isSet ? settable : target
   return { after: { ...before, clock }, refused: undefined }
 }

@@ -2,6 +2,8 @@ import { HoldfastError } from '../base/errors.ts'
 import { present } from '../base/assert.ts'
 import type { Epoch, ShardName, TransactionId } from '../directory/topology.ts'
 import { fenceShard } from '../failover/fencing.ts'
+import type { Hlc } from '../hlc/hlc.ts'
+import { hlcFromWallMs } from '../hlc/hlc.ts'
 import type { Connection, ConnectionTarget, Statement } from '../postgres/connection.ts'
 import { ServerError } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
@@ -11,6 +13,7 @@ import { sqlState } from '../postgres/sqlstate.ts'
 import { passBarrier } from '../transaction/barrier.ts'
 import type { TransactionRecord } from '../transaction/decision-store.ts'
 import * as decisions from '../transaction/decision-store.ts'
+import type { BranchName } from '../transaction/gid.ts'
 import { parseGid } from '../transaction/gid.ts'
 import type { RecoveryContext } from './recovery.ts'
 import type { Servers } from './restore-shard.ts'
@@ -88,7 +91,7 @@ async function settleShard(
     }
     const record = await readRecord(present(homes.get(branch.home), `${branch.home} is a shard`), branch.transactionId)
     const homeEpoch = shards.find((one) => one.shard === branch.home)?.epoch ?? record?.homeEpoch
-    await settleBranch(admin, gid, branch.transactionId, branch.home, record, homeEpoch)
+    await settleBranch(admin, gid, branch, record, homeEpoch, hlcFromWallMs(clock.wallMs()))
     settled++
   }
 }
@@ -103,16 +106,16 @@ async function readRecord(home: ConnectionTarget, id: TransactionId): Promise<Tr
 async function settleBranch(
   admin: Connection,
   gid: string,
-  id: TransactionId,
-  home: ShardName,
+  { transactionId, home }: BranchName,
   record: TransactionRecord | undefined,
   homeEpoch: Epoch | undefined,
+  wall: Hlc,
 ): Promise<void> {
   const isCommit = record?.outcome === 'COMMITTED'
   const statements: Statement[] = []
   if (isCommit) {
-    statements.push(decisions.observeDecided(record.commitTimestamp))
-    statements.push(decisions.recordDecision(id, record, home, present(homeEpoch, 'a record has its epoch')))
+    statements.push(decisions.observeDecided(record.commitTimestamp, wall))
+    statements.push(decisions.recordDecision(transactionId, record, home, present(homeEpoch, 'a record has its epoch')))
   }
   for (const outcome of await admin.flight(statements, answerWithinMs)) if (!outcome.ok) throw outcome.error
   try {

@@ -1,13 +1,11 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { approve, both, gate, gatewayOf, insertRun, newRun, request } from '../../test/support/approval.ts'
+import { approve, both, gatewayOf, insertRun, newRun, request } from '../../test/support/approval.ts'
 import type { GatewayOptions } from '../../test/support/database-shards.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
 import type { Epoch } from '../directory/topology.ts'
-import { toHlc } from '../hlc/hlc.ts'
 import { Connection } from '../postgres/connection.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { settleBranch } from './settlement.ts'
 import { transact } from './transaction.ts'
 
 let shards: DatabaseShards
@@ -21,7 +19,6 @@ afterEach(async () => {
 })
 
 const gateway = (options?: GatewayOptions): Promise<TransactionEnvironment> => gatewayOf(shards, options)
-const ms = 65_536n
 
 describe('authority', () => {
   test('T1: a placement that moved on is refused at its shard, and tried again by the fresh directory', async () => {
@@ -219,29 +216,6 @@ describe('order', () => {
     const refused = await transact(environment, request(run), approve(run)).catch((error: unknown) => error)
     expect(refused).toMatchObject({ code: 'clock_offset_exceeded', detail: { shard: treasury } })
     expect(await both(shards, run)).toEqual([0, 0])
-  })
-
-  test('HZ-P3: a decided timestamp is never refused, however far ahead it lies', async () => {
-    const stop = gate('global decision row')
-    const { environment, kill } = await shards.gateway({ onStep: stop.onStep })
-    const run = newRun()
-    const { transactionId } = await transact(environment, request(run), approve(run))
-    await stop.reached
-    await kill()
-    await shards.rows(treasury, 'delete from holdfast.decision')
-    const far = toHlc(
-      (await shards.rows<{ wall: string }>(treasury, 'select holdfast.wall_hlc()::text as wall')).map(({ wall }) =>
-        BigInt(wall),
-      )[0] ?? 0n,
-    )
-    const settled = await settleBranch(await gateway(), {
-      branch: { home, transactionId, participant: treasury },
-      homeEpoch: 1 as Epoch,
-      decision: { outcome: 'COMMITTED', commitTimestamp: toHlc(far + 3_600_000n * ms) },
-    })
-    expect(settled).toEqual({ kind: 'settled' })
-    const [clock] = await shards.rows<{ clock: string }>(treasury, 'select last_value::text as clock from holdfast.hlc')
-    expect(BigInt(clock?.clock ?? 0)).toBeGreaterThanOrEqual(far + 3_600_000n * ms)
   })
 })
 

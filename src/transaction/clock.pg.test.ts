@@ -87,6 +87,18 @@ describe('moving', () => {
     await admin.query('select setval($1, $2)', ['holdfast.hlc', clockBefore])
   })
 
+  test('C6: near targets are drawn also where the wall of the server, which is not believed, has passed them', async () => {
+    const clockBefore = await clockNow()
+    const reached = (await wallNow()) - 60_000n * msTicks
+    await admin.query('select setval($1, $2)', ['holdfast.hlc', reached])
+    for (let step = 1n; step <= 50n; step += 1n) {
+      await value(admin, 'holdfast.observe($1, $2)', [reached + step, reached - 10n * msTicks])
+      await value(admin, 'holdfast.observe_decided($1, $2)', [reached + step, reached - 10n * msTicks])
+    }
+    expect(await clockNow()).toBe(reached + 50n)
+    await admin.query('select setval($1, $2)', ['holdfast.hlc', clockBefore])
+  })
+
   test('HZ-C6: a timestamp a year ahead is refused with HF001, and the clock stays', async () => {
     const gateway = await connect('holdfast_gateway')
     const before = await clockNow()
@@ -95,9 +107,39 @@ describe('moving', () => {
     expect(await clockNow()).toBe(before)
   })
 
-  test('HZ-P3: a decided timestamp is never refused', async () => {
-    const decided = (await wallNow()) + 2_000n * msTicks
-    expect(await value(admin, 'holdfast.observe_decided($1)', [decided])).toBeGreaterThanOrEqual(decided)
+  test('HZ-P3: a decided timestamp is adopted up to three offsets ahead of the server, however wrong its witness is', async () => {
+    const before = await clockNow()
+    for (const [aheadMs, witnessMs] of [
+      [1_200n, -yearMs],
+      [1_300n, yearMs],
+    ] as const) {
+      const wall = await wallNow()
+      const decided = wall + aheadMs * msTicks
+      expect(await value(admin, 'holdfast.observe_decided($1, $2)', [decided, wall + witnessMs * msTicks])).toBe(
+        decided,
+      )
+    }
+    await admin.query('select setval($1, $2)', ['holdfast.hlc', before])
+  })
+
+  test('HZ-P3: a decided timestamp is adopted where the server is a year behind, by the wall of the gateway', async () => {
+    const before = await clockNow()
+    const witness = (await wallNow()) + yearMs * msTicks
+    expect(await value(admin, 'holdfast.observe_decided($1, $1)', [witness])).toBe(witness)
+    await admin.query('select setval($1, $2)', ['holdfast.hlc', before])
+  })
+
+  test('HZ-C6: a decided timestamp further ahead than a vote can have checked is refused, and so is its decision row', async () => {
+    const before = await clockNow()
+    const decided = (await wallNow()) + yearMs * msTicks
+    const observed = value(admin, 'holdfast.observe_decided($1, holdfast.wall_hlc())', [decided])
+    await expect(observed).rejects.toMatchObject({ sqlState: sqlState.clockOffsetExceeded })
+    expect(await clockNow()).toBe(before)
+    const recorded = admin.query(
+      `select holdfast.record_decision(gen_random_uuid(), 'COMMITTED', $1, 'us-east/treasury', 1)`,
+      [decided],
+    )
+    await expect(recorded).rejects.toMatchObject({ sqlState: sqlState.clockRegressed })
   })
 })
 
@@ -105,7 +147,7 @@ describe('HZ-C9: a mover paused between reading and setting', () => {
   /** `holdfast.move_clock` with a pause, between reading and setting, that ends when the test releases a lock. */
   async function pausedMover(keepCheck: boolean): Promise<bigint> {
     const { rows } = await admin.query<{ source: string }>(
-      `select pg_get_functiondef('holdfast.move_clock(bigint)'::regprocedure) as source`,
+      `select pg_get_functiondef('holdfast.move_clock(bigint, bigint)'::regprocedure) as source`,
     )
     const source = present(rows[0], 'the function').source
     const paused = source
@@ -124,7 +166,7 @@ describe('HZ-C9: a mover paused between reading and setting', () => {
     await holder.query('select pg_advisory_lock(42)')
     const target = (await clockNow()) + 2n * msTicks
     const moving = await connect()
-    const moved = moving.query('select public.paused_mover($1)', [target])
+    const moved = moving.query('select public.paused_mover($1, holdfast.wall_hlc())', [target])
     await waitsForLock(moving.serverProcessId)
     // More is drawn during the pause than the mover's target lies ahead.
     await admin.query(`select max(nextval('holdfast.hlc')) from generate_series(1, 200000)`)

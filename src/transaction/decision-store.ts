@@ -8,9 +8,15 @@ import { literal, oneRow, rowsOf } from './transaction-store.ts'
 
 /** Statements about what became of a transaction: decisions, records, branches, the journal. All in autocommit. */
 
-/** Moves a clock past a decided timestamp, which is never refused. */
-export function observeDecided(timestamp: Hlc): Statement {
-  return { text: 'select holdfast.observe_decided($1::bigint)::text as clock', values: [timestamp] }
+/**
+ * Moves a clock past a decided timestamp. It is refused only where no vote can have checked it: far ahead of both walls.
+ *   wall  of this process, the witness of the server's
+ */
+export function observeDecided(timestamp: Hlc, wall: Hlc): Statement {
+  return {
+    text: 'select (holdfast.observe_decided($1::bigint, $2::bigint) - holdfast.wall_hlc()) >> 16 as ahead_ms',
+    values: [timestamp, wall],
+  }
 }
 
 export function commitPrepared(gid: string): Statement {

@@ -142,11 +142,11 @@ async function presumeAbort(
 
 function eventOf(settlement: Settlement, outcome: 'COMMITTED' | 'ABORTED'): ResolverEvent {
   if (settlement.kind === 'settled') return { kind: 'settled' }
-  if (needsPerson(settlement)) {
-    return { kind: 'failed', why: `decided ${outcome}, and the branch is ${settlement.kind}`, needsPerson: true }
+  if (settlement.kind === 'failed') {
+    return { kind: 'failed', why: describe(settlement.cause), needsPerson: needsPerson(settlement) }
   }
-  const why = settlement.kind === 'failed' ? describe(settlement.cause) : 'another settles it'
-  return { kind: 'failed', why, needsPerson: false }
+  if (settlement.kind === 'busy') return { kind: 'failed', why: 'another settles it', needsPerson: false }
+  return { kind: 'failed', why: `decided ${outcome}, and the branch is ${settlement.kind}`, needsPerson: true }
 }
 
 function eventOfFailure(error: unknown): ResolverEvent {

@@ -2,6 +2,7 @@ import { present, unreachable } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName, ShardTopology, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
+import { hlcFromWallMs } from '../hlc/hlc.ts'
 import type { Statement, StatementOutcome } from '../postgres/connection.ts'
 import { ConnectionLost } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
@@ -50,7 +51,7 @@ export async function prepareParticipant(
     const { outcomes, openingFailure } = await participant.last(
       [
         ...participant.batch.map(({ statement }) => statement),
-        ...prepareStatements(environment.fleet, shard, participant, plan),
+        ...prepareStatements(environment.fleet, participant, plan, hlcFromWallMs(clock.wallMs())),
       ],
       limits.commitWithinMs,
       () => onStep('global prepare sent', where),
@@ -102,10 +103,11 @@ export async function confirmReader(
 
 function prepareStatements(
   fleet: string,
-  shard: ShardTopology,
   participant: ShardTransaction,
   { transactionId, business, home, participants, homeClock }: BranchPlan,
+  wall: Hlc,
 ): Statement[] {
+  const { shard, placements } = participant
   const gid = formatGid(fleet, { home: home.name, transactionId, participant: shard.name })
   return [
     ...store.concludeCaller,
@@ -116,8 +118,9 @@ function prepareStatements(
       homeEpoch: home.epoch,
       participants,
       business,
-      placements: participant.placements,
+      placements,
       homeClock,
+      wall,
     }),
     store.prepareTransaction(gid),
     store.flushedPosition,

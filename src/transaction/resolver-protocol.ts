@@ -13,8 +13,8 @@ import type { Decision } from './decision-store.ts'
  *       the same key, and what stands afterwards is the record, whoever wrote it.
  *   R2  Nothing is settled before a barrier has passed at home after the record was read (HZ-X1): a record that is not
  *       on the followers can still be lost.
- *   R3  Every failure leaves the branch as it is. Only a record that could have been collected, and a decision that
- *       contradicts what is there, are for a person.
+ *   R3  Every failure leaves the branch as it is. Only a record that could have been collected, a decision that
+ *       contradicts what is there, and one that no home can have taken, are for a person.
  *   R4  Whether home's part of the transaction is open decides only when an abort is presumed, never what is settled. It
  *       was asked before the record was read, so a part that has ended without a record will not bring one.
  */

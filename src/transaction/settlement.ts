@@ -1,8 +1,10 @@
 import { present } from '../base/assert.ts'
 import type { Epoch } from '../directory/topology.ts'
+import { hlcFromWallMs } from '../hlc/hlc.ts'
 import type { StatementOutcome } from '../postgres/connection.ts'
 import { ServerError } from '../postgres/connection.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
+import { noteAdoption } from './adoption.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { primaryTarget } from './environment.ts'
 import type { BranchName } from './gid.ts'
@@ -17,7 +19,7 @@ import * as decisions from './decision-store.ts'
  *   S1  The participant's clock passes the commit timestamp, and the decision row is written, before the branch is
  *       committed: whoever sees the branch finds its timestamp, and nothing below it is stamped afterwards.
  *   S2  `commit prepared` is sent only when both were accepted. A refusal (a home epoch older than one seen, a
- *       contradicting decision) leaves the branch prepared.
+ *       contradicting decision, a timestamp that no home can have decided) leaves the branch prepared.
  *   S3  Success is the branch's row being visible. "Does not exist" may mean that another settled it, that it was never
  *       prepared, or that somebody rolled it back; only the row tells.
  */
@@ -60,14 +62,16 @@ export async function settleBranch(environment: TransactionEnvironment, request:
 
 async function recordDecision(environment: TransactionEnvironment, request: SettleRequest): Promise<void> {
   const { branch, decision, homeEpoch } = request
+  const wall = hlcFromWallMs(environment.clock.wallMs())
   const outcomes = await environment.pools.flight(
     primaryTarget(environment, branch.participant),
     [
-      ...(decision.outcome === 'COMMITTED' ? [decisions.observeDecided(decision.commitTimestamp)] : []),
+      ...(decision.outcome === 'COMMITTED' ? [decisions.observeDecided(decision.commitTimestamp, wall)] : []),
       decisions.recordDecision(branch.transactionId, decision, branch.home, homeEpoch),
     ],
     environment.limits.serviceWithinMs,
   )
+  if (decision.outcome === 'COMMITTED') noteAdoption(environment.metrics, branch.participant, outcomes[0])
   for (const outcome of outcomes) if (!outcome.ok) throw outcome.error
 }
 
@@ -103,12 +107,10 @@ export function judgeSettlement(
   return branchIsVisible ? { kind: 'contradicted' } : { kind: 'settled' }
 }
 
-/** True for what only a person can put right: a decision that contradicts what is there. */
+/** True for what only a person can put right: a decision that contradicts what is there, or that no home can have taken. */
 export function needsPerson(settlement: Settlement): boolean {
   if (settlement.kind === 'missing' || settlement.kind === 'contradicted') return true
-  return (
-    settlement.kind === 'failed' &&
-    settlement.cause instanceof ServerError &&
-    settlement.cause.sqlState === sqlState.decisionContradicted
-  )
+  if (settlement.kind !== 'failed' || !(settlement.cause instanceof ServerError)) return false
+  const { sqlState: state } = settlement.cause
+  return state === sqlState.decisionContradicted || state === sqlState.clockOffsetExceeded
 }

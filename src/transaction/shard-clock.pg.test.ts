@@ -50,7 +50,7 @@ function callOf(command: ClockCommand, { witness }: Walls): Statement {
     case 'observe':
       return { text: 'select holdfast.observe($1, $2)', values: [command.timestamp, witness] }
     case 'observe decided':
-      return { text: 'select holdfast.observe_decided($1)', values: [command.timestamp] }
+      return { text: 'select holdfast.observe_decided($1, $2)', values: [command.timestamp, witness] }
     case 'raise floor':
       return { text: 'select holdfast.raise_floor($1)', values: [command.to] }
   }

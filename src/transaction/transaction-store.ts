@@ -190,10 +190,12 @@ export function prepareBranch(args: {
   readonly business: BusinessAction
   readonly placements: RoutedPlacements
   readonly homeClock: Hlc
+  /** Of this gateway, the witness of the server's wall. */
+  readonly wall: Hlc
 }): Statement {
   const { business } = args
   return {
-    text: `select holdfast.prepare_branch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)::text as stamp,
+    text: `select holdfast.prepare_branch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)::text as stamp,
              ${settingsLoaded}`,
     joined: true,
     values: [
@@ -207,6 +209,7 @@ export function prepareBranch(args: {
       business.actor,
       jsonOf(args.placements),
       args.homeClock,
+      args.wall,
     ],
   }
 }

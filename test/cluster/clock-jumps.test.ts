@@ -157,7 +157,7 @@ describe("a server's wall", () => {
     })
     // HZ-P3: what is decided is settled all the same.
     const decided = now()
-    expect(await value('holdfast.observe_decided($1)', [decided])).toBeGreaterThanOrEqual(decided)
+    expect(await value('holdfast.observe_decided($1, $2)', [decided, now()])).toBeGreaterThanOrEqual(decided)
     await commitsAreClosed()
 
     await setServerWall(0)

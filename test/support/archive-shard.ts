@@ -98,7 +98,7 @@ export async function prepareBranch(
   for (const statement of statements) await connection.query(statement)
   await connection.query(
     `select holdfast.prepare_branch($1, $2, $3, 1, array[$4]::text[], 'payroll.test', 'apr-2026', 'manager@globex.example',
-       '{"payroll":1}', 0)`,
+       '{"payroll":1}', 0, holdfast.wall_hlc())`,
     [transactionId, gid, peerShard, testShard],
   )
   await connection.query(`prepare transaction '${gid}'`)
