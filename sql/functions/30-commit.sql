@@ -191,7 +191,7 @@ end
 $$;
 
 -- What a participant that only read says in place of a prepare: that its authority stands, and its clock, which lies above
--- whatever was read. Null when it turns out to have written.
+-- whatever was read. Raises where something was written: the COMMIT behind it would decide alone.
 create or replace function holdfast.conclude_reading(p_transaction uuid, p_placements jsonb) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -201,7 +201,10 @@ begin
   if not found then
     perform holdfast.refuse_authority(p_transaction, p_placements);
   end if;
-  return (select c.last_value from holdfast.hlc c where pg_current_xact_id_if_assigned() is null);
+  if pg_current_xact_id_if_assigned() is not null then
+    raise exception 'transaction % has written here, and must be prepared', p_transaction using errcode = 'XX000';
+  end if;
+  return (select c.last_value from holdfast.hlc c);
 end
 $$;
 

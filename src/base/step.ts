@@ -13,6 +13,8 @@ export type StepName =
   | 'global branch opened'
   | 'global prepare sent'
   | 'global prepare acknowledged'
+  | 'global reading sent'
+  | 'global reading confirmed'
   | 'global record inserted'
   | 'global home commit sent'
   | 'global home waiting for follower'

@@ -1,7 +1,7 @@
 import { describe, expect, it } from 'vitest'
 import type { StatementOutcome } from '../postgres/connection.ts'
 import { ServerError } from '../postgres/connection.ts'
-import { judgeCommit, judgePrepare } from './acknowledgement.ts'
+import { judgeCommit, judgePrepare, judgeReading } from './acknowledgement.ts'
 
 const result = (tag: string, rows: Record<string, unknown>[] = [], warning?: string): StatementOutcome => ({
   ok: true,
@@ -60,5 +60,20 @@ describe('an answer to PREPARE TRANSACTION', () => {
   ]
   for (const [name, outcomes, expected] of cases) {
     it(`${name}: ${expected}`, () => expect(judgePrepare(outcomes).kind).toBe(expected))
+  }
+})
+
+describe('an answer to who only read', () => {
+  const concluded = result('SELECT', [{ clock: '7' }])
+  const cases: [string, StatementOutcome[], string][] = [
+    ['the clock and the tag', [concluded, result('COMMIT')], 'read'],
+    ['HZ-P2: an aborted transaction', [concluded, result('ROLLBACK')], 'no'],
+    ['an authority that is gone', [refusal('HF003'), refusal('HF003')], 'no'],
+    ['a serialization failure at COMMIT', [concluded, refusal('40001')], 'no'],
+    ['no transaction to commit', [concluded, result('COMMIT', [], '25P01')], 'no'],
+    ['nothing', [], 'no'],
+  ]
+  for (const [name, outcomes, expected] of cases) {
+    it(`${name}: ${expected}`, () => expect(judgeReading(outcomes).kind).toBe(expected))
   }
 })

@@ -1,7 +1,7 @@
 import type { Hlc } from '../hlc/hlc.ts'
 import type { StatementOutcome } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
-import { readPosition, readSettingsLoaded, readStamp } from './transaction-store.ts'
+import { readConcluded, readPosition, readSettingsLoaded, readStamp } from './transaction-store.ts'
 
 /**
  * What counts as an acknowledgement. COMMIT and PREPARE TRANSACTION in an aborted transaction succeed, with the tag
@@ -56,6 +56,16 @@ export function judgePrepare(outcomes: readonly StatementOutcome[]): PrepareAnsw
     return { kind: 'may stand', why: 'the settings of its server changed meanwhile' }
   }
   return { kind: 'yes', timestamp: readStamp(branch), position: readPosition(position) }
+}
+
+export type ReadingAnswer = { readonly kind: 'read'; readonly timestamp: Hlc } | { readonly kind: 'no' }
+
+/** The flight ends with the conclusion and COMMIT. Nothing was written, so nobody is waited for and nothing may stand. */
+export function judgeReading(outcomes: readonly StatementOutcome[]): ReadingAnswer {
+  const [concluded, committed] = outcomes.slice(-2)
+  if (!concluded?.ok || !committed?.ok) return { kind: 'no' }
+  if (committed.tag !== 'COMMIT' || committed.warnings.length > 0) return { kind: 'no' }
+  return { kind: 'read', timestamp: readConcluded(concluded) }
 }
 
 /**

@@ -1,8 +1,6 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { both, gate, gatewayOf, insertHold, insertRun, newRun, request } from '../../test/support/approval.ts'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { both, gatewayOf, insertHold, insertRun, newRun, request } from '../../test/support/approval.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
-import { present } from '../base/assert.ts'
-import type { NodeId } from '../directory/topology.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import type { Tx } from './transaction.ts'
 import { transact } from './transaction.ts'
@@ -107,102 +105,4 @@ test('T8: two that read what the other writes, on both shards: one is run again 
   await gateway.background.drain()
   expect(attempts.length).toBeGreaterThan(2)
   expect(await shards.rows(treasury, 'select from holds where run like $1', [`${run}%`])).toHaveLength(1)
-})
-
-describe('a participant that only read', () => {
-  const lookAt =
-    (run: string, sql: string, values: unknown[] = []) =>
-    async (tx: Tx) => {
-      await tx.query('treasury', sql, values)
-      await tx.query('payroll', insertRun, [tenant, run])
-    }
-  /** Whoever prepares passes this step. */
-  const counting = async () => {
-    const steps: string[] = []
-    const environment = await gatewayOf(shards, { onStep: async (step) => void steps.push(step) })
-    return { environment, prepares: () => steps.filter((step) => step === 'global prepare sent').length }
-  }
-
-  test('is not prepared and is in no record, and the stamp lies above what it read', async () => {
-    const { environment, prepares } = await counting()
-    await shards.rows(
-      treasury,
-      'select holdfast.observe(holdfast.wall_hlc() + (300::bigint << 16), holdfast.wall_hlc())',
-    )
-    const run = newRun()
-    const {
-      shards: touched,
-      commitTimestamp,
-      transactionId,
-    } = await transact(environment, request(run), lookAt(run, 'select from holds'))
-    expect(prepares()).toBe(0)
-    expect(touched.map(({ shard, role, pending }) => [shard, role, pending])).toEqual([
-      [home, 'home', undefined],
-      [treasury, 'reader', undefined],
-    ])
-    const [clock] = await shards.rows<{ clock: string }>(treasury, 'select last_value::text as clock from holdfast.hlc')
-    expect(commitTimestamp).toBeGreaterThan(BigInt(clock?.clock ?? 0) - (100n << 16n))
-    await environment.background.drain()
-    expect(await shards.rows(home, 'select participants from holdfast.commit_log where subject = $1', [run])).toEqual([
-      { participants: [] },
-    ])
-    expect(
-      await shards.rows(treasury, 'select from holdfast.branch where transaction_id = $1', [transactionId]),
-    ).toEqual([])
-  })
-
-  test.each([
-    ['a row lock', 'select from holds for update', 'read committed'],
-    ['a lock that others rely on', 'select pg_advisory_xact_lock(7)', 'read committed'],
-    ['a function that writes', "select add_hold('$run')", 'repeatable read'],
-    ['a serializable read', 'select from holds', 'serializable'],
-  ] as const)('is prepared with %s', async (_, sql, isolation) => {
-    await shards.admin(treasury).script(`create or replace function add_hold(p_run text) returns void language sql as
-      $$ insert into holds (tenant, run, cents) values ('${tenant}', p_run, 1) $$`)
-    const { environment, prepares } = await counting()
-    const run = newRun()
-    await shards.rows(treasury, insertHold, [tenant, `${run}-other`])
-    await transact(environment, request(run, { isolation }), lookAt(run, sql.replace('$run', run)))
-    await environment.background.drain()
-    expect(prepares()).toBe(1)
-    expect(await both(shards, run)).toEqual([1, sql.startsWith('select add_hold') ? 1 : 0])
-  })
-
-  test('counts only where its server is still the authority afterwards: another primary by then refuses it', async () => {
-    const environment = await gatewayOf(shards)
-    const { primary } = present(shards.topology.current().shards.get(treasury), 'a shard of the test')
-    const run = newRun()
-    let attempts = 0
-    const outcome = transact(environment, request(run), async (tx) => {
-      attempts += 1
-      await tx.query('treasury', 'select from holds')
-      // Promoted behind the read, and told to this gateway.
-      shards.replaceShard(treasury, { primary: { ...primary, id: `${treasury}.${attempts + 1}` as NodeId } })
-      await tx.query('payroll', insertRun, [tenant, run])
-    })
-    await expect(outcome).rejects.toMatchObject({ code: 'node_unavailable', detail: { shard: treasury } })
-    await environment.background.drain()
-    expect(await both(shards, run)).toEqual([0, 0])
-    shards.replaceShard(treasury, { primary })
-  })
-
-  test('keeps its shard’s word until the decision: a fence in between refuses it', async () => {
-    const stop = gate('local stamp')
-    const environment = await gatewayOf(shards, { onStep: stop.onStep })
-    const run = newRun()
-    const committed = transact(environment, request(run), lookAt(run, 'select from holds'))
-    await stop.reached
-    const open = "select from pg_stat_activity where state like 'idle in transaction%' and usename = 'holdfast_gateway'"
-    expect(await shards.rows(treasury, `${open} and datname = current_database()`)).toHaveLength(1)
-    stop.release()
-    await committed
-    await environment.background.drain()
-    expect(await shards.rows(treasury, `${open} and datname = current_database()`)).toHaveLength(0)
-
-    await shards.rows(treasury, "update holdfast.placement set version = version + 1 where domain = 'treasury'")
-    const stale = { current: () => shards.directory, refresh: () => Promise.resolve(shards.directory) }
-    const late = transact(await gatewayOf(shards, { directory: stale }), request('x'), lookAt('x', 'select from holds'))
-    await expect(late).rejects.toMatchObject({ code: 'placement_stale', detail: { shard: treasury } })
-    await shards.rows(treasury, "update holdfast.placement set version = version - 1 where domain = 'treasury'")
-  })
 })

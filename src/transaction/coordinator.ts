@@ -99,10 +99,7 @@ class Coordinator {
     this.#state = transition.state
     for (const effect of transition.effects) this.#carryOut(effect)
     const end = this.#end()
-    if (end === undefined) return
-    // Until now others may have relied on what the readers hold.
-    for (const reader of this.#plan.readers) this.#environment.background.run(() => reader.rollBack())
-    this.#finish(end)
+    if (end !== undefined) this.#finish(end)
   }
 
   #end(): CommitEnd | undefined {

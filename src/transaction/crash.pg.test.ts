@@ -115,6 +115,25 @@ describe('a gateway that dies', () => {
     })
   }
 
+  for (const step of ['global reading sent', 'global reading confirmed'] as const) {
+    test(`at "${step}" leaves nothing of a transaction that only read at the treasury`, async () => {
+      const death = deathAt(step)
+      const gateway = await shards.gateway({ onStep: death.onStep })
+      const run = newRun()
+      transact(gateway.environment, request(run), async (tx) => {
+        await tx.query('payroll', "insert into runs (tenant, id, status, cents) values ($1, $2, 'draft', 10)", [
+          tenant,
+          run,
+        ])
+        await tx.query('treasury', 'select from holds')
+      }).catch(() => undefined)
+      await death.reached
+      await gateway.kill()
+      expect(await outcomeOf(run)).toEqual(aborted)
+      expect(await shards.prepared(treasury)).toEqual([])
+    })
+  }
+
   const local: [StepName, number | 'either'][] = [
     ['local begin', 0],
     ['local user write', 0],

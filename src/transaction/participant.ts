@@ -1,4 +1,4 @@
-import { present, unreachable } from '../base/assert.ts'
+import { unreachable } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName, ShardTopology, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
@@ -7,7 +7,7 @@ import type { Statement, StatementOutcome } from '../postgres/connection.ts'
 import { ConnectionLost } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
-import { judgePrepare } from './acknowledgement.ts'
+import { judgePrepare, judgeReading } from './acknowledgement.ts'
 import { unexpectedRows } from './batch.ts'
 import { unsendable } from './caller-statement.ts'
 import type { CommitEvent } from './commit-protocol.ts'
@@ -75,30 +75,50 @@ export async function prepareParticipant(
 /**
  * The vote of a participant that only read. It has nothing to lose, so it is not prepared; but what was read must come from
  * the authority. Its shard confirms that it is one, at the epoch and for the placements of this transaction, and a barrier on
- * the server that was read, begun after the reads, confirms that no other has taken its place by then. The transaction stays
- * open until the decision. Never rejects.
+ * the server that was read, begun after the reads, confirms that no other has taken its place by then.
+ *
+ * It commits in the same flight, so the vote is final. A rollback would take from a serializable one what watches over its
+ * reads, and so would the loss of a connection that holds it open; behind a COMMIT PostgreSQL keeps its locks of reading for as
+ * long as anybody is concurrent with it. Never rejects.
  */
 export async function confirmReader(
   environment: TransactionEnvironment,
   reader: ShardTransaction,
   transactionId: TransactionId,
 ): Promise<Vote> {
+  const { onStep, barriers, limits } = environment
   const { shard, placements } = reader
   const where = { transactionId, shard: shard.name }
   try {
-    const [outcomes, position] = await Promise.all([
-      reader.flight([...store.concludeCaller, store.concludeReading(transactionId, placements)]),
-      environment.barriers.pass(shard.name, shard.primary.id),
+    const tail = [...store.concludeCaller, store.concludeReading(transactionId, placements), store.commit]
+    const [concluded, passed] = await Promise.allSettled([
+      reader.last(tail, limits.commitWithinMs, () => onStep('global reading sent', where)),
+      barriers.pass(shard.name, shard.primary.id),
     ])
-    const refused = outcomes.find((outcome) => !outcome.ok)
-    if (refused !== undefined) {
-      return { event: { kind: 'vote no', shard: shard.name, failure: toHoldfastError(refused.error, where) } }
-    }
-    const timestamp = store.readConcluded(present(outcomes.at(-1), 'the conclusion has an outcome'))
-    return { event: { kind: 'vote read', shard: shard.name, timestamp }, position }
+    if (concluded.status === 'rejected') throw concluded.reason
+    if (passed.status === 'rejected') throw passed.reason
+    const answer = judgeReading(concluded.value.outcomes)
+    if (answer.kind === 'no') return { event: readingRefused(concluded.value.outcomes, where) }
+    await onStep('global reading confirmed', where)
+    const event = { kind: 'vote read', shard: shard.name, timestamp: answer.timestamp } as const
+    return { event, position: passed.value }
   } catch (error) {
     return { event: { kind: 'vote no', shard: shard.name, failure: toHoldfastError(error, where) } }
+  } finally {
+    reader.release()
   }
+}
+
+function readingRefused(
+  outcomes: readonly StatementOutcome[],
+  where: { readonly transactionId: TransactionId; readonly shard: ShardName },
+): CommitEvent {
+  const failed = outcomes.find((outcome) => !outcome.ok)
+  const failure =
+    failed === undefined
+      ? aborted(`the reading on ${where.shard} did not end in COMMIT`, where)
+      : toHoldfastError(failed.error, where)
+  return { kind: 'vote no', shard: where.shard, failure }
 }
 
 function prepareStatements(

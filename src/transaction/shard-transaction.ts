@@ -76,10 +76,7 @@ export class ShardTransaction {
     return this.#connecting !== undefined
   }
 
-  /**
-   * It has read and nothing else: there is nothing to prepare. A serializable one is prepared all the same, since what it read
-   * must stay watched until the decision.
-   */
+  /** It has read and nothing else: there is nothing to prepare. */
   get isReadOnly(): boolean {
     return this.#opened !== undefined && !this.#leavesTrace && this.batch.length === 0 && this.#isTraced()
   }
@@ -139,7 +136,7 @@ export class ShardTransaction {
   }
 
   #isTraced(): boolean {
-    return this.#options.home === null && this.#options.isolation !== 'serializable'
+    return this.#options.home === null
   }
 
   /**

@@ -232,12 +232,12 @@ export function concludeReading(transactionId: TransactionId, placements: Routed
   return {
     text: 'select holdfast.conclude_reading($1, $2)::text as clock',
     values: [transactionId, jsonOf(placements)],
+    joined: true,
   }
 }
 
 export function readConcluded(outcome: StatementOutcome): Hlc {
-  const { clock } = oneRow<{ clock: string | null }>(outcome)
-  return toHlc(BigInt(present(clock, 'who left no trace has written nothing')))
+  return toHlc(BigInt(oneRow<{ clock: string }>(outcome).clock))
 }
 
 /** A gid is made by `formatGid` of checked names; a quotation mark cannot be in it, and is doubled all the same. */

@@ -17,12 +17,15 @@ const names = [
   'primary of home fail over at global home waiting for follower',
   'primary of home terminate at local user write',
   'primary of participant cancel at global prepare sent',
+  'primary of participant fail over at global reading sent',
+  'primary of participant kill -9 at global reading confirmed',
   'primary of participant fail over at global reply',
   'primary of participant cut outgoing at global settle sent',
   'primary of participant terminate at global settle sent',
   'follower of home kill -9 at global record inserted',
   'follower of home SIGSTOP at local commit sent',
   'follower of participant cut both ways at global prepare sent',
+  'follower of participant SIGSTOP at global reading sent',
   'follower of participant cut incoming at global settle sent',
 ]
 const cells = runningCells().filter(({ name }) => names.includes(name))

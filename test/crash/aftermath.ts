@@ -81,6 +81,15 @@ export async function findAll({ fleet }: Scene, { name, isGlobal }: Request, kno
   }
 }
 
+/** Every name at the participant. */
+export async function marksThere({ fleet }: Scene): Promise<string[]> {
+  const rows = await fleet.ask<{ name: string }>(
+    participant.shard,
+    `select name from public.${participant.domain}_marks order by name`,
+  )
+  return rows.map(({ name }) => name)
+}
+
 /** What the fleet says of each id, and says again. */
 export function askTwice(scene: Scene, ids: readonly string[]) {
   return Promise.all(

@@ -1,5 +1,5 @@
 import { describe, expect, test } from 'vitest'
-import type { Evidence, Found } from './check.ts'
+import type { Evidence, Found, Reading } from './check.ts'
 import { checkCell } from './check.ts'
 
 const id = '0190a0b0-0000-7000-8000-000000000001'
@@ -29,6 +29,7 @@ const goodCommit: Evidence = {
   mayTell: ['committed'],
   faultSeen: true,
   told: { kind: 'committed', transactionId: id, code: null },
+  reading: null,
   found: committed,
   foundAgain: committed,
   asked: [{ transactionId: id, answers: ['committed', 'committed'] }],
@@ -50,6 +51,7 @@ const goodAbort: Evidence = {
   mayTell: ['failed', 'unknown'],
   faultSeen: true,
   told: { kind: 'failed', transactionId: null, code: 'transaction_aborted' },
+  reading: null,
   found: aborted,
   foundAgain: rerun,
   asked: [{ transactionId: id, answers: ['aborted', 'aborted'] }],
@@ -61,6 +63,7 @@ const goodAbort: Evidence = {
   notClosed: [],
 }
 const unknown = { kind: 'unknown', transactionId: id, code: 'outcome_ambiguous' } as const
+const reading = (of: Reading): Evidence => ({ ...goodCommit, reading: of })
 const found = (base: Evidence, change: Partial<Found>): Evidence => ({
   ...base,
   found: { ...base.found, ...change },
@@ -71,6 +74,8 @@ test('what went well has no violation', () => {
   expect(checkCell(goodCommit)).toEqual([])
   expect(checkCell(goodAbort)).toEqual([])
   expect(checkCell({ ...goodAbort, told: unknown })).toEqual([])
+  expect(checkCell({ ...goodCommit, reading: { before: ['a'], read: ['b', 'a'], after: ['a', 'b', 'c'] } })).toEqual([])
+  expect(checkCell({ ...goodAbort, reading: { before: ['a'], read: null, after: [] } })).toEqual([])
 })
 
 describe('a bad history is seen', () => {
@@ -107,6 +112,9 @@ describe('a bad history is seen', () => {
     ['a defect', 'defect', { ...goodAbort, told: { ...goodAbort.told, code: 'internal' } }],
     ['an answer that may not be told', 'told', { ...goodAbort, mayTell: ['unknown'] }],
     ['no id to ask with', 'told', { ...goodAbort, told: { ...unknown, transactionId: null } }],
+    ['a reader that was shown the past', 'stale', reading({ before: ['a', 'b'], read: ['b'], after: ['a', 'b'] })],
+    ['a reader of what was lost', 'vanished', reading({ before: ['a'], read: ['a', 'b'], after: ['a'] })],
+    ['a reader that tells nothing', 'told', reading({ before: [], read: null, after: [] })],
     ['an answer that is wrong', 'asked', { ...goodCommit, asked: [{ transactionId: id, answers: ['aborted'] }] }],
     ['an answer that is none', 'asked', { ...goodAbort, asked: [{ transactionId: id, answers: ['in_doubt'] }] }],
     ['answers that change', 'asked', { ...goodAbort, asked: [{ transactionId: id, answers: ['refused', 'aborted'] }] }],

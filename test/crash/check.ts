@@ -10,6 +10,8 @@ export interface Evidence {
   /** Whether the fault was seen to happen, at the step. */
   readonly faultSeen: boolean
   readonly told: { readonly kind: Told; readonly transactionId: string | null; readonly code: string | null }
+  /** Of a request that looked at the participant; null for any other. */
+  readonly reading: Reading | null
   /** After everything was healed and resolved. */
   readonly found: Found
   /** The same, after every step was done once more. */
@@ -41,6 +43,16 @@ export interface Found {
   readonly prepared: readonly string[]
 }
 
+/** Names at the participant. */
+export interface Reading {
+  /** Acknowledged before the request was sent. */
+  readonly before: readonly string[]
+  /** What its caller was told that it read; null when he was told of no commit. */
+  readonly read: readonly string[] | null
+  /** What is there in the end. */
+  readonly after: readonly string[]
+}
+
 export interface Repeated {
   readonly transactionId: string
   readonly replayed: boolean
@@ -56,6 +68,7 @@ export function checkCell(evidence: Evidence): CellViolation[] {
     ...checkFound(evidence.found),
     ...checkOutcome(evidence),
     ...checkTold(evidence),
+    ...checkReading(evidence),
     ...checkAsked(evidence),
     ...checkRepeated(evidence),
     ...evidence.refusedAgain.map((what) => violation('twice', what)),
@@ -121,6 +134,19 @@ function checkTold({ told, mayTell, found }: Evidence): CellViolation[] {
     violations.push(violation('told', `told ${about} without an id to ask with`))
   }
   return violations
+}
+
+/** What a commit rests on was the newest that was acknowledged, and stays. */
+function checkReading({ told, reading }: Evidence): CellViolation[] {
+  if (reading === null || told.kind !== 'committed') return []
+  const { before, read, after } = reading
+  if (read === null) return [violation('told', 'it committed, and its caller was not told what it read')]
+  const unseen = before.filter((name) => !read.includes(name))
+  const gone = read.filter((name) => !after.includes(name))
+  return [
+    ...(unseen.length === 0 ? [] : [violation('stale', `it did not read ${unseen.join(', ')}`)]),
+    ...(gone.length === 0 ? [] : [violation('vanished', `it read ${gone.join(', ')}, which is not there`)]),
+  ]
 }
 
 function checkAsked({ asked, found }: Evidence): CellViolation[] {

@@ -7,12 +7,14 @@ import { checkCell } from './check.ts'
 import {
   askTwice,
   findAll,
+  marksThere,
   notClosedPast,
   repeatEverything,
   resolveAll,
   sendUntilCommitted,
   untilQuiet,
 } from './aftermath.ts'
+import { kindOf, shardOfStep, stepBefore } from './approach.ts'
 import type { Answer, Request } from './request.ts'
 import { requestOf, sendRequest } from './request.ts'
 import { isStopped, type Scene } from './scene.ts'
@@ -35,7 +37,7 @@ const momentMs = 700
 const failoverLeadMs = 300
 
 export async function playCell(scene: Scene, cell: RunningCell, name: string): Promise<PlayedCell> {
-  const play = new Play(scene, cell, requestOf(factsOf[cell.step].what === 'local' ? 'local' : 'global', name))
+  const play = new Play(scene, cell, requestOf(kindOf(cell), name))
   try {
     const { told, faultSeen } = await play.run()
     const evidence = await play.gather(told, faultSeen)
@@ -43,15 +45,6 @@ export async function playCell(scene: Scene, cell: RunningCell, name: string): P
   } finally {
     await play.cleanUp()
   }
-}
-
-/** Where the transaction is stopped first, when something must be in the way of what is sent at the step. */
-const stepBefore: Partial<Record<StepName, StepName>> = {
-  'local commit sent': 'local stamp',
-  'global prepare sent': 'global branch opened',
-  'global home commit sent': 'global record inserted',
-  'global home waiting for follower': 'global record inserted',
-  'global settle sent': 'global decision row',
 }
 
 class Play {
@@ -62,6 +55,7 @@ class Play {
   readonly #ids = new Set<string>()
   /** Another transaction, which may still be settled. */
   #before: string | null = null
+  #marksBefore: readonly string[] = []
 
   constructor(scene: Scene, cell: RunningCell, request: Request) {
     this.#scene = scene
@@ -73,6 +67,7 @@ class Play {
     switch (factsOf[this.#cell.step].what) {
       case 'local':
       case 'global':
+      case 'reading':
         return this.#atTransaction()
       case 'resolver':
         return this.#atResolver()
@@ -89,7 +84,8 @@ class Play {
     const cutsFirst = isCut && cell.held === null
     const first = cell.held !== null || isCut ? (stepBefore[step] ?? step) : step
     if (first !== step) await this.#warmUp()
-    await gateway.pauseAt(first, null)
+    await gateway.pauseAt(first, shardOfStep(first, this.#request))
+    this.#marksBefore = await marksThere(this.#scene)
     const answer = sendRequest(gateway, this.#request)
     await this.#reach(gateway, first, answer)
     let faultSeen = true
@@ -277,6 +273,9 @@ class Play {
       mayTell,
       faultSeen,
       told,
+      reading: this.#request.reads
+        ? { before: this.#marksBefore, read: told.read, after: await marksThere(scene) }
+        : null,
       found,
       asked,
       ...again,

@@ -37,3 +37,11 @@ test('death of the gateway is certain to abort before the commit is sent, and to
   expect(of('global reply')).toBe('committed')
   expect(of('local commit in WAL')).toBe('committed')
 })
+
+test('who only read is asked for nothing any more once it has voted, whatever becomes of it', () => {
+  const voted = runningCells().filter(({ step }) => step === 'global reading confirmed')
+  const there = voted.filter(({ actor }) => actor === 'primary of participant')
+  expect(there.map(({ action }) => action)).toEqual(['kill -9', 'SIGSTOP', 'cut both ways', 'fail over'])
+  for (const { cell, name } of there)
+    expect(cell, name).toMatchObject({ expected: 'committed', mayTell: ['committed'] })
+})

@@ -44,7 +44,8 @@ type Phase =
   | 'none'
 
 interface StepFacts {
-  readonly what: 'local' | 'global' | 'resolver' | 'closer'
+  /** `reading`: written at home, and read at a participant that is not prepared. */
+  readonly what: 'local' | 'global' | 'reading' | 'resolver' | 'closer'
   readonly phase: Phase
   /** Whose backend is working for the transaction at this step. */
   readonly working: readonly Actor[]
@@ -85,6 +86,12 @@ export const factsOf: Readonly<Record<PlayedStep, StepFacts>> = {
     awaits: [participantFollower],
   }),
   'global prepare acknowledged': facts('global', 'open', { open: [home] }),
+  'global reading sent': facts('reading', 'open', {
+    working: [participant],
+    open: [home, participant],
+    awaits: [participantFollower],
+  }),
+  'global reading confirmed': facts('reading', 'open', { open: [home] }),
   'global record inserted': facts('global', 'open', { open: [home], awaits: [homeFollower] }),
   'global home commit sent': facts('global', 'deciding', { working: [home], awaits: [homeFollower] }),
   'global home waiting for follower': facts('global', 'deciding', { working: [home], awaits: [homeFollower] }),
@@ -212,6 +219,9 @@ function isUnderWay(actor: Actor, working: readonly Actor[]): boolean {
   return working.includes(actor)
 }
 
+/** Its vote is final: nothing at the participant is needed any more, and what is left is a transaction of home alone. */
+const hasReaderVoted = ({ what, open }: StepFacts) => what === 'reading' && !open.includes(participant)
+
 function expectedOf(of: StepFacts, actor: Actor, action: Action): Expected {
   switch (of.phase) {
     case 'none':
@@ -225,6 +235,7 @@ function expectedOf(of: StepFacts, actor: Actor, action: Action): Expected {
       if (actor === 'gateway' && action === 'kill -9') return 'aborted'
       // A transaction of one shard that is only held up has nobody who gives it up.
       if (of.what === 'local' && (actor === 'gateway' || isFollower(actor))) return 'committed'
+      if (hasReaderVoted(of) && (actor === 'gateway' || actor === participant)) return 'committed'
       return 'either'
   }
 }
@@ -239,6 +250,7 @@ function mayTellOf(step: PlayedStep, actor: Actor, action: Action, expected: Exp
   const isKilled = actor === 'gateway' && action === 'kill -9'
   if (phase === 'committed') return isKilled && beforeAnswer.includes(step) ? ['nothing'] : ['committed']
   if (isKilled) return ['nothing']
+  if (hasReaderVoted(factsOf[step]) && actor === participant) return ['committed']
   return expected === 'committed' ? ['committed', 'unknown'] : ['committed', 'failed', 'unknown']
 }
 

@@ -1,0 +1,265 @@
+import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { both, gate, gatewayOf, insertHold, insertRun, newRun, request } from '../../test/support/approval.ts'
+import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
+import { present } from '../base/assert.ts'
+import { newRandomUuid } from '../base/random.ts'
+import type { StepName } from '../base/step.ts'
+import type { NodeId } from '../directory/topology.ts'
+import { Connection } from '../postgres/connection.ts'
+import type { Tx } from './transaction.ts'
+import { transact } from './transaction.ts'
+
+/** A participant that only read: it votes, commits with its vote, and is in no record. */
+let shards: DatabaseShards
+
+beforeAll(async () => {
+  shards = await DatabaseShards.open()
+})
+
+afterAll(async () => {
+  await shards.close()
+})
+
+const lookAt =
+  (run: string, sql: string, values: unknown[] = []) =>
+  async (tx: Tx) => {
+    await tx.query('treasury', sql, values)
+    await tx.query('payroll', insertRun, [tenant, run])
+  }
+
+/** Whoever prepares, and whoever votes "read", passes a step of its own. */
+async function counting() {
+  const steps: StepName[] = []
+  const environment = await gatewayOf(shards, { onStep: async (step) => void steps.push(step) })
+  const times = (name: StepName) => steps.filter((step) => step === name).length
+  return { environment, prepares: () => times('global prepare sent'), reads: () => times('global reading confirmed') }
+}
+
+const levels = ['read committed', 'repeatable read', 'serializable'] as const
+const openHere = `select from pg_stat_activity where state like 'idle in transaction%' and usename = 'holdfast_gateway'
+  and datname = current_database()`
+
+test.each(levels)(
+  'is not prepared and is in no record, and the stamp lies above what it read: %s',
+  async (isolation) => {
+    const { environment, prepares, reads } = await counting()
+    await shards.rows(
+      treasury,
+      'select holdfast.observe(holdfast.wall_hlc() + (300::bigint << 16), holdfast.wall_hlc())',
+    )
+    const run = newRun()
+    const read = lookAt(run, 'select from holds')
+    const outcome = await transact(environment, request(run, { isolation }), read)
+    expect([prepares(), reads()]).toEqual([0, 1])
+    expect(outcome.shards.map(({ shard, role, pending }) => [shard, role, pending])).toEqual([
+      [home, 'home', undefined],
+      [treasury, 'reader', undefined],
+    ])
+    const [clock] = await shards.rows<{ clock: string }>(treasury, 'select last_value::text as clock from holdfast.hlc')
+    expect(outcome.commitTimestamp).toBeGreaterThan(BigInt(clock?.clock ?? 0) - (100n << 16n))
+    await environment.background.drain()
+    expect(await shards.rows(home, 'select participants from holdfast.commit_log where subject = $1', [run])).toEqual([
+      { participants: [] },
+    ])
+    const branches = 'select from holdfast.branch where transaction_id = $1'
+    expect(await shards.rows(treasury, branches, [outcome.transactionId])).toEqual([])
+  },
+)
+
+test.each([
+  ['a row lock', 'select from holds for update', 'read committed'],
+  ['a lock that others rely on', 'select pg_advisory_xact_lock(7)', 'read committed'],
+  ['a function that writes', "select add_hold('$run')", 'repeatable read'],
+  ['a row lock, whatever is watched', 'select from holds for share', 'serializable'],
+] as const)('is prepared with %s', async (_, sql, isolation) => {
+  await shards.admin(treasury).script(`create or replace function add_hold(p_run text) returns void language sql as
+    $$ insert into holds (tenant, run, cents) values ('${tenant}', p_run, 1) $$`)
+  const { environment, prepares, reads } = await counting()
+  const run = newRun()
+  await shards.rows(treasury, insertHold, [tenant, `${run}-other`])
+  await transact(environment, request(run, { isolation }), lookAt(run, sql.replace('$run', run)))
+  await environment.background.drain()
+  expect([prepares(), reads()]).toEqual([1, 0])
+  expect(await both(shards, run)).toEqual([1, sql.startsWith('select add_hold') ? 1 : 0])
+})
+
+test('refuses to conclude what has written: the commit behind it would decide alone', async () => {
+  const run = newRun()
+  const raw = await Connection.connect(shards.target(treasury, 'holdfast_gateway'), 5_000)
+  try {
+    const id = '01890a5d-ac96-774b-bcce-b302099a8057'
+    const placements = JSON.stringify({ treasury: 1 })
+    const outcomes = await raw.flight([
+      { text: 'begin isolation level read committed, read write, deferrable', joined: true },
+      { text: 'select holdfast.open_without_key($1, $2, 1)', values: [tenant, id], joined: true },
+      { text: 'set local role holdfast_app', joined: true },
+      { text: insertHold, values: [tenant, run], joined: true },
+      { text: 'reset role', joined: true },
+      { text: 'select holdfast.conclude_reading($1, $2)', values: [id, placements], joined: true },
+      { text: 'commit' },
+    ])
+    expect(outcomes.map((outcome) => (outcome.ok ? outcome.tag : outcome.error.sqlState))).toEqual([
+      'BEGIN',
+      'SELECT',
+      'SET',
+      'INSERT',
+      'RESET',
+      'XX000',
+      'XX000',
+    ])
+    expect(raw.status).toBe('failed')
+  } finally {
+    raw.destroy()
+  }
+  expect(await both(shards, run)).toEqual([0, 0])
+})
+
+test('counts only where its server is still the authority afterwards: another primary by then refuses it', async () => {
+  const environment = await gatewayOf(shards)
+  const { primary } = present(shards.topology.current().shards.get(treasury), 'a shard of the test')
+  const run = newRun()
+  let attempts = 0
+  const outcome = transact(environment, request(run), async (tx) => {
+    attempts += 1
+    await tx.query('treasury', 'select from holds')
+    // Promoted behind the read, and told to this gateway.
+    shards.replaceShard(treasury, { primary: { ...primary, id: `${treasury}.${attempts + 1}` as NodeId } })
+    await tx.query('payroll', insertRun, [tenant, run])
+  })
+  await expect(outcome).rejects.toMatchObject({ code: 'node_unavailable', detail: { shard: treasury } })
+  await environment.background.drain()
+  expect(await both(shards, run)).toEqual([0, 0])
+  shards.replaceShard(treasury, { primary })
+})
+
+test('is refused by a placement that moved before its vote', async () => {
+  await shards.rows(treasury, "update holdfast.placement set version = version + 1 where domain = 'treasury'")
+  const stale = { current: () => shards.directory, refresh: () => Promise.resolve(shards.directory) }
+  const late = transact(await gatewayOf(shards, { directory: stale }), request('x'), lookAt('x', 'select from holds'))
+  await expect(late).rejects.toMatchObject({ code: 'placement_stale', detail: { shard: treasury } })
+  await shards.rows(treasury, "update holdfast.placement set version = version - 1 where domain = 'treasury'")
+})
+
+test.each(levels)('holds nothing at its shard behind its vote, and nothing there undoes it: %s', async (isolation) => {
+  const stop = gate('local stamp')
+  const environment = await gatewayOf(shards, { onStep: stop.onStep })
+  const run = newRun()
+  const committed = transact(environment, request(run, { isolation }), lookAt(run, 'select from holds'))
+  await stop.reached
+  expect(await shards.rows(treasury, openHere)).toEqual([])
+  expect(await shards.rows(home, openHere)).toHaveLength(1)
+  await endConnections()
+  await shards.rows(treasury, "update holdfast.placement set version = version + 1 where domain = 'treasury'")
+  stop.release()
+  await committed
+  await shards.rows(treasury, "update holdfast.placement set version = version - 1 where domain = 'treasury'")
+  expect(await both(shards, run)).toEqual([1, 0])
+})
+
+const nothing = () => Promise.resolve()
+
+/** Every backend of a gateway at the treasury. */
+async function endConnections(): Promise<void> {
+  await shards.rows(
+    treasury,
+    `select pg_terminate_backend(pid, 5000) from pg_stat_activity
+     where usename = 'holdfast_gateway' and datname = current_database()`,
+  )
+}
+
+const endSession = (connection: Connection) =>
+  shards.rows(treasury, 'select pg_terminate_backend($1, 5000)', [connection.serverProcessId])
+
+/**
+ * The anomaly of a reader alone (Fekete, O'Neil and O'Neil, 2004). A book is closed while somebody who saw it open still enters
+ * a row; between the two, the reader sees the closed book without that row. Each of the writers is serializable in a
+ * connection of its own, so that only the reader is under test.
+ */
+describe('between a book that is closed and a late entry', () => {
+  const look = `select (select state from books where name = $1) as book,
+    (select count(*) from holds where run = $2)::int as entries`
+
+  // A table of its own: else the writers would get in each other's way by the pages that they share.
+  beforeAll(() =>
+    shards.admin(treasury).script(`
+      create table books (tenant text not null, name text not null, state text not null);
+      call holdfast.govern('books', 'treasury', 'regulated')`),
+  )
+
+  async function writers() {
+    const [book, entry] = [newRun(), `entry-${newRandomUuid().slice(0, 8)}`]
+    await shards.rows(treasury, "insert into books values ($1, $2, 'open')", [tenant, book])
+    const late = await Connection.connect(shards.target(treasury), 5_000)
+    await late.query('begin isolation level serializable')
+    await late.query(look, [book, entry])
+    await shards
+      .admin(treasury)
+      .flight([
+        { text: 'begin isolation level serializable' },
+        { text: "update books set state = 'closed' where name = $1", values: [book] },
+        { text: 'commit' },
+      ])
+    return {
+      book,
+      entry,
+      enter: async () => {
+        const outcomes = await late.flight([{ text: insertHold, values: [tenant, entry] }, { text: 'commit' }])
+        late.release()
+        const [refused] = outcomes.flatMap((outcome) => (outcome.ok ? [] : [outcome.error.sqlState]))
+        return refused ?? 'entered'
+      },
+    }
+  }
+
+  async function readBetween(isolation: (typeof levels)[number], at: StepName, meanwhile: () => Promise<unknown>) {
+    const { book, entry, enter } = await writers()
+    const stop = gate(at)
+    const environment = await gatewayOf(shards, { onStep: stop.onStep })
+    const run = newRun()
+    const reading = transact(environment, request(run, { isolation }), async (tx) => {
+      const { rows } = await tx.query('treasury', look, [book, entry])
+      await tx.query('payroll', insertRun, [tenant, run])
+      return rows
+    })
+    await stop.reached
+    await meanwhile()
+    const before = at === 'local reply' ? undefined : await enter()
+    stop.release()
+    const { value } = await reading
+    await environment.background.drain()
+    expect(value).toEqual([{ book: 'closed', entries: 0 }])
+    return before ?? (await enter())
+  }
+
+  test.each([
+    ['before the decision', 'local stamp', nothing],
+    ['after the decision', 'local reply', nothing],
+    ['when its connection ended in between', 'local stamp', endConnections],
+  ] as const)('a serializable reader keeps the late entry out: %s', async (_, at, meanwhile) => {
+    expect(await readBetween('serializable', at, meanwhile)).toBe('40001')
+  })
+
+  test.each([
+    ['committed before the late entry', '40001', async (reader) => reader.query('commit')],
+    ['held open', '40001', nothing],
+    ['prepared', '40001', async (reader) => reader.query("prepare transaction 'reader'")],
+    ['rolled back', 'entered', async (reader) => reader.query('rollback')],
+    ['held open on a connection that ends', 'entered', endSession],
+  ] as [string, string, (reader: Connection) => Promise<unknown>][])(
+    'what PostgreSQL makes of a reader that is %s: %s',
+    async (_, expected, meanwhile) => {
+      const { book, entry, enter } = await writers()
+      const reader = await Connection.connect(shards.target(treasury), 5_000)
+      await reader.query('begin isolation level serializable')
+      expect((await reader.query(look, [book, entry])).rows).toEqual([{ book: 'closed', entries: 0 }])
+      await meanwhile(reader)
+      expect(await enter()).toBe(expected)
+      reader.release()
+      for (const gid of await shards.prepared(treasury)) await shards.rows(treasury, `rollback prepared '${gid}'`)
+    },
+  )
+
+  test('one under repeatable read does not: nobody watches over what it read', async () => {
+    expect(await readBetween('repeatable read', 'local stamp', nothing)).toBe('entered')
+  })
+})
