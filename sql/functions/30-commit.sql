@@ -223,7 +223,8 @@ begin
 end
 $$;
 
--- The decision, as this participant learns it; in its own transaction, before the branch is settled.
+-- The decision, as this participant learns it; in its own transaction, before the branch is settled, and behind the move of
+-- its clock past the commit timestamp (S1).
 create or replace function holdfast.record_decision(
   p_transaction uuid, p_outcome text, p_commit_timestamp bigint, p_home text, p_home_epoch integer)
 returns void

@@ -49,6 +49,18 @@ export function recordDecision(
   }
 }
 
+/**
+ * A decision that the settlement behind it in the flight depends on: what fails here skips that too. A transaction of its
+ * own, since PostgreSQL settles no branch within the one that a sync point makes of what it joins.
+ */
+export function decideFirst(decision: Statement): readonly Statement[] {
+  return [
+    { text: 'begin', joined: true },
+    { ...decision, joined: true },
+    { text: 'commit', joined: true },
+  ]
+}
+
 export function abortUnlessRecorded(
   transactionId: TransactionId,
   participants: readonly ShardName[],

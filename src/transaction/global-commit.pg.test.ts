@@ -18,6 +18,7 @@ import { silentMetrics } from '../base/metrics.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
 import type { Epoch, TransactionId } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
+import { recordDecision } from './decision-store.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { formatGid } from './gid.ts'
 import { explainInDoubt } from './in-doubt-explanation.ts'
@@ -164,8 +165,7 @@ describe('presumed abort', () => {
     const { transactionId, commitTimestamp } = await transact(environment, request(run), approve(run))
     await stop.reached
     await kill()
-    await shards.rows(treasury, 'delete from holdfast.decision')
-    await shards.rows(treasury, 'update holdfast.peer set epoch = 5')
+    await shards.rows(treasury, 'insert into holdfast.peer (shard, epoch) values ($1, 5)', [home])
     const other = await gateway()
     const branch = { home, transactionId, participant: treasury }
     const decision = { outcome: 'ABORTED' } as const
@@ -260,21 +260,58 @@ describe('a reply before the branch is settled', () => {
     expect(await pushBranch(environment, treasury, transactionId)).toEqual({ kind: 'settled', outcome: 'COMMITTED' })
     expect(await pushBranch(environment, treasury, newTimeOrderedUuid() as TransactionId)).toEqual({ kind: 'absent' })
   })
+})
 
-  test('S1: the decision and the clock are there before the branch is', async () => {
+describe('settling in one flight', () => {
+  /** A decided transaction whose coordinator died before it told its participant. */
+  async function leaveDecided(run: string) {
     const stop = gate('global decision row')
-    const environment = await gateway({ onStep: stop.onStep })
-    const run = newRun()
+    const { environment, kill } = await shards.gateway({ onStep: stop.onStep })
     const { transactionId, commitTimestamp } = await transact(environment, request(run), approve(run))
     await stop.reached
+    await kill()
+    const other = await gateway()
+    const homeEpoch = 1 as Epoch
+    const decision = { outcome: 'COMMITTED', commitTimestamp } as const
+    const branch = { home, transactionId, participant: treasury }
+    const settle = () => settleBranch(other, { branch, homeEpoch, decision })
+    const record = () => shards.admin(treasury).flight([recordDecision(transactionId, decision, home, homeEpoch)])
+    const decisions = () =>
+      shards.rows(treasury, 'select outcome from holdfast.decision where transaction_id = $1', [transactionId])
+    return { commitTimestamp, settle, record, decisions }
+  }
+
+  for (const [what, needed] of [
+    ['S1: behind a clock that did not pass its timestamp', 'holdfast.move_clock(bigint, bigint)'],
+    ['S2: behind a decision that was refused', 'holdfast.require_home_epoch(text, integer)'],
+  ] as const) {
+    test(`${what}, no branch is committed`, async () => {
+      const run = newRun()
+      const { settle, decisions, commitTimestamp } = await leaveDecided(run)
+      await shards.rows(treasury, `alter function ${needed} rename to away`)
+      expect(await settle()).toMatchObject({ kind: 'failed', cause: { sqlState: '42883' } })
+      expect(await both(shards, run)).toEqual([1, 0])
+      expect([await shards.prepared(treasury), await decisions()]).toMatchObject([{ length: 1 }, []])
+      await shards.rows(
+        treasury,
+        `alter function ${needed.replace(/\w+\(/, 'away(')} rename to ${/(\w+)\(/.exec(needed)?.[1]}`,
+      )
+      expect(await settle()).toEqual({ kind: 'settled' })
+      expect(await both(shards, run)).toEqual([1, 1])
+      expect(await decisions()).toEqual([{ outcome: 'COMMITTED' }])
+      const [clock] = await shards.rows<{ clock: string }>(treasury, 'select last_value as clock from holdfast.hlc')
+      expect(BigInt(clock?.clock ?? 0)).toBeGreaterThanOrEqual(commitTimestamp)
+    })
+  }
+
+  test('a decision whose settlement did not arrive is settled by whoever comes next', async () => {
+    const run = newRun()
+    const { settle, record, decisions, commitTimestamp } = await leaveDecided(run)
+    await shards.rows(treasury, 'select holdfast.observe_decided($1, $1)', [commitTimestamp])
+    await record()
     expect(await both(shards, run)).toEqual([1, 0])
-    expect(
-      await shards.rows(treasury, 'select outcome from holdfast.decision where transaction_id = $1', [transactionId]),
-    ).toEqual([{ outcome: 'COMMITTED' }])
-    const [clock] = await shards.rows<{ clock: string }>(treasury, 'select last_value::text as clock from holdfast.hlc')
-    expect(BigInt(clock?.clock ?? 0)).toBeGreaterThanOrEqual(commitTimestamp)
-    stop.release()
-    await environment.background.drain()
+    expect(await settle()).toEqual({ kind: 'settled' })
+    expect(await decisions()).toEqual([{ outcome: 'COMMITTED' }])
     expect(await both(shards, run)).toEqual([1, 1])
   })
 })

@@ -16,10 +16,14 @@ import * as decisions from './decision-store.ts'
  * Settling one branch at its participant, by a decision that is known and replicated. The coordinator, the resolver
  * and a reader that pushes all come through here; any number of them may, at once.
  *
+ * It takes one flight. The locks of a branch are held until it is settled, and so is the closed timestamp of its shard: a
+ * round trip more for the decision would hold both for as much longer.
+ *
  *   S1  The participant's clock passes the commit timestamp, and the decision row is written, before the branch is
  *       committed: whoever sees the branch finds its timestamp, and nothing below it is stamped afterwards.
- *   S2  `commit prepared` is sent only when both were accepted. A refusal (a home epoch older than one seen, a
- *       contradicting decision, a timestamp that no home can have decided) leaves the branch prepared.
+ *   S2  `commit prepared` is run only when both were accepted: a decision above the clock is refused, and the settlement shares
+ *       its sync point (D6). A refusal (a home epoch older than one seen, a contradicting decision, a timestamp that no home
+ *       can have decided) leaves the branch prepared.
  *   S3  Success is the branch's row being visible. "Does not exist" may mean that another settled it, that it was never
  *       prepared, or that somebody rolled it back; only the row tells.
  */
@@ -47,9 +51,8 @@ export async function settleBranch(environment: TransactionEnvironment, request:
   const { transactionId, participant } = request.branch
   const where = { transactionId, shard: participant }
   try {
-    await recordDecision(environment, request)
     await onStep('global decision row', where)
-    const answer = finishBranch(environment, request)
+    const answer = decideAndFinish(environment, request)
     const [sent, finished] = await Promise.allSettled([onStep('global settle sent', where), answer])
     if (sent.status === 'rejected') throw sent.reason
     if (finished.status === 'rejected') throw finished.reason
@@ -60,32 +63,23 @@ export async function settleBranch(environment: TransactionEnvironment, request:
   }
 }
 
-async function recordDecision(environment: TransactionEnvironment, request: SettleRequest): Promise<void> {
+async function decideAndFinish(environment: TransactionEnvironment, request: SettleRequest): Promise<Settlement> {
   const { branch, decision, homeEpoch } = request
+  const gid = formatGid(environment.fleet, branch)
   const wall = hlcFromWallMs(environment.clock.wallMs())
   const outcomes = await environment.pools.flight(
     primaryTarget(environment, branch.participant),
     [
       ...(decision.outcome === 'COMMITTED' ? [decisions.observeDecided(decision.commitTimestamp, wall)] : []),
-      decisions.recordDecision(branch.transactionId, decision, branch.home, homeEpoch),
-    ],
-    environment.limits.serviceWithinMs,
-  )
-  if (decision.outcome === 'COMMITTED') noteAdoption(environment.metrics, branch.participant, outcomes[0])
-  for (const outcome of outcomes) if (!outcome.ok) throw outcome.error
-}
-
-async function finishBranch(environment: TransactionEnvironment, request: SettleRequest): Promise<Settlement> {
-  const { branch, decision } = request
-  const gid = formatGid(environment.fleet, branch)
-  const [finished, visible] = await environment.pools.flight(
-    primaryTarget(environment, branch.participant),
-    [
+      ...decisions.decideFirst(decisions.recordDecision(branch.transactionId, decision, branch.home, homeEpoch)),
       decision.outcome === 'COMMITTED' ? decisions.commitPrepared(gid) : decisions.rollbackPrepared(gid),
       decisions.selectBranchVisible(branch.transactionId),
     ],
     environment.limits.serviceWithinMs,
   )
+  if (decision.outcome === 'COMMITTED') noteAdoption(environment.metrics, branch.participant, outcomes[0])
+  const [finished, visible] = outcomes.slice(-2)
+  for (const outcome of outcomes.slice(0, -2)) if (!outcome.ok) throw outcome.error
   return judgeSettlement(
     decision.outcome,
     present(finished, 'the outcome of the settlement'),

@@ -190,6 +190,7 @@ export class World {
     })
   }
 
+  /** The decision, then the settlement. They travel together; whatever else may happen between them, as where a server dies. */
   settle(gateway: number, participant: number, id: number, decision: Decision, epoch: number, reply: Reply): void {
     const committed = decision.outcome === 'COMMITTED'
     this.#send(
