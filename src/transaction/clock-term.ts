@@ -4,6 +4,7 @@ import { deferred } from '../base/deferred.ts'
 import { toHlc } from '../hlc/hlc.ts'
 import type { Connection } from '../postgres/connection.ts'
 import { accepted } from '../postgres/connection.ts'
+import { AnswerTime } from './answer-time.ts'
 import type { Beat, Closer } from './closer.ts'
 import type { KeeperPace } from './closings.ts'
 import { nextBeat, pauseMs } from './closings.ts'
@@ -29,6 +30,8 @@ export interface ClockTermOptions {
 /** So many beats are on their way at most, over whatever link. */
 const underwayMax = 64
 const answerWithinMs = 10_000
+/** How often one is sent alone, to see how much the link holds by now. Far away that costs the closings of a round trip. */
+const measureEveryMs = 30_000
 
 const tryToSleepSql = `select pg_try_advisory_lock(hashtextextended('holdfast.clock-asleep', 0)) as asleep`
 const awakeSql = `select pg_advisory_unlock(hashtextextended('holdfast.clock-asleep', 0))`
@@ -38,7 +41,7 @@ export class ClockTerm {
   readonly #underway = new Set<Promise<void>>()
   #failure: { readonly error: unknown } | undefined
   #usedAtMs: number
-  #fastestMs = Number.POSITIVE_INFINITY
+  readonly #answers = new AnswerTime(measureEveryMs)
   #begunAtMs = Number.NEGATIVE_INFINITY
   #wake: Deferred<void> = deferred()
 
@@ -58,7 +61,7 @@ export class ClockTerm {
       const idleness = { sinceUsedMs: now - this.#usedAtMs, sinceBegunMs: now - this.#begunAtMs }
       const next = nextBeat({ ...idleness, isWaiting: closer.isWaiting }, pace)
       // What is on its way may change what is next, but for who is in a hurry.
-      if (this.#underway.size > (next === 'close' ? this.#underwayMax() : 0)) await Promise.race(this.#underway)
+      if (this.#underway.size > (next === 'close' ? this.#underwayMax(now) : 0)) await Promise.race(this.#underway)
       else if (next === 'sleep') await this.#sleep(signal)
       else await this.#beat(next, signal)
       if (this.#failure !== undefined) throw this.#failure.error
@@ -66,8 +69,9 @@ export class ClockTerm {
   }
 
   /** As many as the link holds, by its fastest answer: more would queue at a slow server, and come late. */
-  #underwayMax(): number {
-    return Math.min(Math.ceil(this.#fastestMs / this.#options.pace.activeMs), underwayMax)
+  #underwayMax(now: number): number {
+    if (this.#answers.isDue(now)) return 0
+    return Math.min(Math.ceil(this.#answers.fastestMs / this.#options.pace.activeMs), underwayMax)
   }
 
   async #beat(next: 'close' | 'advance', signal: AbortSignal): Promise<void> {
@@ -82,11 +86,12 @@ export class ClockTerm {
     const { clock, closer, onBeat } = this.#options
     const sentMs = clock.monotonicMs()
     if (begins) this.#begunAtMs = sentMs
+    const measures = this.#answers.sent(sentMs, this.#underway.size === 0)
     const beat = closer.beat(begins).then(
       (found) => {
         if (found.used) this.#usedAtMs = clock.monotonicMs()
         const tookMs = clock.monotonicMs() - sentMs
-        this.#fastestMs = Math.min(this.#fastestMs, tookMs)
+        this.#answers.answered(tookMs, measures)
         onBeat(found, tookMs)
       },
       (error: unknown) => {
