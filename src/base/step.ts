@@ -44,6 +44,17 @@ export type StepName =
   | 'cutover fence'
   | 'cutover switch'
   | 'cutover open'
+  | 'promotion stop'
+  | 'promotion promote'
+  | 'promotion history'
+  | 'promotion follow'
+  | 'promotion slots'
+  | 'promotion build'
+  | 'promotion place'
+  | 'opening names'
+  | 'opening data'
+  | 'opening barrier'
+  | 'opening tell'
 
 /** Where a protocol is: ids and names of shards, never data. */
 export interface StepPlace {

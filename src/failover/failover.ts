@@ -21,6 +21,7 @@ import { decidePlacement, whatIf } from '../directory/policy.ts'
  *   V4  The new history id and epoch are written on the promoted node before it takes traffic; PostgreSQL's timeline
  *       number does not identify a history (HZ-T2).
  *   V5  The old primary never takes a write again: it is stopped, its followers are gone, its epoch is old everywhere.
+ *   V6  A promotion that fails behind its point of no return goes on by itself until the shard is open.
  */
 export interface Candidate {
   readonly id: NodeId

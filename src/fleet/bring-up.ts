@@ -103,7 +103,7 @@ async function restartShard(supervisor: Supervisor, name: ShardName, shard: Shar
   }
   await shardServers.startPrimary(name, shard)
   const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
-  await Promise.all(followers.map((node) => shardServers.startFollower(shard, node)))
+  await Promise.all(followers.map((node) => shardServers.startFollower(name, shard, node)))
   await requirePermanent(supervisor, nodeOf(shard, shard.primary))
   await openAgain(supervisor, name, shard)
   rebuilding.begin(name)

@@ -115,7 +115,7 @@ export async function startFleet(
   wan: boolean | number,
   runtime: FleetRuntime,
 ): Promise<EmbeddedFleet> {
-  const supervisor = await Supervisor.start({ config, wan, progress: runtime.progress })
+  const supervisor = await Supervisor.start({ config, wan, progress: runtime.progress, onStep: runtime.onStep })
   const call = callTo(supervisor)
   try {
     const controlSocket = controlSocketOf(supervisor.home)

@@ -1,7 +1,6 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { NodeId, ShardName } from '../directory/topology.ts'
 import { passesBarrier } from './opening.ts'
-import { finishPromotion } from './promotion.ts'
 import { nodeOf } from './shard-servers.ts'
 import type { Supervisor } from './supervisor.ts'
 import type { ShardDocument } from './topology-store.ts'
@@ -40,11 +39,11 @@ async function startAgain(
   if (found === undefined) throw new HoldfastError('unknown_node', `no node ${id} is in the topology`)
   const [name, shard] = found
   if (id !== shard.primary) {
-    await shardServers.startFollower(shard, nodeOf(shard, id))
+    await shardServers.startFollower(name, shard, nodeOf(shard, id))
     return undefined
   }
   if (shard.promotion !== undefined) {
-    await finishPromotion(supervisor, name, supervisor.progress)
+    await supervisor.promotions.finish(name, supervisor.progress)
     return undefined
   }
   // What it shows after its crash may be on no follower (HZ-S2).
@@ -64,8 +63,9 @@ export async function bringBack(supervisor: Supervisor, id: string): Promise<voi
     const isBack = servers.isRunning(id)
     // A primary that runs and could not pass its barrier yet is not back.
     if (isBack && (id !== shard.primary || shard.state === 'open')) return
+    if (id === shard.primary && shard.promotion !== undefined) return supervisor.promotions.begin(name)
     try {
-      if (isBack && shard.promotion === undefined) {
+      if (isBack) {
         await openBehindBarrier(supervisor, name, shard)
       } else {
         progress({ step: 'restart', detail: `${id} ended by itself` })

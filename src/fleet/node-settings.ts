@@ -1,5 +1,5 @@
 import { requiredServerSettings } from '../archive/archiver.ts'
-import type { NodeId, RegionName } from '../directory/topology.ts'
+import type { NodeId, RegionName, ShardName } from '../directory/topology.ts'
 import type { Settings } from '../postgres/server/data-directory.ts'
 import type { ShardConfig } from './config.ts'
 
@@ -59,4 +59,9 @@ export function countsForCommits(
 /** The name of a node's physical replication slot at its primary. */
 export function slotName(node: NodeId): string {
   return `hf_${node.replaceAll(/[^a-z0-9]/g, '_')}`
+}
+
+/** A regular expression of PostgreSQL: the slots of a shard's nodes, whatever their numbers. */
+export function slotPattern(shard: ShardName): string {
+  return `^${slotName(`${shard}.` as NodeId)}[0-9]+$`
 }

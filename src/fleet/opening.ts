@@ -1,3 +1,4 @@
+import type { OnStep } from '../base/step.ts'
 import type { Epoch, ShardName } from '../directory/topology.ts'
 import type { Connection } from '../postgres/connection.ts'
 import { withConnection } from '../postgres/postgres.ts'
@@ -13,21 +14,27 @@ const barrierWithinMs = 30_000
 export interface OpeningParts {
   readonly topology: TopologyStore
   readonly shardServers: ShardServers
+  readonly onStep: OnStep
 }
 
-/** Opens the first traffic of a history. */
+/** Lets the first traffic of a history in. Each step may have been done before. */
 export async function openShard(
-  { topology, shardServers }: OpeningParts,
+  { topology, shardServers, onStep }: OpeningParts,
   name: ShardName,
   document: ShardDocument,
 ): Promise<void> {
   const primary = nodeOf(document, document.primary)
+  const where = { shard: name }
+  await onStep('opening names', where)
   await shardServers.reserveForArchive(name, primary)
   await shardServers.applySynchronousNames(name, document)
+  await onStep('opening data', where)
   await withConnection(shardServers.adminTarget(primary), (admin) =>
     admin.query('call holdfast.open_shard($1)', [document.epoch], answerWithinMs),
   )
+  await onStep('opening barrier', where)
   await shardServers.barrier(primary, barrierWithinMs)
+  await onStep('opening tell', where)
   await topology.replaceShard(name, { ...document, state: 'open', promotion: undefined })
 }
 

@@ -1,6 +1,7 @@
 import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Progress } from '../base/progress.ts'
+import type { OnStep } from '../base/step.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { promote } from '../postgres/server/follower.ts'
@@ -25,6 +26,7 @@ export interface PromotionParts {
   readonly servers: FleetServers
   readonly shardServers: ShardServers
   readonly rebuilding: Rebuilding
+  readonly onStep: OnStep
 }
 
 const promoteWithinSeconds = 30
@@ -32,17 +34,21 @@ const answerWithinMs = 30_000
 
 /** Finishes the promotion that the document of the shard has begun, whatever of it is done, and lets traffic in. */
 export async function finishPromotion(parts: PromotionParts, name: ShardName, progress: Progress): Promise<void> {
-  const { topology, servers, shardServers, rebuilding } = parts
+  const { topology, servers, shardServers, rebuilding, onStep } = parts
   const begun = topology.shard(name)
   const target = nodeOf(begun, begun.primary)
+  const where = { shard: name }
+  await onStep('promotion stop', where)
   // V5: none of them runs behind this point.
   for (const { node } of begun.retired ?? []) await servers.stop(node.id, 'immediate')
   progress({ step: 'promote', detail: `${target.id} in ${target.region}` })
+  await onStep('promotion promote', where)
   await shardServers.ensurePrimary(begun)
-  await openHistory(parts, begun, target)
+  await openHistory(parts, name, begun, target)
+  await onStep('promotion follow', where)
   let document = await followTarget(parts, name, begun, progress)
-  // Who was given one and could not be made to follow would keep the log there for ever.
-  for (const { node } of document.retired ?? []) await shardServers.forgetSlot(target, node)
+  await onStep('promotion slots', where)
+  await shardServers.tidySlots(name, document, target)
   while (!isAcknowledged(shardServers, name, document)) {
     const next = document.retired?.find(({ node }) => shardServers.counts(name, document, node))
     if (next === undefined) {
@@ -50,20 +56,29 @@ export async function finishPromotion(parts: PromotionParts, name: ShardName, pr
         hint: 'restore it from the archive',
       })
     }
+    await onStep('promotion build', where)
     document = await rebuilding.rebuild(name, document, next)
-    await topology.replaceShard(name, document)
+    // Before the topology forgets it: nobody would come for it again.
     await rebuilding.remove(next)
+    await onStep('promotion place', where)
+    await topology.replaceShard(name, document)
   }
   await openShard(parts, name, document)
   rebuilding.begin(name)
 }
 
 /** V4: the new history, at the next epoch, before anything else can happen on the promoted node. */
-async function openHistory({ servers }: PromotionParts, shard: ShardDocument, target: NodeDocument): Promise<void> {
+async function openHistory(
+  { servers, onStep }: PromotionParts,
+  name: ShardName,
+  shard: ShardDocument,
+  target: NodeDocument,
+): Promise<void> {
   const { forkLsn } = present(shard.promotion, 'a promotion is under way')
   const dataDir = servers.dataDirOf(target.folder)
   await withConnection(servers.adminTarget(target), async (admin) => {
     await promote(admin, { dataDir, user: servers.user }, promoteWithinSeconds)
+    await onStep('promotion history', { shard: name })
     // Nobody follows it yet. The barrier that opens the shard covers this write.
     await admin.query('set synchronous_commit = local')
     await admin.query(
@@ -86,7 +101,7 @@ async function followTarget(
   const attached = await Promise.allSettled(
     others.map(async (node) => {
       progress({ step: 'follow', detail: node.id })
-      if (!servers.isRunning(node.id)) await shardServers.startFollower(begun, node)
+      if (!servers.isRunning(node.id)) await shardServers.startFollower(name, begun, node)
       await shardServers.attach(target, node)
     }),
   )

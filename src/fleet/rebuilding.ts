@@ -1,5 +1,6 @@
 import type { Clock } from '../base/clock.ts'
 import type { Progress } from '../base/progress.ts'
+import type { OnStep } from '../base/step.ts'
 import type { NodeId, ShardName } from '../directory/topology.ts'
 import { folderOf, nodeId } from './node-names.ts'
 import type { FleetServers } from './servers.ts'
@@ -20,6 +21,7 @@ export interface RebuildingParts {
   readonly shardServers: ShardServers
   readonly clock: Clock
   readonly progress: Progress
+  readonly onStep: OnStep
   /** Aborted when the fleet stops. */
   readonly closing: AbortSignal
   /** Runs one change of servers or topology at a time. */
@@ -108,6 +110,7 @@ export class Rebuilding {
     await this.#interrupt(id)
     await servers.stop(id, 'immediate')
     await servers.removeDirectory(folderOf(name, retired.successor))
+    await servers.removeDirectory(`${folderOf(name, retired.successor)}.building`)
     await this.remove(retired)
   }
 
@@ -137,7 +140,7 @@ export class Rebuilding {
   }
 
   async #replace(name: ShardName, retired: RetiredNode): Promise<void> {
-    const { topology, servers, shardServers, exclusively, closing } = this.#parts
+    const { topology, servers, shardServers, exclusively, closing, onStep } = this.#parts
     const before = topology().shard(name)
     const built = await this.rebuild(name, before, retired, closing)
     await exclusively(async () => {
@@ -156,9 +159,12 @@ export class Rebuilding {
         nodes,
         retired: now.retired?.filter(({ successor }) => successor !== retired.successor),
       }
-      await topology().replaceShard(name, document)
-      await shardServers.applySynchronousNames(name, document)
+      // Before the topology forgets it: nobody would come for it again.
       await this.remove(retired)
+      await onStep('promotion place', { shard: name })
+      await topology().replaceShard(name, document)
+      await onStep('opening names', { shard: name })
+      await shardServers.applySynchronousNames(name, document)
     })
   }
 }

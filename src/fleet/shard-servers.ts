@@ -6,13 +6,13 @@ import type { NodeId, RegionName, ShardName } from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import { upstreamFile, writeSettings } from '../postgres/server/data-directory.ts'
 import { buildFollower, createSlot, follow, waitStreaming } from '../postgres/server/follower.ts'
-import type { ServerAddress } from '../postgres/server/server-host.ts'
 import { passBarrier } from '../transaction/barrier.ts'
 import type { FleetConfig, ShardConfig } from './config.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { stringSettings } from './founding.ts'
 import type { LinkNetwork } from './link-network.ts'
-import { countsForCommits, nodeSettings, slotName, synchronousStandbyNames } from './node-settings.ts'
+import { nodeId } from './node-names.ts'
+import { countsForCommits, nodeSettings, slotName, slotPattern, synchronousStandbyNames } from './node-settings.ts'
 import type { FleetServers } from './servers.ts'
 import type { NodeDocument, ShardDocument } from './topology-store.ts'
 
@@ -47,13 +47,14 @@ export class ShardServers {
     return this.#servers.adminTarget(node)
   }
 
-  async startPrimary(name: ShardName, shard: ShardDocument): Promise<ServerAddress> {
+  async startPrimary(name: ShardName, shard: ShardDocument): Promise<void> {
     const node = nodeOf(shard, shard.primary)
-    return this.#servers.start({
+    await this.#servers.start({
       id: node.id,
       dataDir: this.#servers.dataDirOf(node.folder),
       settings: this.#settings(this.synchronousNames(name, shard)),
     })
+    await this.tidySlots(name, shard, node)
   }
 
   /** Starts a primary whose commits wait for nobody, e.g. while its followers are built and no traffic is let in. */
@@ -69,10 +70,12 @@ export class ShardServers {
   }
 
   /** Starts a follower's server on its data directory, streaming from the shard's primary. */
-  async startFollower(shard: ShardDocument, node: NodeDocument): Promise<void> {
+  async startFollower(name: ShardName, shard: ShardDocument, node: NodeDocument): Promise<void> {
     const dataDir = this.#servers.dataDirOf(node.folder)
     await follow(dataDir, this.#upstream(nodeOf(shard, shard.primary), node), this.#servers.user)
     await this.#servers.start({ id: node.id, dataDir, settings: this.#settings('') })
+    // Of a promotion that was broken off while one follower fetched from it what it lacked.
+    await this.tidySlots(name, shard, node)
   }
 
   /** Builds a follower from the running primary, starts it, and waits until it streams. */
@@ -99,20 +102,29 @@ export class ShardServers {
     this.#servers.server(node.id).reload()
   }
 
-  /** Drops the slot that a node had at a source it follows no longer: it would keep that node's log for ever. */
-  async forgetSlot(source: NodeDocument, node: NodeDocument): Promise<void> {
+  /**
+   * Drops the slots that a node keeps for nodes of its shard that do not follow it: each would keep its log for ever. A primary
+   * is followed by the others, and by the successors that are being built; a follower by nobody.
+   */
+  async tidySlots(name: ShardName, shard: ShardDocument, at: NodeDocument): Promise<void> {
+    const kept = at.id === shard.primary ? followersToBe(name, shard).map(slotName) : []
     const deadline = this.#clock.monotonicMs() + inForceWithinMs
-    await withConnection(this.adminTarget(source), async (admin) => {
+    await withConnection(this.adminTarget(at), async (admin) => {
       for (;;) {
-        const { rows } = await admin.query<{ active: boolean }>(
-          'select active from pg_replication_slots where slot_name = $1',
-          [slotName(node.id)],
+        // Who is still there is told to go: what it streams belongs to a follower that is not ours any more.
+        const { rows } = await admin.query<{ slot: string; isActive: boolean }>(
+          `select s.slot_name::text as slot, pg_terminate_backend(s.active_pid) is not null as "isActive"
+           from pg_replication_slots s
+           where s.slot_type = 'physical' and s.slot_name ~ $1 and s.slot_name <> all($2::name[])`,
+          [slotPattern(name), kept],
         )
-        const [slot] = rows
-        if (slot === undefined) return
-        if (!slot.active) return void (await admin.query('select pg_drop_replication_slot($1)', [slotName(node.id)]))
+        for (const { slot } of rows.filter(({ isActive }) => !isActive)) {
+          await admin.query('select pg_drop_replication_slot($1)', [slot])
+        }
+        const active = rows.find(({ isActive }) => isActive)
+        if (active === undefined) return
         if (this.#clock.monotonicMs() > deadline) {
-          throw new HoldfastError('node_unavailable', `${node.id} does not let go of its slot at ${source.id}`)
+          throw new HoldfastError('node_unavailable', `nobody lets go of the slot ${active.slot} at ${at.id}`)
         }
         await this.#clock.sleep(pollMs)
       }
@@ -205,6 +217,12 @@ export class ShardServers {
       slot: slotName(node.id),
     }
   }
+}
+
+/** Who follows the primary, and who will. */
+function followersToBe(name: ShardName, { nodes, primary, retired = [] }: ShardDocument): NodeId[] {
+  const followers = nodes.filter(({ id }) => id !== primary)
+  return [...followers.map(({ id }) => id), ...retired.map(({ successor }) => nodeId(name, successor))]
 }
 
 export function nodeOf(shard: ShardDocument, id: NodeId): NodeDocument {

@@ -6,6 +6,8 @@ import { systemClock } from '../base/clock.ts'
 import { deferred } from '../base/deferred.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Progress } from '../base/progress.ts'
+import type { OnStep } from '../base/step.ts'
+import { noStep } from '../base/step.ts'
 import type { RegionName } from '../directory/topology.ts'
 import { defaultCacheRoot, locatePostgres } from '../postgres/server/binaries.ts'
 import { clearPredecessor } from '../postgres/server/predecessor.ts'
@@ -20,6 +22,7 @@ import { loadOrMakeKeys } from './keys.ts'
 import { LinkNetwork } from './link-network.ts'
 import { watchNames } from './names-watch.ts'
 import { bringBack } from './node-restart.ts'
+import { Promotions } from './promotions.ts'
 import { Rebuilding } from './rebuilding.ts'
 import { FleetServers } from './servers.ts'
 import { ShardServers } from './shard-servers.ts'
@@ -48,6 +51,7 @@ export interface SupervisorOptions {
   readonly wan: boolean | number
   readonly clock?: Clock
   readonly progress: Progress
+  readonly onStep?: OnStep
 }
 
 /** For what is under way when the fleet is closed to end by itself; after that its servers are taken from under it. */
@@ -62,7 +66,9 @@ export class Supervisor {
   readonly shardServers: ShardServers
   readonly clock: Clock
   readonly progress: Progress
+  readonly onStep: OnStep
   readonly rebuilding: Rebuilding
+  readonly promotions: Promotions
   readonly #lock: SupervisorLock
   #topology: TopologyStore | undefined
   readonly #closing = new AbortController()
@@ -80,6 +86,7 @@ export class Supervisor {
     clock: Clock
     lock: SupervisorLock
     progress: Progress
+    onStep: OnStep
   }) {
     this.config = parts.config
     this.home = parts.home
@@ -90,15 +97,18 @@ export class Supervisor {
     this.shardServers = new ShardServers(parts.servers, parts.links, parts.config, parts.clock)
     this.#lock = parts.lock
     this.progress = parts.progress
+    this.onStep = parts.onStep
     this.rebuilding = new Rebuilding({
       topology: () => this.topology,
       servers: parts.servers,
       shardServers: this.shardServers,
       clock: parts.clock,
       progress: parts.progress,
+      onStep: parts.onStep,
       closing: this.closing,
       exclusively: (change) => this.exclusively(change),
     })
+    this.promotions = new Promotions(this)
   }
 
   /**
@@ -106,7 +116,7 @@ export class Supervisor {
    * `postgres_missing`, `directory_not_writable`, `disk_full`, `server_failed`; then nothing is left running.
    */
   static async start(options: SupervisorOptions): Promise<Supervisor> {
-    const { config, progress, clock = systemClock } = options
+    const { config, progress, clock = systemClock, onStep = noStep } = options
     const user = await serverUser()
     const home = await makeHome(config.dataDir, user)
     const lock = await takeLock(home.lockFile)
@@ -120,7 +130,7 @@ export class Supervisor {
       const delay = (a: RegionName, b: RegionName) =>
         options.wan === false ? 0 : options.wan === true ? roundTripMs(config.links, a, b) : options.wan
       const links = new LinkNetwork({ runDir: home.runDir, regions: [...config.regions.keys()], delay, user, clock })
-      supervisor = new Supervisor({ config, home, keys, servers, links, clock, lock, progress })
+      supervisor = new Supervisor({ config, home, keys, servers, links, clock, lock, progress, onStep })
       await supervisor.#bringUp()
       return supervisor
     } catch (error) {
@@ -199,7 +209,10 @@ export class Supervisor {
   async #finish(): Promise<void> {
     const giveUp = new AbortController()
     const late = this.clock.sleep(finishWithinMs, giveUp.signal).catch(() => undefined)
-    await Promise.race([late, Promise.all([...this.#underWay, this.#changes, this.rebuilding.ended()])])
+    await Promise.race([
+      late,
+      Promise.all([...this.#underWay, this.#changes, this.rebuilding.ended(), this.promotions.ended()]),
+    ])
     giveUp.abort()
   }
 

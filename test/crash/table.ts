@@ -4,10 +4,13 @@ import type { StepName } from '../../src/base/step.ts'
  * What can happen to whom at which step of commit, resolving and closing: one table, and for each of its cells either
  * what must come of it, or why it has no meaning. Pure; `play.ts` plays what runs.
  *
- * Steps of the outbox, of the collector, of restores and of cutovers are played where they are at home, beside their code
- * and in `test/drills`.
+ * Steps of the outbox, of the collector, of promotions, restores and cutovers are played where they are at home, beside
+ * their code and in `test/drills`.
  */
-export type PlayedStep = Exclude<StepName, `${'outbox' | 'collector' | 'restore' | 'cutover'} ${string}`>
+export type PlayedStep = Exclude<
+  StepName,
+  `${'outbox' | 'collector' | 'restore' | 'cutover' | 'promotion' | 'opening'} ${string}`
+>
 
 export const actors = [
   'gateway',

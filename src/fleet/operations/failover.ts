@@ -12,7 +12,7 @@ import { withConnection } from '../../postgres/postgres.ts'
 import type { FailoverReport } from '../operations-api.ts'
 import { bringBack } from '../node-restart.ts'
 import { passesBarrier } from '../opening.ts'
-import { finishPromotion, retire } from '../promotion.ts'
+import { retire } from '../promotion.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, ShardDocument } from '../topology-store.ts'
@@ -55,7 +55,7 @@ export async function failOver(
     await promoteOne(supervisor, params.shard, shard, targets, progress)
   } else {
     // One that was broken off was decided already.
-    await finishPromotion(supervisor, params.shard, progress)
+    await supervisor.promotions.finish(params.shard, progress)
   }
   const promoted = supervisor.topology.shard(params.shard)
   const { id, region } = nodeOf(promoted, promoted.primary)
@@ -134,7 +134,7 @@ async function promoteOne(
     await takeBack(supervisor, name, shard, wasRunning)
     throw error
   }
-  await finishPromotion(supervisor, name, progress)
+  await supervisor.promotions.finish(name, progress)
 }
 
 /** V2, V3: stops the old primary, and chooses whom to promote. Nothing that it does cannot be taken back. */
@@ -157,7 +157,9 @@ async function beginPromotion(
     })
   }
   const target = nodeOf(shard, plan.promote)
-  if (plan.source !== plan.promote) await catchUp(supervisor, nodeOf(shard, plan.source), target)
+  if (plan.source !== plan.promote) {
+    await catchUp(supervisor, name, shard, { source: nodeOf(shard, plan.source), target })
+  }
   const { rows } = await withConnection(supervisor.shardServers.adminTarget(target), (admin) =>
     admin.query<{ lsn: string }>('select pg_last_wal_replay_lsn()::text as lsn', [], answerWithinMs),
   )
@@ -190,11 +192,19 @@ async function takeBack(
   const { servers, shardServers, topology } = supervisor
   const primary = nodeOf(shard, shard.primary)
   for (const node of shard.nodes) {
-    if (node.id !== primary.id && servers.isRunning(node.id)) await shardServers.pointBack(primary, node)
+    if (node.id === primary.id || !servers.isRunning(node.id)) continue
+    try {
+      await shardServers.pointBack(primary, node)
+      await shardServers.tidySlots(name, shard, node)
+    } catch {
+      // Started again it follows the primary, and keeps its log for nobody.
+      await servers.stop(node.id, 'immediate')
+      void supervisor.run(() => bringBack(supervisor, node.id)).catch(() => undefined)
+    }
   }
   if (!wasRunning) return topology.replaceShard(name, shard)
-  await shardServers.startPrimary(name, shard)
   try {
+    await shardServers.startPrimary(name, shard)
     const isOpen = await passesBarrier(shardServers, topology.shard(name))
     await topology.replaceShard(name, { ...shard, state: isOpen ? 'open' : shard.state })
   } catch {
@@ -223,7 +233,12 @@ async function stopReceiving(
 }
 
 /** V3: the legal target fetches what a more advanced follower has. */
-async function catchUp(supervisor: Supervisor, source: NodeDocument, target: NodeDocument): Promise<void> {
+async function catchUp(
+  supervisor: Supervisor,
+  name: ShardName,
+  shard: ShardDocument,
+  { source, target }: { readonly source: NodeDocument; readonly target: NodeDocument },
+): Promise<void> {
   await supervisor.shardServers.attach(source, target)
   const { clock, shardServers } = supervisor
   const wanted = await withConnection(shardServers.adminTarget(source), (admin) =>
@@ -244,7 +259,7 @@ async function catchUp(supervisor: Supervisor, source: NodeDocument, target: Nod
     }
   })
   await shardServers.detach(target)
-  await shardServers.forgetSlot(source, target)
+  await shardServers.tidySlots(name, shard, source)
 }
 
 function underFailover(shard: ShardDocument): ShardUnderFailover {
