@@ -113,10 +113,10 @@ export class Gateway implements Fleet {
   /** Settles what is in doubt on every shard, or only explains what would become of it. */
   async resolve(dryRun: boolean): Promise<readonly InDoubtView[]> {
     const { environment } = this.parts
-    if (dryRun) return explainInDoubt(environment, resolverLimitsDefault.abortAfterMs)
+    if (dryRun) return explainInDoubt(environment, resolverLimitsDefault)
     const resolver = new Resolver({ environment })
     const shards = [...environment.topology.current().shards.keys()]
-    const resolved = await Promise.all(shards.map((shard) => resolver.resolveOnce(shard)))
+    const resolved = await Promise.all(shards.map((shard) => resolver.resolveAll(shard)))
     return resolved.flat().map(({ branch: { name, ...branch }, resolution }) => ({
       ...name,
       ...branch,

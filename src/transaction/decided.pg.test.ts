@@ -6,6 +6,7 @@ import { newTimeOrderedUuid } from '../base/random.ts'
 import type { Epoch, ShardName } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
+import { explainInDoubt } from './in-doubt-explanation.ts'
 import { Resolver } from './resolver.ts'
 import { settleBranch } from './settlement.ts'
 import { transact } from './transaction.ts'
@@ -99,6 +100,13 @@ test('HZ-C6: S1: a record that no home can have written moves no clock; its bran
     expect(await resolver.resolveOnce(treasury)).toMatchObject([{ resolution: { kind: 'needs person', why } }])
   }
   expect(told.join()).toMatch(/ahead of every wall clock/)
+  expect(await explainInDoubt(await gatewayOf(shards), eager)).toMatchObject([
+    {
+      verdict: 'needs a person',
+      record: 'COMMITTED',
+      why: expect.stringMatching(/no home can have decided/) as string,
+    },
+  ])
   expect(await shards.prepared(treasury)).toHaveLength(1)
   expect(await both(shards, run)).toEqual([1, 0])
   expect(await shards.rows(treasury, 'select from holdfast.decision')).toEqual([])

@@ -82,6 +82,21 @@ export function selectRecord(transactionId: TransactionId): Statement {
   }
 }
 
+/** A shard's clock, the wall of its server, and by how much its walls may differ: what it goes by when it adopts a decision. */
+export const selectClock: Statement = {
+  text: `select c.last_value::text as clock, holdfast.wall_hlc()::text as wall, s.max_clock_offset_ms as offset_ms
+         from holdfast.hlc c, holdfast.shard s`,
+}
+
+export function readClock(outcome: StatementOutcome): { clock: Hlc; wall: Hlc; maxClockOffsetMs: number } {
+  const {
+    clock,
+    wall,
+    offset_ms: maxClockOffsetMs,
+  } = oneRow<{ clock: string; wall: string; offset_ms: number }>(outcome)
+  return { clock: toHlc(BigInt(clock)), wall: toHlc(BigInt(wall)), maxClockOffsetMs }
+}
+
 /** Whether home's part of a transaction is open; asked before its record is read. */
 export function selectHomeIsOpen(transactionId: TransactionId): Statement {
   return { text: 'select holdfast.home_is_open($1) as answer', values: [transactionId] }

@@ -192,8 +192,10 @@ describe('presumed abort', () => {
     await stop.reached
     const patient = new Resolver({ environment, limits: { ...eager, abortAfterMs: 60_000 } })
     expect(await patient.resolveOnce(treasury)).toMatchObject([{ resolution: { kind: 'left' } }])
-    expect(await explainInDoubt(environment, 60_000)).toMatchObject([{ home, participant: treasury, verdict: 'wait' }])
-    expect(await explainInDoubt(environment, 0)).toMatchObject([{ verdict: 'roll back' }])
+    expect(await explainInDoubt(environment, { settleAfterMs: 0, abortAfterMs: 60_000 })).toMatchObject([
+      { home, participant: treasury, verdict: 'wait' },
+    ])
+    expect(await explainInDoubt(environment, eager)).toMatchObject([{ verdict: 'roll back' }])
     stop.release()
     const { transactionId } = await outcome
     expect(await lookUpOutcome(environment, transactionId)).toMatchObject({

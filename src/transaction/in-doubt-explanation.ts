@@ -1,10 +1,16 @@
-import { assert } from '../base/assert.ts'
+import { assert, present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
+import type { ShardName } from '../directory/topology.ts'
+import { hlcFromWallMs, hlcZero } from '../hlc/hlc.ts'
+import { stepClock } from '../hlc/shard-clock.ts'
+import type { Decision } from './decision-store.ts'
+import * as decisions from './decision-store.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { shardOf } from './environment.ts'
+import { primaryTarget, shardOf } from './environment.ts'
 import type { BranchName } from './gid.ts'
 import type { InDoubtBranch } from './in-doubt.ts'
 import { askHome, describe, listInDoubt } from './in-doubt.ts'
+import type { ResolverLimits } from './resolver.ts'
 import type { ResolverEvent } from './resolver-protocol.ts'
 import { beginResolving, stepResolver } from './resolver-protocol.ts'
 
@@ -20,10 +26,16 @@ export interface InDoubtExplanation extends BranchName {
   readonly why: string
 }
 
-/** What is in doubt on every shard and what would become of it; changes nothing. Throws when a participant is silent. */
+/** By what age a resolver goes. */
+export type InDoubtAges = Pick<ResolverLimits, 'settleAfterMs' | 'abortAfterMs'>
+
+/**
+ * What is in doubt on every shard and what would become of it; changes nothing. Ages are by the walls of the servers: a
+ * resolver that runs also goes by how long it has seen a branch. Throws when a participant is silent.
+ */
 export async function explainInDoubt(
   environment: TransactionEnvironment,
-  abortAfterMs: number,
+  ages: InDoubtAges,
 ): Promise<InDoubtExplanation[]> {
   const shards = [...environment.topology.current().shards.keys()]
   const branches = await Promise.all(
@@ -38,13 +50,13 @@ export async function explainInDoubt(
       }
     }),
   )
-  return Promise.all(branches.flat().map((branch) => explain(environment, branch, abortAfterMs)))
+  return Promise.all(branches.flat().map((branch) => explain(environment, branch, ages)))
 }
 
 async function explain(
   environment: TransactionEnvironment,
   branch: InDoubtBranch,
-  abortAfterMs: number,
+  ages: InDoubtAges,
 ): Promise<InDoubtExplanation> {
   const { gid, name, ageMs } = branch
   const about = { ...name, gid, ageMs }
@@ -53,34 +65,69 @@ async function explain(
     if (state !== 'open') {
       return { ...about, record: null, homeIsOpen: null, verdict: 'wait', why: `home ${name.home} is ${state}` }
     }
-    return { ...about, ...explainHeard(branch, await askHome(environment, name), abortAfterMs) }
+    const heard = await askHome(environment, name)
+    if (heard.kind === 'record' && (await isRefused(environment, name.participant, heard.decision))) {
+      const why = `${name.home} has the record ${heard.decision.outcome}, at a time that no home can have decided at`
+      return { ...about, record: heard.decision.outcome, homeIsOpen: null, verdict: 'needs a person', why }
+    }
+    return { ...about, ...explainHeard(branch, heard, ages) }
   } catch (error) {
     const why = `home ${name.home} does not tell: ${describe(error)}`
     return { ...about, record: null, homeIsOpen: null, verdict: 'unknown', why }
   }
 }
 
+/** Whether the participant would refuse the decision for its timestamp (C6). */
+async function isRefused(
+  environment: TransactionEnvironment,
+  participant: ShardName,
+  decision: Decision,
+): Promise<boolean> {
+  if (decision.outcome === 'ABORTED') return false
+  const { pools, clock: own, limits } = environment
+  const witness = hlcFromWallMs(own.wallMs())
+  const [outcome] = await pools.flight(
+    primaryTarget(environment, participant),
+    [decisions.selectClock],
+    limits.serviceWithinMs,
+  )
+  const { clock, wall, maxClockOffsetMs } = decisions.readClock(present(outcome, 'the clock of the participant'))
+  const command = { kind: 'observe decided', timestamp: decision.commitTimestamp } as const
+  const { refused } = stepClock({ clock, floor: hlcZero }, command, { server: wall, witness }, maxClockOffsetMs)
+  return refused !== undefined
+}
+
 /** What the resolver's own step function would do next with what home has told. */
 export function explainHeard(
-  { name: { home }, ageMs }: Pick<InDoubtBranch, 'name' | 'ageMs'>,
+  { name: { home, participant }, ageMs }: Pick<InDoubtBranch, 'name' | 'ageMs'>,
   heard: Extract<ResolverEvent, { kind: 'record' | 'no record' }>,
-  abortAfterMs: number,
+  { settleAfterMs, abortAfterMs }: InDoubtAges,
 ): Pick<InDoubtExplanation, 'record' | 'homeIsOpen' | 'verdict' | 'why'> {
-  const { state } = stepResolver(beginResolving(ageMs >= abortAfterMs).state, heard)
-  if (heard.kind === 'record') {
-    const { outcome } = heard.decision
-    const why = `${home} has the record ${outcome}, which counts once a barrier has passed there`
-    return { record: outcome, homeIsOpen: null, verdict: outcome === 'COMMITTED' ? 'commit' : 'roll back', why }
+  const record = heard.kind === 'record' ? heard.decision.outcome : null
+  const homeIsOpen = heard.kind === 'record' ? null : heard.homeIsOpen
+  const until = (ms: number) =>
+    `until it is ${ms} ms old by the wall of ${participant}, or a resolver has seen it for as long`
+  const setBack = ageMs < 0 ? '. That wall was set back since it was prepared' : ''
+  if (ageMs < settleAfterMs) {
+    const what = record === null ? 'no record' : `${home} has the record ${record}`
+    const why = `${what}; left to its coordinator ${until(settleAfterMs)}${setBack}`
+    return { record, homeIsOpen, verdict: 'wait', why }
   }
-  const { homeIsOpen } = heard
+  if (record !== null) {
+    const why = `${home} has the record ${record}, which counts once a barrier has passed there`
+    return { record, homeIsOpen, verdict: record === 'COMMITTED' ? 'commit' : 'roll back', why }
+  }
+  const { state } = stepResolver(beginResolving(ageMs >= abortAfterMs).state, heard)
   if (state.kind === 'presuming') {
     const since = homeIsOpen
-      ? `its coordinator holds ${home} open, for more than ${abortAfterMs} ms`
+      ? `${home} is held open, by a coordinator that let the branch become ${abortAfterMs} ms old by the wall of ${participant}`
       : `its part at ${home} has ended`
     const why = `no record, and ${since}: presumed aborted, unless ${home} records it first`
-    return { record: null, homeIsOpen, verdict: 'roll back', why }
+    return { record, homeIsOpen, verdict: 'roll back', why }
   }
   assert(state.kind === 'done' && state.resolution.kind !== 'settled', 'without a record it presumes, or stops')
   const { kind, why } = state.resolution
-  return { record: null, homeIsOpen, verdict: kind === 'left' ? 'wait' : 'needs a person', why }
+  if (kind === 'needs person') return { record, homeIsOpen, verdict: 'needs a person', why }
+  const held = `no record, and its coordinator holds ${home} open; left to it ${until(abortAfterMs)}`
+  return { record, homeIsOpen, verdict: 'wait', why: held }
 }

@@ -31,8 +31,11 @@ export class ResolverTerm {
     this.#lanes = new HomeLanes(environment, limits)
   }
 
-  /** Lists what is prepared and takes it up; `ended` when all that has come to an end. Throws when the shard is silent. */
-  async scan(): Promise<{ readonly ended: Promise<readonly Resolved[]> }> {
+  /**
+   * Lists what is prepared and takes it up, except for what is `young`; `ended` when all that has come to an end. Throws when
+   * the shard is silent.
+   */
+  async scan(): Promise<{ readonly young: readonly InDoubtBranch[]; readonly ended: Promise<readonly Resolved[]> }> {
     const { metrics, onStep } = this.#environment
     const shard = this.#shard
     await onStep('resolver scan', { shard })
@@ -41,7 +44,7 @@ export class ResolverTerm {
     metrics.gauge('resolver_queue_depth', branches.length, { shard })
     metrics.gauge('resolver_silent_homes', this.#lanes.silentHomes, { shard })
     metrics.gauge('in_doubt_oldest_age_ms', Math.max(0, ...all.map(({ ageMs }) => ageMs)), { shard })
-    return { ended: this.#takeUp(branches) }
+    return { young: all.filter((branch) => !branches.includes(branch)), ended: this.#takeUp(branches) }
   }
 
   /** The age of a branch is by its server's wall. One that was set back would leave it to its coordinator for as long. */

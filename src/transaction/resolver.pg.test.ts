@@ -12,7 +12,7 @@ import type { ShardName, TransactionId } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
 import { formatGid } from './gid.ts'
 import { explainInDoubt } from './in-doubt-explanation.ts'
-import { Resolver } from './resolver.ts'
+import { Resolver, resolverLimitsDefault } from './resolver.ts'
 import { transact } from './transaction.ts'
 
 let shards: DatabaseShards
@@ -28,6 +28,7 @@ afterEach(async () => {
 })
 
 const never = Number.POSITIVE_INFINITY
+const patient = { settleAfterMs: 0, abortAfterMs: never }
 
 /** A branch at the treasury that a gateway prepared and of whose home nothing else is known. */
 async function orphan(of: ShardName): Promise<string> {
@@ -65,9 +66,9 @@ describe('a coordinator that is gone', () => {
     const other = await gatewayOf(shards)
     const timeless = new Resolver({ environment: other, limits: { ...eager, abortAfterMs: never } })
     expect(await timeless.resolveOnce(treasury)).toMatchObject([{ resolution: { kind: 'left', failed: null } }])
-    expect(await explainInDoubt(other, never)).toMatchObject([{ verdict: 'wait', record: null, homeIsOpen: true }])
+    expect(await explainInDoubt(other, patient)).toMatchObject([{ verdict: 'wait', record: null, homeIsOpen: true }])
     await kill()
-    expect(await explainInDoubt(other, never)).toMatchObject([
+    expect(await explainInDoubt(other, patient)).toMatchObject([
       { verdict: 'roll back', record: null, homeIsOpen: false },
     ])
     expect(await timeless.resolveOnce(treasury)).toMatchObject([
@@ -173,7 +174,7 @@ test('somebody is told of a branch that is in doubt for long: which, how old, wh
   expect(told).toHaveLength(1)
 })
 
-test('a wall of the server that was set back leaves no branch to a coordinator that is gone', async () => {
+async function setWallBack(): Promise<void> {
   await shards.admin(treasury).script(`
     create schema set_back;
     grant usage on schema set_back to holdfast_gateway;
@@ -182,9 +183,19 @@ test('a wall of the server that was set back leaves no branch to a coordinator t
     do $$ begin
       execute format('alter role holdfast_gateway in database %I set search_path = set_back, pg_catalog', current_database());
     end $$`)
+}
+
+test('a wall of the server that was set back leaves no branch to a coordinator that is gone', async () => {
+  await setWallBack()
   await orphan(scratch)
   const environment = await gatewayOf(shards)
-  expect(await explainInDoubt(environment, 0)).toMatchObject([{ ageMs: expect.closeTo(-3_600_000, -5) as unknown }])
+  expect(await explainInDoubt(environment, resolverLimitsDefault)).toMatchObject([
+    {
+      ageMs: expect.closeTo(-3_600_000, -5) as unknown,
+      verdict: 'wait',
+      why: expect.stringMatching(/That wall was set back/) as string,
+    },
+  ])
   const stop = new AbortController()
   const running = new Resolver({ environment, limits: { ...eager, settleAfterMs: 1 } }).run(stop.signal)
   await eventually(async () => (await shards.prepared(treasury)).length === 0)
@@ -216,4 +227,17 @@ test('settled branches are counted by outcome', async () => {
   const environment = await gatewayOf(shards, { metrics: { ...silentMetrics, count } })
   await new Resolver({ environment, limits: eager }).resolveOnce(treasury)
   expect(counted).toContainEqual(['resolver_settled_total', { shard: treasury, outcome: 'ABORTED' }])
+})
+
+test('an operator settles, by a second look, what the wall of its server leaves to a coordinator that is gone', async () => {
+  await setWallBack()
+  const gid = await orphan(scratch)
+  const resolver = new Resolver({
+    environment: await gatewayOf(shards),
+    limits: { ...resolverLimitsDefault, settleAfterMs: 5, abortAfterMs: 20 },
+  })
+  expect(await resolver.resolveAll(treasury)).toMatchObject([
+    { branch: { gid }, resolution: { kind: 'settled', outcome: 'ABORTED' } },
+  ])
+  expect(await shards.prepared(treasury)).toEqual([])
 })

@@ -84,7 +84,23 @@ export class Resolver {
     await Promise.all(shards.map((shard) => this.#runFor(shard, signal)))
   }
 
-  /** One pass over one shard, whoever is elected: what an operator's `resolve` asks for. Throws when it is silent. */
+  /**
+   * What an operator's `resolve` asks for: a pass, and where something is left to its coordinator one more, once it was seen
+   * for long enough. Its age is by its server's wall, and one that was set back makes it young for as long. Throws when the
+   * shard is silent.
+   */
+  async resolveAll(shard: ShardName): Promise<readonly Resolved[]> {
+    const term = this.#term(shard)
+    const first = await term.scan()
+    const ended = await first.ended
+    const isLeft = ({ resolution }: Resolved) => resolution.kind === 'left' && resolution.failed === null
+    if (first.young.length === 0 && !ended.some(isLeft)) return ended
+    await this.#environment.clock.sleep(Math.max(this.#limits.abortAfterMs, this.#limits.settleAfterMs))
+    const again = await (await term.scan()).ended
+    return [...ended.filter((one) => !isLeft(one)), ...again]
+  }
+
+  /** One pass over one shard, whoever is elected. Throws when it is silent. */
   async resolveOnce(shard: ShardName): Promise<readonly Resolved[]> {
     const { ended } = await this.#term(shard).scan()
     return ended
