@@ -1,6 +1,7 @@
 import { present } from '../../src/base/assert.ts'
-import type { ShardName, TransactionId } from '../../src/directory/topology.ts'
+import type { TransactionId } from '../../src/directory/topology.ts'
 import type { RecordFacts, ShardFacts } from '../../src/transaction/collection.ts'
+import { nameOf } from './commit-names.ts'
 import type { Server } from './commit-server.ts'
 import type { World } from './commit-world.ts'
 import { home } from './commit-world.ts'
@@ -80,5 +81,4 @@ export class Collector {
   }
 }
 
-const nameOf = (shard: number) => `shard/${shard}` as ShardName
 const idOf = (id: number) => String(id) as TransactionId

@@ -1,35 +1,33 @@
 import { present } from '../../src/base/assert.ts'
-import { HoldfastError } from '../../src/base/errors.ts'
 import type { ShardName } from '../../src/directory/topology.ts'
 import { toHlc } from '../../src/hlc/hlc.ts'
 import type { CommitEffect, CommitEvent, CommitState } from '../../src/transaction/commit-protocol.ts'
 import { beginCommit } from '../../src/transaction/commit-protocol.ts'
 import type { Decision } from '../../src/transaction/decision-store.ts'
-import type { Server } from './commit-server.ts'
-import type { Answer, Client, World } from './commit-world.ts'
+import { nameOf, scheduledFailure as failure, shardOf } from './commit-names.ts'
+import type { Reader } from './commit-reader.ts'
+import type { Answer, Client, Opened, World } from './commit-world.ts'
 import { home } from './commit-world.ts'
-
-const failure = new HoldfastError('transaction_aborted', 'as the schedule has it')
-const nameOf = (shard: number) => `shard/${shard}` as ShardName
-const shardOf = (name: ShardName) => Number(name.slice(6))
 
 /** The shell around `commit-protocol.ts`, as far as messages go. */
 export class Coordinator {
   readonly #world: World
   readonly #gateway: number
   readonly #client: Client
-  readonly #opened: { readonly server: Server; readonly life: number }
+  readonly #readers: readonly Reader[]
+  readonly #opened: Opened
   #state: CommitState
   #asked = 0
 
-  constructor(world: World, gateway: number, client: Client) {
+  constructor(world: World, gateway: number, client: Client, readers: readonly Reader[]) {
     this.#world = world
     this.#gateway = gateway
     this.#client = client
     const server = present(world.known[gateway]?.[home], 'a known home')
     this.#opened = { server, life: server.life }
     server.open.add(client.id)
-    this.#state = beginCommit(client.participants.map(nameOf), false).state
+    this.#readers = readers
+    this.#state = beginCommit([...client.participants, ...readers.map(({ shard }) => shard)].map(nameOf), false).state
   }
 
   /** Its process is gone, and its connections with it. */
@@ -37,7 +35,21 @@ export class Coordinator {
     this.#world.endHome(this.#opened, this.#client.id)
   }
 
+  /** What is read is awaited by the caller's function; the commit begins when that has returned. */
   begin(): void {
+    let unread = this.#readers.length
+    if (unread === 0) return this.#commit()
+    for (const reader of this.#readers) {
+      reader.read((answered) => {
+        if (!answered) return this.#hear({ kind: 'given up', failure })
+        unread -= 1
+        if (unread === 0 && this.#state.kind === 'preparing') this.#commit()
+      })
+    }
+  }
+
+  #commit(): void {
+    for (const reader of this.#readers) reader.vote((event) => this.#hear(event))
     for (const participant of this.#client.participants) {
       this.#world.prepare(this.#gateway, participant, this.#client.id, (answer) => this.#vote(participant, answer))
     }

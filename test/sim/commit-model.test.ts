@@ -6,8 +6,8 @@ import type { CommitEvent, CommitState, Transition } from '../../src/transaction
 import type { ResolverEvent, ResolverState } from '../../src/transaction/resolver-protocol.ts'
 import { explore, playScript } from './commit-play.ts'
 import { Server } from './commit-server.ts'
-import type { Parts } from './commit-world.ts'
-import { realParts } from './commit-world.ts'
+import type { Parts } from './commit-parts.ts'
+import { realParts } from './commit-parts.ts'
 
 /**
  * The step functions of coordinator and resolver, under a deterministic scheduler. An interleaving is one whole schedule:
@@ -45,6 +45,11 @@ const bugs: Readonly<Record<string, Partial<Parts>>> = {
   'an abort presumed without writing it under the key': { stepResolver: (state, event) => presumesAlone(state, event) },
   'home does not observe what participants prepared at (HZ-C10)': {
     step: (state, event) => observesNothing(state, event),
+  },
+  'no barrier behind what was only read (Q1, Q2)': { readerBarrier: 'never' },
+  'home does not observe the clock of who only read (Q3)': {
+    step: (state, event) =>
+      realParts.step(state, event.kind === 'vote read' ? { ...event, timestamp: hlcZero } : event),
   },
   'the least advanced follower is promoted': { promote: (old) => promotesLeast(old) },
 }
@@ -95,5 +100,17 @@ describe('the model sees through', () => {
     expect(early.trace).toEqual([...script, 'settled'])
     expect(early.violations).toEqual(['stuck: 0 at 1', expect.stringContaining('half: 0 is committed at home')])
     expect(playScript(realParts, script).violations).toEqual([])
+  })
+
+  test('a barrier that was begun before the read (B1), which takes a row that nobody has just in between', () => {
+    const pass = ['begin 1, read 2', 'deliver 0', 'replicate 2.0', 'acknowledge 0']
+    const script = [...pass, 'write 2', 'deliver 1', 'cancel 0', 'deliver 0', 'promote 2']
+    const early = playScript({ ...realParts, readerBarrier: 'with the read' }, script)
+    expect(early.trace).toEqual([...script, 'settled'])
+    expect(early.violations).toEqual(['vanished: 0 read row 0 at 2'])
+    const behind = ['begin 1, read 2', 'write 2', 'deliver 1', 'cancel 0', 'deliver 0', 'promote 2']
+    const real = playScript(realParts, behind)
+    expect(real.trace).toEqual([...behind, 'settled'])
+    expect(real.violations).toEqual([])
   })
 })

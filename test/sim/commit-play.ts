@@ -3,8 +3,10 @@ import { Collector } from './commit-collector.ts'
 import { Coordinator } from './commit-coordinator.ts'
 import { resolve } from './commit-resolver.ts'
 import { followers } from './commit-server.ts'
-import type { Parts } from './commit-world.ts'
-import { home, World } from './commit-world.ts'
+import { Reader, writeRow } from './commit-reader.ts'
+import { verdict } from './commit-verdict.ts'
+import type { Parts } from './commit-parts.ts'
+import { World } from './commit-world.ts'
 
 /**
  * A deterministic scheduler over the world of `commit-world.ts`. A schedule is a list of numbers: each picks one of what
@@ -30,6 +32,7 @@ interface Budget {
   lose: number
   die: number
   collect: number
+  write: number
 }
 
 export type Choice = readonly [name: string, run: () => void]
@@ -49,7 +52,7 @@ export function numbersFrom(seed: number): () => number {
 export function play(parts: Parts, pick: (choices: readonly Choice[]) => number | undefined): Outcome {
   const world = new World(parts, shards, gateways)
   const collector = new Collector(world)
-  const budget: Budget = { crash: 2, promote: 2, cancel: 2, lose: 3, die: 1, collect: 3 }
+  const budget: Budget = { crash: 2, promote: 2, cancel: 2, lose: 3, die: 1, collect: 3, write: 3 }
   const trace: string[] = []
   for (let taken = 0; taken < choicesMax; taken += 1) {
     const choices = choicesOf(world, collector, budget)
@@ -69,6 +72,7 @@ function choicesOf(world: World, collector: Collector, budget: Budget): Choice[]
   if (world.clients.length < transactionsMax) {
     may('begin 1+2', () => begin(world, world.alive[0] === true ? 0 : 1, [1, 2]))
     may('begin 1', () => begin(world, 1, [1]))
+    may('begin 1, read 2', () => begin(world, 1, [1], [2]))
   }
   for (const [index] of world.messages.entries()) may(`deliver ${index}`, () => deliver(world, index))
   for (const [index, wait] of world.waits.entries()) {
@@ -82,8 +86,10 @@ function choicesOf(world: World, collector: Collector, budget: Budget): Choice[]
 }
 
 /** Home is open at the primary that the gateway knows; the commit begins. */
-function begin(world: World, gateway: number, participants: readonly number[]): void {
-  const coordinator = new Coordinator(world, gateway, world.join(participants))
+function begin(world: World, gateway: number, participants: readonly number[], read: readonly number[] = []): void {
+  const client = world.join(participants)
+  const readers = read.map((shard) => new Reader(world, gateway, client, shard))
+  const coordinator = new Coordinator(world, gateway, client, readers)
   world.onDeath(gateway, () => coordinator.die())
   coordinator.begin()
 }
@@ -162,6 +168,7 @@ function faults(world: World, collector: Collector, budget: Budget, may: May): v
   for (const [index] of world.messages.entries()) {
     once('lose', `lose ${index}`, () => world.messages.splice(index, 1)[0]?.reply({ kind: 'lost' }))
   }
+  once('write', 'write 2', () => writeRow(world, world.alive[0] === true ? 0 : 1, 2))
   if (world.alive[0] === true) once('die', 'gateway 0 dies', () => world.die(0))
   for (const id of budget.collect === 0 ? [] : collector.candidates()) {
     once('collect', `collect ${id}`, () => collector.collect(id))
@@ -204,36 +211,6 @@ function resolveOne(world: World): boolean {
     return true
   }
   return false
-}
-
-function verdict(world: World): string[] {
-  const violations = world.stuck.map((what) => `stuck: ${what}`)
-  const homePrimary = present(world.current[home], 'a home')
-  for (const { id, participants, told } of world.clients) {
-    const record = homePrimary.record(id)
-    const wasCollected = homePrimary.log.some((entry) => entry.kind === 'uncollected' && entry.id === id)
-    const isCommitted = homePrimary.log.some((entry) => entry.kind === 'record' && entry.id === id && entry.committed)
-    const branches = participants.map((at) => present(world.current[at], 'a participant').branch(id))
-    const wrong = branches.filter((branch) => (branch === 'committed') !== isCommitted)
-    if (wrong.length > 0)
-      violations.push(`half: ${id} is ${isCommitted ? '' : 'not '}committed at home, ${branches.join(' and ')}`)
-    if (told === 'committed' && !isCommitted) violations.push(`lost: ${id} was told committed`)
-    if (told === 'aborted' && isCommitted) violations.push(`untrue: ${id} was told aborted`)
-    if (record === undefined && isCommitted && !wasCollected) violations.push(`no record of ${id}`)
-    violations.push(...order(world, id))
-  }
-  return violations
-}
-
-/** The stamp lies above every prepare timestamp of its branches. */
-function order(world: World, id: number): string[] {
-  const stamp = present(world.current[home], 'a home').record(id)
-  if (stamp === undefined || stamp === 'held' || !stamp.committed) return []
-  return [1, 2].flatMap((participant) =>
-    present(world.current[participant], 'a participant')
-      .log.filter((entry) => entry.kind === 'prepare' && entry.id === id && entry.timestamp >= stamp.timestamp)
-      .map(() => `order: ${id} is stamped at or below its branch on ${participant}`),
-  )
 }
 
 /** Plays choices by their names, in order; a name that is no choice when its turn comes is passed over. */

@@ -14,9 +14,14 @@ export type Entry =
   | { readonly kind: 'uncollected'; readonly id: number }
   | { readonly kind: 'announced'; readonly through: number }
   | { readonly kind: 'prepare'; readonly id: number; readonly timestamp: number }
-  | { readonly kind: 'settle'; readonly id: number; readonly committed: boolean }
+  /** `timestamp`: of its commit; 0 when it is rolled back. */
+  | { readonly kind: 'settle'; readonly id: number; readonly committed: boolean; readonly timestamp: number }
+  /** A local commit of somebody else. */
+  | { readonly kind: 'row'; readonly id: number; readonly timestamp: number }
   | { readonly kind: 'home epoch'; readonly epoch: number }
   | { readonly kind: 'barrier' }
+
+export type Shown = Extract<Entry, { kind: 'row' | 'settle' }>
 
 export const followers = 2
 export const acknowledgements = 1
@@ -113,6 +118,14 @@ export class Server {
       if (entry.kind === 'settle') open.delete(entry.id)
     }
     return [...open]
+  }
+
+  /** What a statement is shown: rows of local commits, and of branches that were committed. */
+  shown(): Shown[] {
+    return this.log.flatMap((entry, at): Shown[] => {
+      if (entry.kind === 'row') return this.hidden.has(at) ? [] : [entry]
+      return entry.kind === 'settle' && entry.committed ? [entry] : []
+    })
   }
 
   get homeEpochSeen(): number {

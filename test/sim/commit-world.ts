@@ -1,46 +1,15 @@
 import { present } from '../../src/base/assert.ts'
 import { toHlc } from '../../src/hlc/hlc.ts'
-import type { CommitEvent, CommitState, Transition } from '../../src/transaction/commit-protocol.ts'
-import { step } from '../../src/transaction/commit-protocol.ts'
-import { judgeCollection } from '../../src/transaction/collection.ts'
 import type { Decision } from '../../src/transaction/decision-store.ts'
-import { stepResolver } from '../../src/transaction/resolver-protocol.ts'
-import { promote, Server } from './commit-server.ts'
+import type { Parts } from './commit-parts.ts'
+import type { Shown } from './commit-server.ts'
+import { Server } from './commit-server.ts'
 
 /**
  * Shards, and the actors of a global commit on them: coordinators and resolvers run the very step functions of the
  * product, against servers that lose, delay, crash and are promoted away. Whatever can happen next is one choice of a
  * scheduler (`commit-play.ts`); nothing happens by itself.
  */
-export interface Parts {
-  readonly step: (state: CommitState, event: CommitEvent) => Transition
-  readonly stepResolver: typeof stepResolver
-  readonly promote: typeof promote
-  /** What a commit or prepare that was answered with a warning means to its coordinator. */
-  readonly warned: 'unknown' | 'acknowledged'
-  /** Whether what was read at one primary counts once a barrier has passed at another. */
-  readonly barrierNamesEpoch: boolean
-  /** Participants refuse settlements from a home epoch below one that they have seen. */
-  readonly requireHomeEpoch: boolean
-  readonly judgeCollection: typeof judgeCollection
-  /** What shows that records may go is on the followers. */
-  readonly collectsReplicated: boolean
-  /** Participants are told before, and prepare nothing older any more. */
-  readonly announcesCollection: boolean
-}
-
-export const realParts: Parts = {
-  step,
-  stepResolver,
-  promote,
-  warned: 'unknown',
-  barrierNamesEpoch: true,
-  requireHomeEpoch: true,
-  judgeCollection,
-  collectsReplicated: true,
-  announcesCollection: true,
-}
-
 export const home = 0
 export type Answer =
   | { readonly kind: 'ok' | 'warned'; readonly value: number }
@@ -68,7 +37,29 @@ interface Wait {
 export interface Client {
   readonly id: number
   readonly participants: readonly number[]
+  /** What it read where it only reads. */
+  readonly readings: Reading[]
   told: 'nothing' | 'committed' | 'aborted' | 'ambiguous'
+}
+
+/** A local commit at a participant. */
+export interface LocalWrite {
+  readonly id: number
+  readonly shard: number
+  isAcknowledged: boolean
+}
+
+/** What was shown at a shard, and what had been acknowledged there when it was asked for. */
+export interface Reading {
+  readonly shard: number
+  readonly shown: readonly Shown[]
+  readonly acknowledged: readonly number[]
+}
+
+/** A server, and its connections of one life. */
+export interface Opened {
+  readonly server: Server
+  readonly life: number
 }
 
 export class World {
@@ -80,6 +71,7 @@ export class World {
   readonly messages: Message[] = []
   readonly waits: Wait[] = []
   readonly clients: Client[] = []
+  readonly writes: LocalWrite[] = []
   readonly stuck: string[] = []
   readonly #deaths: (() => void)[][]
   resolving = 0
@@ -126,16 +118,16 @@ export class World {
   }
 
   /** A commit on a server; `answer` is what its acknowledgement says. */
-  #commit(server: Server, position: number, reply: Reply, onEnd?: () => void): void {
+  commit(server: Server, position: number, reply: Reply, onEnd?: () => void): void {
     this.waits.push({ server, life: server.life, position, reply, onEnd })
   }
 
-  #send(gateway: number, shard: number, run: Message['run'], reply: Reply): void {
+  send(gateway: number, shard: number, run: Message['run'], reply: Reply): void {
     const server = present(this.known[gateway]?.[shard], 'a known primary')
-    this.#sendTo(gateway, server, run, reply)
+    this.sendTo(gateway, server, run, reply)
   }
 
-  #sendTo(gateway: number, server: Server, run: Message['run'], reply: Reply): void {
+  sendTo(gateway: number, server: Server, run: Message['run'], reply: Reply): void {
     this.messages.push({
       server,
       life: server.life,
@@ -148,29 +140,30 @@ export class World {
 
   /** A client whose statements are done, with its transaction's id. */
   join(participants: readonly number[]): Client {
-    const client: Client = { id: this.clients.length, participants, told: 'nothing' }
+    const client: Client = { id: this.clients.length, participants, readings: [], told: 'nothing' }
     this.clients.push(client)
     return client
   }
 
   /** What stands at the home that a gateway knows. */
   readRecord(gateway: number, id: number, reply: Reply): void {
-    this.#send(gateway, home, (server, heard) => heard(readRecord(server, id)), reply)
+    this.send(gateway, home, (server, heard) => heard(readRecord(server, id)), reply)
   }
 
   presumeAbort(gateway: number, id: number, reply: Reply): void {
-    this.#send(gateway, home, (server, heard) => this.presume(server, id, heard), reply)
+    this.send(gateway, home, (server, heard) => this.presume(server, id, heard), reply)
   }
 
   barrier(gateway: number, readAt: Server, tell: (passed: boolean) => void): void {
-    const known = present(this.known[gateway]?.[home], 'a known home')
+    const { shard } = readAt
+    const known = present(this.known[gateway]?.[shard], 'a known primary')
     if (this.parts.barrierNamesEpoch && known !== readAt) return tell(false)
-    this.#sendTo(
+    this.sendTo(
       gateway,
       known,
-      (server, reply) => this.#commit(server, server.append({ kind: 'barrier' }, true), reply),
+      (server, reply) => this.commit(server, server.append({ kind: 'barrier' }, true), reply),
       (answer) =>
-        tell(answer.kind === 'ok' && (!this.parts.barrierNamesEpoch || this.known[gateway]?.[home] === readAt)),
+        tell(answer.kind === 'ok' && (!this.parts.barrierNamesEpoch || this.known[gateway]?.[shard] === readAt)),
     )
   }
 
@@ -181,7 +174,7 @@ export class World {
     if (found !== undefined) return reply(readRecord(server, id))
     if (id <= server.collectedThrough) return reply({ kind: 'person' })
     const position = server.append({ kind: 'record', id, committed: false, timestamp: 0 }, true)
-    this.#commit(server, position, (answer) => {
+    this.commit(server, position, (answer) => {
       reply(
         answer.kind === 'ok' || answer.kind === 'warned'
           ? { kind: 'record', decision: { outcome: 'ABORTED' } }
@@ -193,22 +186,24 @@ export class World {
   /** The decision, then the settlement. They travel together; whatever else may happen between them, as where a server dies. */
   settle(gateway: number, participant: number, id: number, decision: Decision, epoch: number, reply: Reply): void {
     const committed = decision.outcome === 'COMMITTED'
-    this.#send(
+    const timestamp = decision.outcome === 'COMMITTED' ? Number(decision.commitTimestamp) : 0
+    this.send(
       gateway,
       participant,
       (server, heard) => {
         if (this.parts.requireHomeEpoch && epoch < server.homeEpochSeen) return heard({ kind: 'refused' })
         if (epoch > server.homeEpochSeen) server.append({ kind: 'home epoch', epoch }, false)
+        server.clock = Math.max(server.clock, timestamp)
         heard({ kind: 'ok', value: 0 })
       },
       (answer) => {
         if (answer.kind !== 'ok') return reply(answer)
-        this.#send(
+        this.send(
           gateway,
           participant,
           (server, heard) => {
             const found = server.branch(id)
-            if (found === 'prepared') server.append({ kind: 'settle', id, committed }, false)
+            if (found === 'prepared') server.append({ kind: 'settle', id, committed, timestamp }, false)
             const isThere = server.branch(id) === 'committed'
             heard(isThere === committed ? { kind: 'ok', value: 0 } : { kind: 'person' })
           },
@@ -219,7 +214,7 @@ export class World {
   }
 
   prepare(gateway: number, participant: number, id: number, reply: Reply): void {
-    this.#send(
+    this.send(
       gateway,
       participant,
       (server, heard) => {
@@ -227,7 +222,7 @@ export class World {
         server.clock += 1
         const timestamp = server.clock
         const position = server.append({ kind: 'prepare', id, timestamp }, false)
-        this.#commit(server, position, (answer) =>
+        this.commit(server, position, (answer) =>
           heard(answer.kind === 'ok' || answer.kind === 'warned' ? { ...answer, value: timestamp } : answer),
         )
       },
@@ -236,7 +231,7 @@ export class World {
   }
 
   observe(gateway: number, after: number, reply: Reply): void {
-    this.#send(
+    this.send(
       gateway,
       home,
       (server, heard) => {
@@ -248,10 +243,10 @@ export class World {
   }
 
   /** Home's own commit, on the connection that was opened: to that primary, in that life. */
-  decide(gateway: number, opened: { server: Server; life: number }, id: number, after: number, reply: Reply): void {
+  decide(gateway: number, opened: Opened, id: number, after: number, reply: Reply): void {
     const { server } = opened
     if (server.life !== opened.life) return reply({ kind: 'lost' })
-    this.#sendTo(
+    this.sendTo(
       gateway,
       server,
       (at, heard) => {
@@ -266,14 +261,14 @@ export class World {
         const position = at.append({ kind: 'record', id, committed: true, timestamp }, true)
         const tell = (answer: Answer) =>
           heard(answer.kind === 'ok' || answer.kind === 'warned' ? { ...answer, value: timestamp } : answer)
-        this.#commit(at, position, tell, () => at.open.delete(id))
+        this.commit(at, position, tell, () => at.open.delete(id))
       },
       reply,
     )
   }
 
   /** Home's part is rolled back, or its connection ends: the server hears of it by and by, but not while it commits. */
-  endHome(opened: { server: Server; life: number }, id: number): void {
+  endHome(opened: Opened, id: number): void {
     const { server, life } = opened
     this.messages.push({
       server,
@@ -290,7 +285,7 @@ export class World {
   /** The question after an unanswered decision: what stands at home, behind a barrier there. */
   ask(gateway: number, id: number, tell: (answer: Answer) => void): void {
     const primary = present(this.known[gateway]?.[home], 'a known home')
-    this.#sendTo(
+    this.sendTo(
       gateway,
       primary,
       (server, reply) => this.presume(server, id, reply),

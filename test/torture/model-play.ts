@@ -1,5 +1,5 @@
 import { explore } from '../sim/commit-play.ts'
-import { realParts } from '../sim/commit-world.ts'
+import { realParts } from '../sim/commit-parts.ts'
 import type { Violation } from '../sim/history.ts'
 import type { Asked, Play, Report } from './play.ts'
 import { say } from './play.ts'
