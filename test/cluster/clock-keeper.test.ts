@@ -185,6 +185,50 @@ test('C4: closings overlap: each waits for what was in progress when it began, a
   expect(await closed()).toBeGreaterThanOrEqual(c.stamp)
 })
 
+test('HZ-C2: a beat reads the clock before it draws its xid: what is drawn in between is waited for', async () => {
+  // Whoever reads the clock for a closing waits while the test holds the lock.
+  await admin.script(`
+    alter function holdfast.begin_closing(bigint) rename to begin_closing_at_once;
+    create function holdfast.begin_closing(p_witness bigint, out seen bigint, out closing bigint, out wall bigint)
+    language plpgsql as $$
+    begin
+      perform pg_advisory_xact_lock_shared(42);
+      select b.seen, b.closing, b.wall into seen, closing, wall from holdfast.begin_closing_at_once(p_witness) b;
+    end $$`)
+  const own = await connect()
+  const closer = new Closer(own, {
+    clock: systemClock,
+    onStep: noStep,
+    where: { shard: payrollShard },
+    onBlocked: () => {},
+    blockedAfterMs: neverMs,
+  })
+  const session = await connect()
+  try {
+    await admin.query('select pg_advisory_lock(42)')
+    const beat = closer.beat(true)
+    await eventually(async () => {
+      const waiting = 'select from pg_locks where pid = $1 and not granted'
+      return (await admin.query(waiting, [own.serverProcessId])).rowCount > 0
+    })
+    await session.query('begin')
+    const { rows } = await session.query<{ stamp: string }>('select holdfast.draw()::text as stamp')
+    const stamp = BigInt(present(rows[0], 'a row').stamp)
+    await admin.query('select pg_advisory_unlock(42)')
+    await beat
+    // What the first began is published here, were it not waited for.
+    await closer.beat(false)
+    expect(await closed()).toBeLessThan(stamp)
+    await session.query('commit')
+    while (closer.isWaiting) await closer.beat(false)
+    expect(await closed()).toBeGreaterThanOrEqual(stamp)
+  } finally {
+    await admin.script(`
+      drop function holdfast.begin_closing(bigint);
+      alter function holdfast.begin_closing_at_once(bigint) rename to begin_closing`)
+  }
+})
+
 test('HZ-C2: the xid of a closing is drawn after its timestamp: what drew below it in between is waited for', async () => {
   const where = { shard: payrollShard }
   const blocked = { onBlocked: () => {}, blockedAfterMs: neverMs }

@@ -5,7 +5,7 @@ import { silentMetrics } from '../../src/base/metrics.ts'
 import { randomBelow } from '../../src/base/random.ts'
 import { noStep } from '../../src/base/step.ts'
 import type { RegionName } from '../../src/directory/topology.ts'
-import type { Connection } from '../../src/postgres/connection.ts'
+import { Connection } from '../../src/postgres/connection.ts'
 import type { ClockKeeperOptions } from '../../src/transaction/clock-keeper.ts'
 import { ClockKeeper, clockCadenceDefault } from '../../src/transaction/clock-keeper.ts'
 import type { ClosingBlocker } from '../../src/transaction/closer.ts'
@@ -202,6 +202,28 @@ test('HZ-C7: a keeper whose closing is held back names who holds it, and keeps t
   await session.query('rollback')
   await eventually(async () => (await closedOf(admin)) >= wall)
 })
+
+test.each(['open', 'prepared'])(
+  'HZ-C7: an %s transaction in another database of the server holds closing back as well, and is named',
+  async (state) => {
+    const target = { ...shards.target(shards.node(primary)), database: 'postgres' }
+    const elsewhere = await Connection.connect(target, 10_000)
+    opened.push(elsewhere)
+    await elsewhere.query('begin')
+    await elsewhere.query('select pg_current_xact_id()')
+    if (state === 'prepared') await elsewhere.query(`prepare transaction 'elsewhere'`)
+    const blockers: ClosingBlocker[] = []
+    const closing = closeOnce(await connect(primary), payrollShard, (blocker) => blockers.push(blocker))
+    await eventually(() => blockers.length > 0)
+    expect(blockers[0]).toMatchObject(
+      state === 'prepared'
+        ? { gid: 'elsewhere', database: 'postgres' }
+        : { pid: elsewhere.serverProcessId, database: 'postgres' },
+    )
+    await elsewhere.query(state === 'prepared' ? `rollback prepared 'elsewhere'` : 'rollback')
+    await closing
+  },
+)
 
 test('HZ-C2: a closer that does it all in one transaction waits for itself', async () => {
   const admin = await connect(primary)
