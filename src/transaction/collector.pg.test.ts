@@ -16,6 +16,7 @@ import { newTimeOrderedUuid } from '../base/random.ts'
 import type { StepName } from '../base/step.ts'
 import type { TransactionId } from '../directory/topology.ts'
 import { toLsn } from '../postgres/lsn.ts'
+import { sqlState } from '../postgres/sqlstate.ts'
 import type { CollectionOptions } from './collector.ts'
 import { collectionLimitsDefault, collectOnce } from './collector.ts'
 import type { TransactionEnvironment } from './environment.ts'
@@ -147,6 +148,29 @@ describe('records', () => {
     await slow.background.drain()
     expect(await both(shards, run)).toEqual([1, 1])
     expect(await collectOnce(environment, home, options)).toMatchObject({ removed: 2 })
+  })
+
+  test('K1: HZ-X2: are made for nothing that was born below the watermark, by a coordinator or by who presumes an abort', async () => {
+    const stop = gate('global record inserted')
+    const slow = await gatewayOf(shards, { onStep: stop.onStep })
+    const run = newRun()
+    const transactionId = newTimeOrderedUuid() as TransactionId
+    const outcome = transact(slow, request(run, { transactionId }), approve(run))
+    outcome.catch(() => undefined)
+    await stop.reached
+    await shards.rows(home, 'select holdfast.raise_collection(holdfast.transaction_born_ms($1) + 1, 1)', [
+      transactionId,
+    ])
+    const presumed = shards.rows(home, `select holdfast.abort_unless_recorded($1, '{}', 1, '')`, [transactionId])
+    await expect(presumed).rejects.toMatchObject({ sqlState: sqlState.belowCollection })
+    stop.release()
+    await expect(outcome).rejects.toMatchObject({
+      code: 'transaction_aborted',
+      detail: { sqlState: sqlState.belowCollection, shard: home },
+    })
+    await slow.background.drain()
+    expect(await outcomes()).toEqual([])
+    expect(await both(shards, run)).toEqual([0, 0])
   })
 
   test('K2: a coordinator that slept prepares nothing below the watermark any more', async () => {
