@@ -2,7 +2,7 @@ import { readdir } from 'node:fs/promises'
 import { fileURLToPath } from 'node:url'
 import { describe, expect, test } from 'vitest'
 import { loadConfig } from '../src/fleet/config.ts'
-import { readSqlFiles } from '../src/postgres/schema.ts'
+import { readSqlFiles } from '../src/postgres/release.ts'
 import { loadInvariants, platformDomain } from '../src/recovery/invariant.ts'
 
 /** PayLedger as files: its configuration, schema and invariants say the same about its tables. */

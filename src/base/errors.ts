@@ -210,6 +210,28 @@ export const errorTable = define({
     retry: 'safe',
     meaning: 'No supervisor answers for the data directory.',
   },
+  release_newer: {
+    category: 'conflict',
+    retry: 'never',
+    meaning:
+      'A shard was brought to a later release of Holdfast than this one; the message names both. Nothing was changed.',
+  },
+  release_differs: {
+    category: 'conflict',
+    retry: 'never',
+    meaning: 'The fleet runs another release of Holdfast than the process that attaches; the message names both.',
+  },
+  upgrade_blocked: {
+    category: 'conflict',
+    retry: 'never',
+    meaning: 'The release before has to finish something on a shard; nothing was changed.',
+  },
+  upgrade_failed: {
+    category: 'conflict',
+    retry: 'never',
+    meaning:
+      'A shard refused a statement of the release; the message names both. The shard is as it was, and the fleet does not open.',
+  },
   port_taken: { category: 'unavailable', retry: 'safe', meaning: 'The address to listen on is in use.' },
   disk_full: { category: 'unavailable', retry: 'safe', meaning: 'The file system of the data directory is full.' },
   directory_not_writable: {

@@ -7,6 +7,7 @@ import { attachFleet } from '../fleet/fleet.ts'
 import { toControlError } from '../fleet/control.ts'
 import type { GatewayReady, GatewayRefusal } from '../fleet/gateway-processes.ts'
 import { PrometheusMetrics } from '../fleet/prometheus.ts'
+import { packageRelease } from '../postgres/release.ts'
 import { createHttpApp } from '../http/http.ts'
 import { loadAppRoutes } from '../http/load-app.ts'
 import { serveHttp } from '../http/serve.ts'
@@ -24,6 +25,7 @@ export async function runGateway(options: { dataDir?: string; region?: string; p
   })
   try {
     const fleet = await attachFleet(resolve(options.dataDir ?? '.holdfast'), options.region, {
+      release: packageRelease,
       clock: systemClock,
       metrics,
       onStep: stepControl(process.env, process),

@@ -3,6 +3,7 @@ import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Epoch, Jurisdiction, RegionName, ShardName } from '../directory/topology.ts'
 import { withConnection } from '../postgres/postgres.ts'
+import { nameRelease } from '../postgres/release.ts'
 import { foundShard, installDomains, requireUnusedArchives, writeClockOffset, writePlacements } from './founding.ts'
 import { makeHome } from './home.ts'
 import { folderOf, nodeId } from './node-names.ts'
@@ -11,6 +12,7 @@ import { finishPromotion } from './promotion.ts'
 import { nodeOf } from './shard-servers.ts'
 import type { Supervisor } from './supervisor.ts'
 import type { NodeDocument, ShardDocument, TopologyDocument } from './topology-store.ts'
+import { requireUpgradable, settled, untilFollowersHave, upgradeShards } from './upgrade.ts'
 
 /** Brings all shards of an embedded fleet up: founds them, or starts them as the topology says. */
 
@@ -47,11 +49,9 @@ async function foundShardOf(supervisor: Supervisor, name: ShardName): Promise<Sh
   const [primary, ...followers] = nodes
   const first = present(primary, 'a shard has a primary')
   progress({ step: 'found', detail: `${name}: a new cluster in ${first.region}` })
-  const { historyId } = await foundShard(servers, config, keys, shard, {
-    id: first.id,
-    folder: first.folder,
-    settings: shardServers.settingsWithoutWaiting(),
-  })
+  const settings = shardServers.settingsWithoutWaiting()
+  const place = { id: first.id, folder: first.folder, settings }
+  const { historyId } = await foundShard(servers, config, keys, shard, place, supervisor.release)
   const document: ShardDocument = {
     durability: shard.durability,
     epoch: 1 as Epoch,
@@ -73,7 +73,10 @@ async function foundShardOf(supervisor: Supervisor, name: ShardName): Promise<Sh
   return document
 }
 
-/** Throws `config_invalid` when the configuration has a shard that the fleet was founded without. */
+/**
+ * No shard is changed before every shard may be, and none takes traffic before all are at this release (U2, U3). Throws
+ * `config_invalid` when the configuration has a shard that the fleet was founded without, and what an upgrade throws.
+ */
 export async function restartFleet(supervisor: Supervisor, document: TopologyDocument): Promise<void> {
   for (const name of supervisor.config.shards.keys()) {
     if (document.shards[name] === undefined) {
@@ -82,31 +85,73 @@ export async function restartFleet(supervisor: Supervisor, document: TopologyDoc
       })
     }
   }
-  const shards = Object.entries(document.shards) as [ShardName, ShardDocument][]
-  await Promise.all(shards.map(([name, shard]) => restartShard(supervisor, name, shard)))
+  const shards = Object.keys(document.shards) as ShardName[]
+  const of = (name: ShardName) => supervisor.topology.shard(name)
+  for (const name of shards) requireSameDurability(supervisor, name, of(name))
+  await settled(shards.map((name) => startServers(supervisor, name, of(name))))
+  await settled(shards.map((name) => requireUpgradable(supervisor, name, of(name))))
+  await upgrade(supervisor, shards)
+  await settled(shards.map((name) => restartShard(supervisor, name, of(name))))
+  await settled(shards.map((name) => untilFollowersHave(supervisor, of(name))))
+  for (const name of shards) supervisor.rebuilding.begin(name)
+}
+
+/** The shard's own rows say what its commits promise; a setting that says less would break it without a word. */
+function requireSameDurability({ config }: Supervisor, name: ShardName, shard: ShardDocument): void {
+  if (config.shards.get(name)?.durability === shard.durability) return
+  throw new HoldfastError('config_invalid', `shard ${name} was founded with durability ${shard.durability}`, {
+    hint: 'leave the shard and its durability in the configuration as they were, or start on a new data directory',
+  })
+}
+
+async function startServers(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
+  const { shardServers, progress } = supervisor
+  for (const node of shard.nodes) await shardServers.place(node.id, node.region, node.folder)
+  progress({ step: 'start', detail: name })
+  // The others follow, and are waited for, once it is promoted.
+  if (shard.promotion !== undefined) return shardServers.ensurePrimary(shard)
+  await shardServers.startPrimary(name, shard)
+  const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
+  await Promise.all(followers.map((node) => shardServers.startFollower(name, shard, node)))
+}
+
+/** What is under way in a promotion is at this release already (U3). */
+async function upgrade(supervisor: Supervisor, shards: readonly ShardName[]): Promise<void> {
+  const { progress, release, topology } = supervisor
+  const standing = shards
+    .map((name) => [name, topology.shard(name)] as const)
+    .filter(([, { promotion }]) => promotion === undefined)
+  for (const name of await upgradeShards(supervisor, standing)) {
+    progress({ step: 'upgrade', detail: `${name} to release ${nameRelease(release)}` })
+  }
+  await settled(standing.map(([name, shard]) => takeUpEpoch(supervisor, name, shard)))
+}
+
+/** U6: the topology follows the epoch of the data, also where a start was ended in between. */
+async function takeUpEpoch(
+  { shardServers, topology }: Supervisor,
+  name: ShardName,
+  shard: ShardDocument,
+): Promise<void> {
+  const { rows } = await withConnection(shardServers.adminTarget(nodeOf(shard, shard.primary)), (admin) =>
+    admin.query<{ epoch: Epoch }>(
+      `select s.epoch from holdfast.shard s where s.state = 'open' and s.history_id = $1 and s.epoch > $2`,
+      [shard.historyId, shard.epoch],
+    ),
+  )
+  const [ahead] = rows
+  if (ahead !== undefined) await topology.replaceShard(name, { ...shard, epoch: ahead.epoch })
 }
 
 async function restartShard(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
-  const { config, shardServers, progress, rebuilding, topology } = supervisor
-  // The shard's own rows say what its commits promise; a setting that says less would break it without a word.
-  if (config.shards.get(name)?.durability !== shard.durability) {
-    throw new HoldfastError('config_invalid', `shard ${name} was founded with durability ${shard.durability}`, {
-      hint: 'leave the shard and its durability in the configuration as they were, or start on a new data directory',
-    })
-  }
-  for (const node of shard.nodes) await shardServers.place(node.id, node.region, node.folder)
-  progress({ step: 'start', detail: name })
+  const { progress, topology } = supervisor
   if (shard.promotion !== undefined) {
     await finishPromotion(supervisor, name, progress)
     await writeConfiguration(supervisor, name, topology.shard(name))
     return
   }
-  await shardServers.startPrimary(name, shard)
-  const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
-  await Promise.all(followers.map((node) => shardServers.startFollower(name, shard, node)))
   await requirePermanent(supervisor, nodeOf(shard, shard.primary))
   await openAgain(supervisor, name, shard)
-  rebuilding.begin(name)
 }
 
 /** F2. Also a shard that was lost, or whose promotion did not begin, is open once its primary is back. */

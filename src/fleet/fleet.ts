@@ -7,6 +7,8 @@ import type { Progress } from '../base/progress.ts'
 import { silentProgress } from '../base/progress.ts'
 import type { OnStep } from '../base/step.ts'
 import { noStep } from '../base/step.ts'
+import type { Release } from '../postgres/release.ts'
+import { nameRelease, packageRelease, releaseChecksum } from '../postgres/release.ts'
 import { regionOf } from './region.ts'
 import type { RegionName } from '../directory/topology.ts'
 import type { InDoubtBranch } from '../transaction/in-doubt.ts'
@@ -22,7 +24,14 @@ import { fleetHome } from './home.ts'
 import { loadOrMakeKeys } from './keys.ts'
 import { callTo } from './operations/operations.ts'
 import type { ConfigReference, GatewayAddress } from './registry.ts'
-import { configOf, controlSocketOf, findSupervisor, requireSupervisor, writeRegistry } from './registry.ts'
+import {
+  configOf,
+  controlSocketOf,
+  findSupervisor,
+  requireSameRelease,
+  requireSupervisor,
+  writeRegistry,
+} from './registry.ts'
 import type { OnServiceFailure } from './services.ts'
 import { Supervisor } from './supervisor.ts'
 
@@ -48,6 +57,8 @@ export interface FleetRuntime {
   readonly archives: 'all' | 'own region'
   readonly onServiceFailure: OnServiceFailure
   readonly onServiceTrouble: (service: string, error: unknown) => void
+  /** Of this code. Another one for a test of upgrades. */
+  readonly release: () => Promise<Release>
 }
 
 export const quietRuntime: FleetRuntime = {
@@ -59,6 +70,7 @@ export const quietRuntime: FleetRuntime = {
   archives: 'own region',
   onServiceFailure: () => {},
   onServiceTrouble: () => {},
+  release: packageRelease,
 }
 
 /** See `OpenFleetOptions`. Throws `config_invalid`, and what starting the servers can throw; then nothing is left running. */
@@ -81,13 +93,14 @@ export async function openFleet(options: OpenFleetOptions, runtime: FleetRuntime
   }
 }
 
-/** Attaches to the supervisor of a data directory. Throws `fleet_not_running`. */
+/** Attaches to the supervisor of a data directory. Throws `fleet_not_running`, `release_differs`. */
 export async function attachFleet(
   dataDir: string,
   region: string | undefined,
   runtime: FleetRuntime = quietRuntime,
 ): Promise<Gateway> {
   const registry = await requireSupervisor(dataDir)
+  requireSameRelease(registry, await runtime.release())
   const config = await configOf(registry)
   const client = await ControlClient.connect(registry.controlSocket)
   try {
@@ -115,7 +128,9 @@ export async function startFleet(
   wan: boolean | number,
   runtime: FleetRuntime,
 ): Promise<EmbeddedFleet> {
-  const supervisor = await Supervisor.start({ config, wan, progress: runtime.progress, onStep: runtime.onStep })
+  const { progress, onStep } = runtime
+  const release = await runtime.release()
+  const supervisor = await Supervisor.start({ config, wan, progress, onStep, release })
   const call = callTo(supervisor)
   try {
     const controlSocket = controlSocketOf(supervisor.home)
@@ -124,7 +139,13 @@ export async function startFleet(
     // One after the other, so that the last one stands.
     const announce = (gateways: readonly GatewayAddress[]) => {
       const write = () =>
-        writeRegistry(supervisor.home, { pid: process.pid, controlSocket, config: reference, gateways })
+        writeRegistry(supervisor.home, {
+          pid: process.pid,
+          controlSocket,
+          release: { name: nameRelease(release), checksum: releaseChecksum(release) },
+          config: reference,
+          gateways,
+        })
       announced = announced.then(write, write)
       return announced
     }

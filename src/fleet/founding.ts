@@ -5,7 +5,9 @@ import type { HistoryId, ShardName } from '../directory/topology.ts'
 import { type Connection, ServerError } from '../postgres/connection.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
-import { applyMigrations, installSchema, readSqlFiles } from '../postgres/schema.ts'
+import type { Release } from '../postgres/release.ts'
+import { readSqlFiles } from '../postgres/release.ts'
+import { applyMigrations } from '../postgres/schema.ts'
 import { initialiseDataDir } from '../postgres/server/data-directory.ts'
 import type { Settings } from '../postgres/server/data-directory.ts'
 import { newRandomUuid, randomBytes } from '../base/random.ts'
@@ -13,6 +15,7 @@ import type { DomainConfig, FleetConfig, ShardConfig } from './config.ts'
 import type { FleetKeys } from './keys.ts'
 import { roleNames } from './keys.ts'
 import { databaseName, type FleetServers } from './servers.ts'
+import { bringToRelease } from './upgrade.ts'
 
 /** Makes the first primary of a shard: an empty cluster, the schema, the application's tables, the directory. */
 
@@ -44,6 +47,7 @@ export async function foundShard(
   keys: FleetKeys,
   shard: ShardConfig,
   node: { readonly id: string; readonly folder: string; readonly settings: Settings },
+  release: Release,
 ): Promise<FoundedShard> {
   const dataDir = servers.dataDirOf(node.folder)
   await servers.removeDirectory(node.folder)
@@ -58,7 +62,7 @@ export async function foundShard(
   const target = servers.adminTarget(address)
   await withConnection({ ...target, database: 'postgres' }, (admin) => admin.script(`create database ${databaseName}`))
   return withConnection(target, async (admin) => {
-    await installSchema(admin)
+    await bringToRelease(admin, shard.name, release)
     for (const role of roleNames)
       await admin.query('call holdfast.set_role_password($1, $2)', [role, keys.passwords[role]])
     const historyId = newRandomUuid() as HistoryId

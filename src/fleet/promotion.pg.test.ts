@@ -9,6 +9,7 @@ import type { Progress } from '../base/progress.ts'
 import { silentProgress } from '../base/progress.ts'
 import type { Epoch, HistoryId, NodeId, ShardName } from '../directory/topology.ts'
 import { withConnection } from '../postgres/postgres.ts'
+import { packageRelease } from '../postgres/release.ts'
 import { loadConfig } from './config.ts'
 import { createSlot } from '../postgres/server/follower.ts'
 import { lives } from '../postgres/server/processes.ts'
@@ -46,7 +47,7 @@ async function start(
     },
     root,
   )
-  return Supervisor.start({ config, wan: false, progress, clock })
+  return Supervisor.start({ config, wan: false, progress, clock, release: await packageRelease() })
 }
 
 async function ask<R>(text: string): Promise<R> {

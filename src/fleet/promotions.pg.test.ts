@@ -7,6 +7,7 @@ import { silentProgress } from '../base/progress.ts'
 import type { OnStep, StepName } from '../base/step.ts'
 import type { NodeId, ShardName } from '../directory/topology.ts'
 import { withConnection } from '../postgres/postgres.ts'
+import { packageRelease } from '../postgres/release.ts'
 import { createSlot } from '../postgres/server/follower.ts'
 import { loadConfig } from './config.ts'
 import { restartNode } from './node-restart.ts'
@@ -49,7 +50,7 @@ async function start(): Promise<Supervisor> {
   const progress = ({ step, detail }: { step: string; detail?: string }) => {
     if (step === 'alarm') alarms.push(detail ?? '')
   }
-  return Supervisor.start({ config, wan: false, progress, onStep })
+  return Supervisor.start({ config, wan: false, progress, onStep, release: await packageRelease() })
 }
 
 const shard = () => supervisor.topology.shard(payroll)

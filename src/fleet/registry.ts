@@ -1,6 +1,8 @@
 import { join } from 'node:path'
 import { HoldfastError } from '../base/errors.ts'
 import type { RegionName } from '../directory/topology.ts'
+import type { Release } from '../postgres/release.ts'
+import { nameRelease, releaseChecksum } from '../postgres/release.ts'
 import type { FleetConfig, FleetConfigInput } from './config.ts'
 import { loadConfig } from './config.ts'
 import type { FleetHome } from './home.ts'
@@ -14,6 +16,8 @@ import { lockHolder } from './supervisor-lock.ts'
 export interface Registry {
   readonly pid: number
   readonly controlSocket: string
+  /** What its shards have. None stands there where a release wrote it that did not say so yet. */
+  readonly release?: { readonly name: string; readonly checksum: string }
   readonly config: ConfigReference
   readonly gateways: readonly GatewayAddress[]
 }
@@ -50,6 +54,19 @@ export async function requireSupervisor(dataDir: string): Promise<Registry> {
   throw new HoldfastError('fleet_not_running', `no supervisor runs on ${dataDir}`, {
     hint: 'start it with: holdfast up',
   })
+}
+
+/** U5: code knows only the functions of its own release. Throws `release_differs`. */
+export function requireSameRelease({ pid, release }: Registry, own: Release): void {
+  if (release?.checksum === releaseChecksum(own)) return
+  const theirs = release?.name ?? 'of an earlier form'
+  throw new HoldfastError(
+    'release_differs',
+    `the fleet of process ${pid} is release ${theirs}; this is ${nameRelease(own)}`,
+    {
+      hint: 'use the commands of that release, or upgrade the fleet: holdfast down, then holdfast up',
+    },
+  )
 }
 
 export function configOf(registry: Registry): Promise<FleetConfig> {

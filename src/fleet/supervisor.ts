@@ -9,6 +9,7 @@ import type { Progress } from '../base/progress.ts'
 import type { OnStep } from '../base/step.ts'
 import { noStep } from '../base/step.ts'
 import type { RegionName } from '../directory/topology.ts'
+import type { Release } from '../postgres/release.ts'
 import { defaultCacheRoot, locatePostgres } from '../postgres/server/binaries.ts'
 import { clearPredecessor } from '../postgres/server/predecessor.ts'
 import { serverUser } from '../postgres/server/server-user.ts'
@@ -52,6 +53,7 @@ export interface SupervisorOptions {
   readonly clock?: Clock
   readonly progress: Progress
   readonly onStep?: OnStep
+  readonly release: Release
 }
 
 /** For what is under way when the fleet is closed to end by itself; after that its servers are taken from under it. */
@@ -69,6 +71,8 @@ export class Supervisor {
   readonly onStep: OnStep
   readonly rebuilding: Rebuilding
   readonly promotions: Promotions
+  /** What every shard is brought to, and who attaches has to have. */
+  readonly release: Release
   readonly #lock: SupervisorLock
   #topology: TopologyStore | undefined
   readonly #closing = new AbortController()
@@ -87,6 +91,7 @@ export class Supervisor {
     lock: SupervisorLock
     progress: Progress
     onStep: OnStep
+    release: Release
   }) {
     this.config = parts.config
     this.home = parts.home
@@ -98,6 +103,7 @@ export class Supervisor {
     this.#lock = parts.lock
     this.progress = parts.progress
     this.onStep = parts.onStep
+    this.release = parts.release
     this.rebuilding = new Rebuilding({
       topology: () => this.topology,
       servers: parts.servers,
@@ -113,10 +119,11 @@ export class Supervisor {
 
   /**
    * Takes the data directory and brings the fleet up; resolves when every shard takes traffic. Throws `fleet_locked`,
-   * `postgres_missing`, `directory_not_writable`, `disk_full`, `server_failed`; then nothing is left running.
+   * `postgres_missing`, `directory_not_writable`, `disk_full`, `server_failed`, `release_newer`, `upgrade_blocked`,
+   * `upgrade_failed`; then nothing is left running.
    */
   static async start(options: SupervisorOptions): Promise<Supervisor> {
-    const { config, progress, clock = systemClock, onStep = noStep } = options
+    const { config, progress, release, clock = systemClock, onStep = noStep } = options
     const user = await serverUser()
     const home = await makeHome(config.dataDir, user)
     const lock = await takeLock(home.lockFile)
@@ -130,7 +137,7 @@ export class Supervisor {
       const delay = (a: RegionName, b: RegionName) =>
         options.wan === false ? 0 : options.wan === true ? roundTripMs(config.links, a, b) : options.wan
       const links = new LinkNetwork({ runDir: home.runDir, regions: [...config.regions.keys()], delay, user, clock })
-      supervisor = new Supervisor({ config, home, keys, servers, links, clock, lock, progress, onStep })
+      supervisor = new Supervisor({ config, home, keys, servers, links, clock, lock, progress, onStep, release })
       await supervisor.#bringUp()
       return supervisor
     } catch (error) {

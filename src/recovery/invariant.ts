@@ -1,6 +1,6 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { DomainName } from '../directory/topology.ts'
-import { readSqlFiles } from '../postgres/schema.ts'
+import { readSqlFiles } from '../postgres/release.ts'
 
 /**
  * A business rule: a query that returns the rows that violate it, over the tables and columns that its header names

@@ -12,7 +12,16 @@ export interface FreshDatabase {
   drop(): Promise<void>
 }
 
-export async function freshDatabase(): Promise<FreshDatabase> {
+export function freshDatabase(): Promise<FreshDatabase> {
+  return databaseFrom(inject('postgres').template)
+}
+
+/** One without the schema, for a test that founds it. */
+export function emptyDatabase(): Promise<FreshDatabase> {
+  return databaseFrom('template0')
+}
+
+async function databaseFrom(template: string): Promise<FreshDatabase> {
   const shared = inject('postgres')
   const name = `t_${newRandomUuid().replaceAll('-', '')}`
   const target = (role: string = shared.superuser, database: string = name): ConnectionTarget => ({
@@ -32,6 +41,6 @@ export async function freshDatabase(): Promise<FreshDatabase> {
       await client.end()
     }
   }
-  await administer(`create database ${name} template ${shared.template}`)
+  await administer(`create database ${name} template ${template}`)
   return { name, target: (role) => target(role), drop: () => administer(`drop database ${name} with (force)`) }
 }

@@ -1,11 +1,13 @@
 import { basename } from 'node:path'
 import type { Epoch, ShardName } from '../../directory/topology.ts'
+import { withConnection } from '../../postgres/postgres.ts'
 import type { Adoption, CutoverFleet } from '../../recovery/cutover.ts'
 import { folderOf, nodeId } from '../node-names.ts'
 import { openShard } from '../opening.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, ShardDocument } from '../topology-store.ts'
+import { bringToRelease } from '../upgrade.ts'
 
 /** What a cutover does to the servers and the topology of an embedded fleet. Each step may be run again after a crash. */
 export function cutoverFleet(supervisor: Supervisor): CutoverFleet {
@@ -50,6 +52,8 @@ async function adopt(supervisor: Supervisor, { shard: name, epoch, historyId, se
     retired: undefined,
   }
   await shardServers.startPrimaryWithoutWaiting(document)
+  // Restored from before an upgrade, it has the release of then.
+  await withConnection(shardServers.adminTarget(primary), (admin) => bringToRelease(admin, name, supervisor.release))
   await topology.replaceShard(name, document)
   for (const node of old.nodes) await servers.removeDirectory(node.folder)
   for (const one of old.retired ?? []) await supervisor.rebuilding.forget(name, one)
