@@ -120,16 +120,16 @@ const statementsKeptMax = 500
 
 export class Connection {
   readonly #client: DriverClient
-  readonly #release: (broken: boolean) => void
+  readonly #giveBack: (isUsable: boolean) => void
   /** In the order in which they were sent, which is the order of the answers. */
   readonly #flights: Flight[] = []
   #lost: Error | undefined
   #released = false
   #worn = false
 
-  private constructor(client: DriverClient, release: (broken: boolean) => void) {
+  private constructor(client: DriverClient, giveBack: (isUsable: boolean) => void) {
     this.#client = client
-    this.#release = release
+    this.#giveBack = giveBack
     client.on('notice', this.#onNotice)
     client.on('error', this.#onLost)
     client.connection.on('readyForQuery', this.#onSync)
@@ -148,12 +148,9 @@ export class Connection {
     return new Connection(client, () => void client.end().catch(ignoreLateError))
   }
 
-  /** Takes over a pooled client until it is released or lost, which `onReturn` is told. */
-  static borrow(client: pg.PoolClient, onReturn: () => void): Connection {
-    return new Connection(client as pg.PoolClient & DriverClient, (broken) => {
-      onReturn()
-      client.release(broken)
-    })
+  /** Takes over a client until it is released or lost, and gives it back then. */
+  static borrow(client: DriverClient, giveBack: (isUsable: boolean) => void): Connection {
+    return new Connection(client, giveBack)
   }
 
   get serverProcessId(): number {
@@ -206,7 +203,7 @@ export class Connection {
     this.#client.off('error', this.#onLost)
     this.#client.connection.off('readyForQuery', this.#onSync)
     this.#client.connection.off('copyInResponse', this.#onCopyIn)
-    if (this.#lost === undefined) this.#release(!reusable)
+    if (this.#lost === undefined) this.#giveBack(reusable)
   }
 
   /** Breaks the connection off at once; what was sent may still take effect. */
@@ -279,7 +276,7 @@ export class Connection {
       clearTimeout(flight.timer)
       flight.reject(new ConnectionLost(this.#lost.message, true, this.#lost, flight.outcomes))
     }
-    this.#release(true)
+    this.#giveBack(false)
   }
 
   #hasTooManyStatements(): boolean {

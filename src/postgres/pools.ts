@@ -1,7 +1,7 @@
-import pg from 'pg'
 import type { ConnectionTarget, Statement, StatementOutcome } from './connection.ts'
 import { Connection, connectFailure } from './connection.ts'
 import { clientConfig } from './driver.ts'
+import { Pool } from './pool.ts'
 
 /**
  * The connections of one process, by server and purpose.
@@ -28,7 +28,7 @@ export const poolLimitsDefault: PoolLimits = {
 
 export class ConnectionPools {
   readonly #limits: PoolLimits
-  readonly #pools = new Map<string, pg.Pool>()
+  readonly #pools = new Map<string, Pool>()
   readonly #inUse = new Set<Connection>()
   #closed = false
 
@@ -61,7 +61,7 @@ export class ConnectionPools {
    */
   async forget(target: ConnectionTarget): Promise<void> {
     for (const key of [keyOf(target, 'transaction'), keyOf(target, 'service')]) {
-      void this.#pools.get(key)?.end()
+      this.#pools.get(key)?.end()
       this.#pools.delete(key)
     }
   }
@@ -69,17 +69,20 @@ export class ConnectionPools {
   /** Closes everything. What is in use is broken off: a caller that wants an answer waits for it before. */
   async close(): Promise<void> {
     this.#closed = true
-    const ended = [...this.#pools.values()].map((pool) => pool.end())
+    for (const pool of this.#pools.values()) pool.end()
     this.#pools.clear()
     for (const connection of this.#inUse) connection.destroy()
-    await Promise.all(ended)
   }
 
   async #take(target: ConnectionTarget, purpose: Purpose, max: number): Promise<Connection> {
     if (this.#closed) throw connectFailure(new Error('the pools are closed'), target)
+    const pool = this.#pool(target, purpose, max)
     try {
-      const client = await this.#pool(target, purpose, max).connect()
-      const connection = Connection.borrow(client, () => this.#inUse.delete(connection))
+      const client = await pool.take()
+      const connection = Connection.borrow(client, (isUsable) => {
+        this.#inUse.delete(connection)
+        pool.giveBack(client, isUsable)
+      })
       this.#inUse.add(connection)
       if (this.#closed) connection.destroy()
       return connection
@@ -88,15 +91,13 @@ export class ConnectionPools {
     }
   }
 
-  #pool(target: ConnectionTarget, purpose: Purpose, max: number): pg.Pool {
+  #pool(target: ConnectionTarget, purpose: Purpose, max: number): Pool {
     const key = keyOf(target, purpose)
     const known = this.#pools.get(key)
     if (known !== undefined) return known
-    const config = clientConfig({ ...target, applicationName: nameFor(target, purpose) }, this.#limits.connectWithinMs)
-    const pool = new pg.Pool({ ...config, max, idleTimeoutMillis: this.#limits.idleMs })
-    pool.on('error', discardIdleError)
-    // For as long as it lives: one that is closed on its release still hears of an end by the server.
-    pool.on('connect', (client) => void client.on('error', discardIdleError))
+    const { connectWithinMs, idleMs } = this.#limits
+    const client = clientConfig({ ...target, applicationName: nameFor(target, purpose) }, connectWithinMs)
+    const pool = new Pool({ client, max, idleMs, waitMs: connectWithinMs })
     this.#pools.set(key, pool)
     return pool
   }
@@ -110,6 +111,3 @@ function nameFor({ applicationName }: ConnectionTarget, purpose: Purpose): strin
 function keyOf(target: ConnectionTarget, purpose: Purpose): string {
   return JSON.stringify([target.host, target.port, target.user, target.database, purpose])
 }
-
-/** The pool drops an idle connection that breaks by itself; the next user connects anew. */
-function discardIdleError(): void {}

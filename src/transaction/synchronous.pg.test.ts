@@ -33,7 +33,7 @@ let follower: Running
 
 const missing = 'ANY 1 (missing)'
 const nobody = ''
-const settings = { wal_level: 'logical', max_prepared_transactions: 16, fsync: false } as const
+const settings = { wal_level: 'logical', max_connections: 200, max_prepared_transactions: 16, fsync: false } as const
 const eager = { ...resolverLimitsDefault, settleAfterMs: 0, abortAfterMs: 0 }
 /** For gateways that are to run into their deadlines; what has to succeed is asked of another. */
 const quick = { commitWithinMs: 400, outcomeWithinMs: 400, serviceWithinMs: 300 } as const
