@@ -65,14 +65,14 @@ begin
 end
 $$;
 
--- A keeper that sleeps holds this lock, and looks at the clock once more before it goes to sleep. Whoever moved the clock
--- and finds the lock free is seen by that look; whoever finds it held wakes the keeper. So no wakeup is lost.
+-- A keeper holds this lock while it listens, and looks at the clock once more before it goes to sleep. Whoever moved the clock
+-- before that look is seen by it; whoever does later notifies. So no wakeup is lost.
 create or replace function holdfast.wake_keeper() returns void
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  if not pg_try_advisory_xact_lock_shared(hashtextextended('holdfast.clock-asleep', 0)) then
+  if not pg_try_advisory_xact_lock_shared(hashtextextended('holdfast.clock-listens', 0)) then
     perform set_config('synchronous_commit', 'off', true);
     perform pg_notify('holdfast_clock', '');
   end if;

@@ -52,6 +52,7 @@ export interface ClockCadence extends KeeperPace {
 
 export const clockCadenceDefault: ClockCadence = {
   activeMs: 5,
+  trailMs: 15,
   quietMs: 100,
   activeForMs: 250,
   heartbeatMs: 1_000,

@@ -1,3 +1,4 @@
+import { present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import type { Deferred } from '../base/deferred.ts'
 import { deferred } from '../base/deferred.ts'
@@ -10,14 +11,15 @@ import type { KeeperPace } from './closings.ts'
 import { nextBeat, pauseMs } from './closings.ts'
 
 /**
- * What a keeper does while it is elected: beats, as eagerly as the shard is used, and sleep.
+ * What a keeper does while it is elected: beats, as eagerly as the shard is used and waited for, and sleep.
  *
  * Beats do not wait for each other: one is sent a moment after the other, however long the answers take, so that a keeper
  * far away closes as often as one beside the primary.
  *
- * A shard that nobody uses is left alone but for a heartbeat. Who then waits for a timestamp, or finds the clock standing
- * still, wakes the keeper by a notification. Before it sleeps the keeper takes a lock that tells so, and then looks at the
- * clock once more: who came before the lock is seen by that look, and who comes after it finds the lock held.
+ * Who waits for a timestamp, or finds the clock standing still, asks the keeper by a notification, for which it listens
+ * through all its term; a lock tells that it does. Until what was asked for is closed it beats as fast as it may. Else it
+ * beats as rarely as what it publishes may trail, and leaves a shard that nobody uses alone but for a heartbeat. Before it
+ * sleeps it looks at the clock once more: who moved it before the look is seen by that, and who does later notifies.
  */
 export interface ClockTermOptions {
   readonly connection: Connection
@@ -33,8 +35,9 @@ const answerWithinMs = 10_000
 /** How often one is sent alone, to see how much the link holds by now. Far away that costs the closings of a round trip. */
 const measureEveryMs = 30_000
 
-const tryToSleepSql = `select pg_try_advisory_lock(hashtextextended('holdfast.clock-asleep', 0)) as asleep`
-const awakeSql = `select pg_advisory_unlock(hashtextextended('holdfast.clock-asleep', 0))`
+/** The keeper before this one may have lost its place a moment ago, and this lock not yet. */
+const listensSql = `select pg_advisory_lock(hashtextextended('holdfast.clock-listens', 0))`
+const lookSql = 'select last_value::text as clock from holdfast.hlc'
 
 export class ClockTerm {
   readonly #options: ClockTermOptions
@@ -43,18 +46,20 @@ export class ClockTerm {
   #usedAtMs: number
   readonly #answers = new AnswerTime(measureEveryMs)
   #begunAtMs = Number.NEGATIVE_INFINITY
-  #wake: Deferred<void> = deferred()
+  #askedAtMs = Number.NEGATIVE_INFINITY
+  #asked: Deferred<void> = deferred()
 
   constructor(options: ClockTermOptions) {
     this.#options = options
     this.#usedAtMs = options.clock.monotonicMs()
-    options.connection.onNotification(() => this.#wake.resolve())
+    options.connection.onNotification(() => this.#noteAsked())
   }
 
   /** Until `isOver`, or the signal. Rejects with `ConnectionLost`, `ServerError`, or the signal's reason. */
   async run(isOver: () => boolean, signal: AbortSignal): Promise<void> {
     const { clock, closer, connection, pace } = this.#options
-    await connection.query('listen holdfast_clock', [], answerWithinMs)
+    const heard = await connection.flight([{ text: 'listen holdfast_clock' }, { text: listensSql }], answerWithinMs)
+    heard.forEach(accepted)
     while (!isOver()) {
       signal.throwIfAborted()
       const now = clock.monotonicMs()
@@ -78,14 +83,20 @@ export class ClockTerm {
     const { clock, closer, pace } = this.#options
     const answered = this.#send(next === 'close')
     await (next === 'close' ? this.#first(answered, pace.activeMs, signal) : answered)
-    await clock.sleep(pauseMs(next, closer.waitedMs, pace), signal)
+    await clock.sleep(pace.activeMs, signal)
+    const isAsked = this.#askedAtMs > closer.publishedFromMs
+    const restMs = pauseMs(next, { isAsked, waitedMs: closer.waitedMs }, pace) - pace.activeMs
+    if (restMs > 0) await this.#first(this.#asked.promise, restMs, signal)
   }
 
   /** Sends one beat; resolves when it is answered. What it rejects with is kept for the loop. */
   #send(begins: boolean): Promise<void> {
     const { clock, closer, onBeat } = this.#options
     const sentMs = clock.monotonicMs()
-    if (begins) this.#begunAtMs = sentMs
+    if (begins) {
+      this.#begunAtMs = sentMs
+      this.#asked = deferred()
+    }
     const measures = this.#answers.sent(sentMs, this.#underway.size === 0)
     const beat = closer.beat(begins).then(
       (found) => {
@@ -106,21 +117,20 @@ export class ClockTerm {
   /** Until the next heartbeat, or until somebody needs the clock. */
   async #sleep(signal: AbortSignal): Promise<void> {
     const { clock, closer, connection, pace } = this.#options
-    this.#wake = deferred()
-    const [lock, look] = await connection.flight(
-      [{ text: tryToSleepSql }, { text: 'select last_value::text as clock from holdfast.hlc' }],
-      answerWithinMs,
-    )
-    const asleep = lock !== undefined && accepted(lock).rows[0]?.['asleep'] === true
-    const seen = toHlc(BigInt(String(look && accepted(look).rows[0]?.['clock'])))
-    if (asleep && seen <= closer.closed) {
-      const heartbeatInMs = pace.heartbeatMs - (clock.monotonicMs() - this.#begunAtMs)
-      const woken = this.#wake.promise.then(() => this.#noteUse())
-      await this.#first(woken, Math.max(heartbeatInMs, 0), signal)
-    } else {
+    this.#asked = deferred()
+    const { rows } = await connection.query<{ clock: string }>(lookSql, [], answerWithinMs)
+    if (toHlc(BigInt(present(rows[0], 'a row').clock)) > closer.closed) {
       this.#noteUse()
+      return
     }
-    if (asleep) await connection.query(awakeSql, [], answerWithinMs)
+    const heartbeatInMs = pace.heartbeatMs - (clock.monotonicMs() - this.#begunAtMs)
+    await this.#first(this.#asked.promise, Math.max(heartbeatInMs, 0), signal)
+  }
+
+  #noteAsked(): void {
+    this.#noteUse()
+    this.#askedAtMs = this.#usedAtMs
+    this.#asked.resolve()
   }
 
   /** Somebody needs the clock: what it reads is closed, however soon the shard is idle again. */

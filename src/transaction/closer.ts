@@ -79,6 +79,7 @@ export class Closer {
   readonly #options: CloserOptions
   #begun: readonly BegunClosing[] = []
   #closed = hlcZero
+  #publishedFromMs = Number.NEGATIVE_INFINITY
   /** What the clock read when it was last seen. */
   #seen = hlcZero
   #reportAtMs: number
@@ -96,6 +97,11 @@ export class Closer {
   /** Closings have begun that are not published. */
   get isWaiting(): boolean {
     return this.#begun.length > 0
+  }
+
+  /** When the newest closing that is published began, in monotonic milliseconds: who asked before that has been served. */
+  get publishedFromMs(): number {
+    return this.#publishedFromMs
   }
 
   /** For how long the oldest of them has been waiting. */
@@ -128,6 +134,11 @@ export class Closer {
     if (begun !== undefined) {
       const closing = { timestamp: begun.closing, own: advanced.own, begunMs: sentMs.monotonic }
       this.#begun = addClosing(this.#begun, closing)
+      // The clock stands where it is closed: there is nothing to wait for.
+      if (closing.timestamp <= this.#closed) this.#publishedFromMs = Math.max(this.#publishedFromMs, closing.begunMs)
+    }
+    for (const { timestamp, begunMs } of this.#begun) {
+      if (timestamp <= this.#closed) this.#publishedFromMs = Math.max(this.#publishedFromMs, begunMs)
     }
     this.#begun = withoutPublished(this.#begun, this.#closed)
     if (hasPublished) await onStep('closer publish', where)

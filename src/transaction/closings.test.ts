@@ -74,7 +74,7 @@ describe('closings', () => {
 })
 
 describe('the next beat', () => {
-  const pace = { activeMs: 5, quietMs: 100, activeForMs: 250, heartbeatMs: 1_000 }
+  const pace = { activeMs: 5, trailMs: 25, quietMs: 100, activeForMs: 250, heartbeatMs: 1_000 }
   const idle: KeeperIdleness = { sinceUsedMs: 250, sinceBegunMs: 999, isWaiting: false }
 
   test.each<[string, Partial<KeeperIdleness>, string]>([
@@ -88,11 +88,16 @@ describe('the next beat', () => {
   })
 
   test.each([
-    ['close', 10_000, 5],
-    ['advance', 0, 5],
-    ['advance', 400, 50],
-    ['advance', 10_000, 100],
-  ] as const)('%s after a wait of %i ms comes in %i ms', (next, waitedMs, expected) => {
-    expect(pauseMs(next, waitedMs, pace)).toBe(expected)
+    ['close', false, 0, 25],
+    ['close', false, 10, 15],
+    ['close', false, 10_000, 5],
+    ['close', true, 0, 5],
+    ['close', true, 10_000, 5],
+    ['advance', false, 0, 5],
+    ['advance', true, 0, 5],
+    ['advance', false, 400, 50],
+    ['advance', false, 10_000, 100],
+  ] as const)('%s, asked for: %s, after a wait of %i ms comes in %i ms', (next, isAsked, waitedMs, expected) => {
+    expect(pauseMs(next, { isAsked, waitedMs }, pace)).toBe(expected)
   })
 })

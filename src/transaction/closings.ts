@@ -31,8 +31,10 @@ export function withoutPublished(begun: readonly BegunClosing[], closed: Hlc): r
 }
 
 export interface KeeperPace {
-  /** Between beats while the shard is used. */
+  /** Between beats while somebody waits for the clock. */
   readonly activeMs: number
+  /** What a closed timestamp may trail by while nobody waits for it: what its closing waits, and the pause between beats. */
+  readonly trailMs: number
   /** The longest pause between looks while a closing waits on a shard that is not. */
   readonly quietMs: number
   /** How long after its last use a shard counts as used. */
@@ -54,7 +56,17 @@ export function nextBeat({ sinceUsedMs, sinceBegunMs, isWaiting }: KeeperIdlenes
   return isWaiting ? 'advance' : 'sleep'
 }
 
-/** Who has waited for long is looked at less often; what that adds stays a small part of the wait. */
-export function pauseMs(next: 'close' | 'advance', waitedMs: number, { activeMs, quietMs }: KeeperPace): number {
-  return next === 'close' ? activeMs : Math.max(activeMs, Math.min(waitedMs / 8, quietMs))
+export interface KeeperHurry {
+  readonly isAsked: boolean
+  /** How long the oldest closing has been waiting. */
+  readonly waitedMs: number
+}
+
+/**
+ * A beat costs processor time and a flush, on a shard of few commits as on one of many: it comes as late as may be. What has
+ * waited for long on a shard that is not used is looked at less often; what that adds stays a small part of the wait.
+ */
+export function pauseMs(next: 'close' | 'advance', { isAsked, waitedMs }: KeeperHurry, pace: KeeperPace): number {
+  if (next === 'advance') return Math.max(pace.activeMs, Math.min(waitedMs / 8, pace.quietMs))
+  return isAsked ? pace.activeMs : Math.max(pace.activeMs, pace.trailMs - waitedMs)
 }

@@ -51,7 +51,7 @@ async function connect(node: string): Promise<Connection> {
   return connection
 }
 
-const cadence = { ...clockCadenceDefault, activeMs: 1, electionMs: 10, heartbeatMs: 50, blockedAfterMs: 20 }
+const cadence = { ...clockCadenceDefault, activeMs: 1, trailMs: 1, electionMs: 10, heartbeatMs: 50, blockedAfterMs: 20 }
 
 function keeper(options: Partial<ClockKeeperOptions> = {}): ClockKeeper {
   return new ClockKeeper({

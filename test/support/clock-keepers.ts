@@ -47,6 +47,7 @@ export class ClockKeepers {
 export const keeperCadence = {
   ...clockCadenceDefault,
   activeMs: 1,
+  trailMs: 1,
   electionMs: 10,
   farElectionMs: 20,
   heartbeatMs: 50,
@@ -76,9 +77,12 @@ export async function electedKeeper(admin: Connection): Promise<ElectedKeeper | 
   return rows[0]
 }
 
+/** The last that it did was the look before it sleeps. */
 export async function keeperSleeps(admin: Connection): Promise<boolean> {
-  const { rowCount } = await admin.query(`select from pg_locks l where ${lockHeld} and l.mode = 'ExclusiveLock'`, [
-    'holdfast.clock-asleep',
-  ])
+  const { rowCount } = await admin.query(
+    `select from pg_locks l join pg_stat_activity a using (pid)
+     where ${lockHeld} and a.state = 'idle' and a.query like 'select last_value%'`,
+    ['holdfast.clock-keeper'],
+  )
   return rowCount > 0
 }

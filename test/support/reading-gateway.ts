@@ -87,7 +87,7 @@ export async function openReadingGateway(
       return { transactionId: committed.transactionId, committed, frontier: afterCommit(before, committed) }
     },
     keepClock(shard) {
-      const cadence = { ...clockCadenceDefault, activeMs: 1, quietMs: 2, heartbeatMs: 50 }
+      const cadence = { ...clockCadenceDefault, activeMs: 1, trailMs: 1, quietMs: 2, heartbeatMs: 50 }
       const keeper = new ClockKeeper({ ...common, shard, onStep: noStep, maxClockOffsetMs: 500, cadence })
       keepers.push(keeper.run(stop.signal))
     },
