@@ -129,7 +129,7 @@ export async function dropMarkers(admin: Connection): Promise<void> {
 }
 
 export async function moveClock(admin: Connection, past: Hlc): Promise<void> {
-  await admin.query('select holdfast.move_clock($1)', [past])
+  await admin.query('select holdfast.move_clock($1, $1)', [past])
 }
 
 /** Moves the sequence of a column past everything that the column holds and that the stream has seen in it. */

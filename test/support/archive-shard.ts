@@ -106,6 +106,7 @@ export async function prepareBranch(
 }
 
 export async function decide(connection: Connection, transactionId: string, commitTimestamp: bigint): Promise<void> {
+  await connection.query('select holdfast.observe_decided($1, $1)', [commitTimestamp])
   await connection.query(`select holdfast.record_decision($1, 'COMMITTED', $2, $3, 1)`, [
     transactionId,
     commitTimestamp,
