@@ -41,8 +41,13 @@ const table = `
   insert into accounts values ('globex-eu', 'a'), ('initech-us', 'b');
   call holdfast.govern('accounts', 'payroll', 'regulated')`
 
-const found = `call holdfast.found_shard('test', 'eu-west/payroll', 'local', gen_random_uuid(), 500,
-  decode(repeat('ab', 32), 'hex'))`
+/** Every release has these tables, and each founds in its own way. */
+const found = `
+  insert into holdfast.history (history_id, epoch, timeline, reason)
+  values ('00000000-0000-4000-8000-000000000001', 1, 1, 'founded');
+  insert into holdfast.shard (fleet, shard, durability, epoch, history_id, state, max_clock_offset_ms)
+  values ('test', 'eu-west/payroll', 'local', 1, '00000000-0000-4000-8000-000000000001', 'open', 500);
+  insert into holdfast.closed (closed_timestamp) values (0)`
 
 /** A shard of an earlier release, with rows. */
 async function foundBefore(at: Connection = admin): Promise<void> {
@@ -79,21 +84,19 @@ test('U1: a database that no release has said its name in is brought to this one
   expect(await accounts()).toEqual(bothAccounts)
 })
 
-test('U1: a function that changed without a migration is replaced', async () => {
+test('U1: a function that changed without a migration is replaced, and so is what was granted on it', async () => {
   const release = await packageRelease()
-  await installSchema(admin, {
-    ...release,
-    functions: [
-      ...release.functions,
-      {
-        name: '99-more.sql',
-        text: `create or replace function holdfast.bound_tenant() returns text language sql as $$ select 'x' $$`,
-      },
-    ],
-  })
+  const other = `
+    create or replace function holdfast.transaction_born_ms(p_transaction uuid) returns bigint
+    language sql immutable as $$ select -1::bigint $$;
+    grant execute on function holdfast.transaction_born_ms(uuid), holdfast.impermanent_relations() to holdfast_app`
+  await installSchema(admin, { ...release, functions: [...release.functions, { name: '99-other.sql', text: other }] })
   expect(await installSchema(admin)).toEqual({ kind: 'install', pending: [] })
-  const { rows } = await admin.query('select holdfast.bound_tenant() as tenant')
-  expect(rows).toEqual([{ tenant: null }])
+  const { rows } = await admin.query(
+    `select holdfast.transaction_born_ms('00000000-0001-7000-8000-000000000000') as ms,
+       has_function_privilege('holdfast_app', 'holdfast.impermanent_relations()', 'execute') as granted`,
+  )
+  expect(rows).toEqual([{ ms: '1', granted: false }])
 })
 
 test('U1: a statement that fails leaves the release before, whole, and is named', async () => {

@@ -75,7 +75,7 @@ async function install(admin: Connection, release: Release, pending: readonly Sq
     await run(admin, file)
     await recordMigration(admin, 'holdfast', file)
   }
-  await run(admin, { name: 'the grants on functions', text: grantAsNew })
+  await run(admin, { name: 'the grants on functions', text: ungrant })
   for (const file of release.functions) {
     await admin.script('set local role holdfast_owner; set local check_function_bodies = off')
     await run(admin, file)
@@ -126,10 +126,20 @@ const ungovern = `
   end
   $$`
 
-/** A function that is replaced keeps what an earlier release granted on it; from here each file says all, as on a new one. */
-const grantAsNew = `
-  revoke all on all routines in schema holdfast from holdfast_gateway, holdfast_app, holdfast_replication;
-  grant execute on all routines in schema holdfast to public`
+/** A function that is replaced keeps what an earlier release granted on it; its file says all that is granted now. */
+const ungrant = `
+  do $$
+  declare
+    v_role name;
+  begin
+    for v_role in
+      select r.rolname from pg_roles r
+      where r.rolname like 'holdfast\\_%' and r.rolname <> 'holdfast_owner' and not r.rolsuper
+    loop
+      execute format('revoke all on all routines in schema holdfast from %I', v_role);
+    end loop;
+  end
+  $$`
 
 const governAgain = `
   do $$

@@ -19,7 +19,7 @@ import { nameInstalled, nameRelease, packageRelease } from '../../src/postgres/r
 import { installSchema, readInstalled } from '../../src/postgres/schema.ts'
 import { eventually } from '../support/eventually.ts'
 import { temporaryFolder } from '../support/fleet.ts'
-import { release0006, releaseWith } from '../support/releases.ts'
+import { release0006ToFound, releaseWith } from '../support/releases.ts'
 
 /** A fleet that an earlier release founded, started by a later one: docs/protocols/upgrade.md. */
 
@@ -114,7 +114,7 @@ const more = onTreasury('null')
 
 test('U1, U2, U4: a fleet of an earlier release has the one of the code when it opens, on every node, and its rows', async () => {
   const release = await packageRelease()
-  await start(await release0006())
+  await start(await release0006ToFound())
   await ask(
     payroll,
     `insert into payroll_runs (tenant, id, status, total_cents) values ('${tenant}', 'before', 'draft', 1)`,
