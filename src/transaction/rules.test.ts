@@ -1,9 +1,13 @@
+import fc from 'fast-check'
 import { describe, expect, it } from 'vitest'
+import type { ErrorCode } from '../base/errors.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { StatementOutcome } from '../postgres/connection.ts'
 import { ConnectionLost, ServerError } from '../postgres/connection.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import { hashRequest, keepValue } from './idempotency.ts'
+import { transactionLimitsDefault } from './environment.ts'
+import type { NextAttempt } from './retry.ts'
 import { nextAttempt } from './retry.ts'
 import { judgeSettlement } from './settlement.ts'
 import { codeOfSqlState, journalReason, toHoldfastError } from './sql-errors.ts'
@@ -42,6 +46,50 @@ describe('what comes after a failed attempt', () => {
       160,
       'give up',
     ])
+  })
+
+  const anyCode = fc.constantFrom<(ErrorCode | undefined)[]>(
+    'serialization_failure',
+    'lock_timeout',
+    'placement_stale',
+    'node_unavailable',
+    'transaction_aborted',
+    'constraint_violated',
+    undefined,
+  )
+  /** What follows each failure of a transaction that would fail for ever. */
+  const follow = (codes: readonly (ErrorCode | undefined)[], retriesMax: number) => {
+    const steps: NextAttempt[] = []
+    for (let refreshes = 0; ; ) {
+      const next = nextAttempt(codes[steps.length % codes.length], steps.length + 1, refreshes, retriesMax)
+      steps.push(next)
+      if (next.kind === 'refresh') refreshes += 1
+      if (next.kind === 'give up') return steps
+    }
+  }
+  const property = (check: (steps: NextAttempt[], retriesMax: number) => void) =>
+    fc.assert(
+      fc.property(fc.array(anyCode, { minLength: 1, maxLength: 12 }), fc.integer({ min: 0, max: 12 }), (codes, max) =>
+        check(follow(codes, max), max),
+      ),
+    )
+
+  it('T8: comes at most once by a refresh, and by a pause at most as often as it may', () => {
+    property((steps, retriesMax) => {
+      expect(steps.filter(({ kind }) => kind === 'refresh').length).toBeLessThanOrEqual(1)
+      expect(steps.filter(({ kind }) => kind === 'pause').length).toBeLessThanOrEqual(retriesMax)
+      expect(steps.length).toBeLessThanOrEqual(retriesMax + 2)
+    })
+  })
+
+  it('T8: pauses below a bound that doubles from 10 ms and stays at 200, so that all of them end within a time', () => {
+    property((steps, retriesMax) => {
+      const bounds = steps.flatMap((next, index) => (next.kind === 'pause' ? [[index, next.pauseMsMax] as const] : []))
+      for (const [index, pauseMsMax] of bounds) expect(pauseMsMax).toBe(Math.min(200, 10 * 2 ** index))
+      const total = bounds.reduce((sum, [, pauseMsMax]) => sum + pauseMsMax, 0)
+      expect(total).toBeLessThanOrEqual(retriesMax * 200)
+      if (retriesMax === transactionLimitsDefault.serializationRetriesMax) expect(total).toBeLessThanOrEqual(310)
+    })
   })
 })
 

@@ -304,6 +304,27 @@ describe('a prepare whose server loads other settings meanwhile', () => {
   })
 })
 
+test('Q1, HZ-S1: who only read what no follower has gets no commit to rest on it, until a barrier passes', async () => {
+  const environment = await gateway({ limits: quick })
+  const [run, seen] = [newRun(), newRun()]
+  await followers(missing)
+  const writer = await Connection.connect(shards.target(treasury), 10_000)
+  const written = writer.query(insertHold, [tenant, seen])
+  await signalWaiter(treasury, 'pg_cancel_backend')
+  expect((await written).warnings).toHaveLength(1)
+  writer.release()
+  const reading = (where: TransactionEnvironment) =>
+    transact(where, tried(run), async (tx) => {
+      const { rowCount } = await tx.query('treasury', 'select from holds where run = $1', [seen])
+      await tx.query('payroll', insertRun, [tenant, run])
+      return rowCount
+    })
+  await expect(reading(environment)).rejects.toMatchObject({ code: 'node_unavailable', detail: { shard: treasury } })
+  expect(await shards.rows(home, 'select from runs where id = $1', [run])).toEqual([])
+  await followers(acknowledgedBy)
+  expect(await reading(await gateway())).toMatchObject({ value: 1 })
+})
+
 describe('a prepare while nobody is named', () => {
   const approve = (environment: TransactionEnvironment, run: string) =>
     transact(environment, tried(run), async (tx) => {
