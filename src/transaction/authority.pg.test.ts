@@ -1,10 +1,11 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { approve, both, gatewayOf, insertRun, newRun, request } from '../../test/support/approval.ts'
+import { approve, both, gatewayOf, insertHold, insertRun, newRun, request } from '../../test/support/approval.ts'
 import type { GatewayOptions } from '../../test/support/database-shards.ts'
-import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
+import { DatabaseShards, home, localTenant, scratch, tenant, treasury } from '../../test/support/database-shards.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
 import type { Epoch } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
+import { sqlState } from '../postgres/sqlstate.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { transact } from './transaction.ts'
 
@@ -86,6 +87,30 @@ describe('authority', () => {
       await expect(change).rejects.toMatchObject({ code: 'placement_denied', detail: { sqlState: 'HF004' } })
     }
     expect(await shards.rows(treasury, 'select status from runs where id = $1', [run])).toEqual([{ status: 'left' }])
+  })
+
+  test('HZ-X11: a shard of local durability refuses a branch and a decision, whatever a gateway believes of it', async () => {
+    shards.replaceShard(scratch, { durability: 'quorum' })
+    const environment = await gateway()
+    const run = newRun()
+    const asParticipant = transact(environment, request(run), async (tx) => {
+      await tx.query('payroll', insertRun, [tenant, run])
+      tx.batch('scratch', [['insert into notes values ($1, $2)', [tenant, run]]])
+    })
+    await expect(asParticipant).rejects.toMatchObject({
+      code: 'durability_insufficient',
+      detail: { shard: scratch, sqlState: sqlState.durabilityInsufficient },
+    })
+    const asHome = transact(environment, request(run, { tenant: localTenant }), async (tx) => {
+      tx.batch('treasury', [[insertHold, [localTenant, run]]])
+    })
+    await expect(asHome).rejects.toMatchObject({
+      code: 'durability_insufficient',
+      detail: { shard: scratch, sqlState: sqlState.durabilityInsufficient },
+    })
+    await environment.background.drain()
+    for (const shard of [scratch, treasury]) expect(await shards.prepared(shard)).toEqual([])
+    expect(await both(shards, run)).toEqual([0, 0])
   })
 
   test('a fenced shard refuses the opening, and the topology is asked once more', async () => {
