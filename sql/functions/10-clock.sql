@@ -25,7 +25,7 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  tick constant bigint := 65536;
+  margin constant bigint := 4096;
   v_logged pg_lsn;
   v_seen bigint;
   v_to bigint;
@@ -39,12 +39,12 @@ begin
     if v_seen >= p_target then
       return v_seen;
     end if;
-    v_to := greatest(p_target, v_seen + tick);
-    if v_to - v_seen > tick or v_to <= p_wall then
+    v_to := greatest(p_target, v_seen + margin);
+    if v_to - v_seen > margin or v_to <= p_wall then
       -- A mover that was paused since it read may not set: others have drawn meanwhile. How much, the log says, which no
-      -- wall clock can set back: 32 draws write a record of more than 64 bytes, so that less than 64 kB of log is less than
-      -- half of the one tick that lies at least between what was read and what is set.
-      perform setval('holdfast.hlc', v_to) where pg_current_wal_insert_lsn() - v_logged < 65536;
+      -- wall clock can set back: 32 draws write a record of more than 64 bytes, so that less than 4 kB of log is little more
+      -- than half of the margin that lies at least between what was read and what is set.
+      perform setval('holdfast.hlc', v_to) where pg_current_wal_insert_lsn() - v_logged < 4096;
     else
       perform nextval('holdfast.hlc') from generate_series(1, p_target - v_seen);
     end if;

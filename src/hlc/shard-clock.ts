@@ -38,6 +38,12 @@ export interface ClockStep {
   readonly refused: ClockRefusal | undefined
 }
 
+/**
+ * What is nearer is drawn and not set, one value at a time: a sixteenth of a millisecond. A mover that is paused for longer
+ * than others need to draw as much does not set (HZ-C9).
+ */
+const moveMargin = 4096n
+
 export function stepClock(
   before: ShardClock,
   command: ClockCommand,
@@ -79,8 +85,8 @@ export function agreedWall({ server, witness }: Walls, maxClockOffsetMs: number)
 
 /** Far targets are set, and near ones where the agreed wall has passed them. Others are drawn, one value at a time. */
 function moved(before: ShardClock, target: Hlc, wall: Hlc): ClockStep {
-  const settable = maxHlc(target, toHlc(before.clock + ticksPerMs))
-  const isSet = settable - before.clock > ticksPerMs || settable <= wall
+  const settable = maxHlc(target, toHlc(before.clock + moveMargin))
+  const isSet = settable - before.clock > moveMargin || settable <= wall
   const clock = target <= before.clock ? before.clock : isSet ? settable : target
   return { after: { ...before, clock }, refused: undefined }
 }

@@ -184,12 +184,12 @@ describe('HZ-C9: a mover paused between reading and setting', () => {
     expect(await pausedMover(false)).toBeLessThan(0n)
   })
 
-  test('half a millisecond of draws writes more log than a mover lets pass, however little else is written', async () => {
+  test('the draws that a mover leaves room for write more log than it lets pass, however little else is written', async () => {
     // Right behind a record of the sequence, which covers the 32 values that are drawn next.
     await admin.query('select setval($1, last_value) from holdfast.hlc', ['holdfast.hlc'])
     const before = await value(admin, `pg_current_wal_insert_lsn() - '0/0'`)
-    await admin.query(`select max(nextval('holdfast.hlc')) from generate_series(1, 32768)`)
-    expect((await value(admin, `pg_current_wal_insert_lsn() - '0/0'`)) - before).toBeGreaterThan(65_536n)
+    await admin.query(`select max(nextval('holdfast.hlc')) from generate_series(1, 2048)`)
+    expect((await value(admin, `pg_current_wal_insert_lsn() - '0/0'`)) - before).toBeGreaterThan(4_096n)
   })
 
   async function waitsForLock(pid: number): Promise<void> {

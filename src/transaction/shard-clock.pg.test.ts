@@ -90,8 +90,8 @@ const timestamp = fc.tuple(wallMs, fc.integer({ min: 0, max: 0xffff })).map(([ms
   return toHlc(hlcFromWallMs(ms) + BigInt(count))
 })
 const walls = fc.record({ server: wallMs.map(hlcFromWallMs), witness: wallMs.map(hlcFromWallMs) })
-/** Just above where the clock is, which only drawing reaches. */
-const near = fc.integer({ min: 1, max: 2_000 })
+/** Just above where the clock is: some that only drawing reaches, some beyond. */
+const near = fc.integer({ min: 1, max: 6_000 })
 
 const command = fc.oneof(
   fc.constant({ kind: 'draw' } as const),
