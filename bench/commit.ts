@@ -4,7 +4,7 @@ import { faultsOf } from 'holdfast/testing'
 import type pg from 'pg'
 import { closingFigures } from './closing.ts'
 import { atMost, comparedTo, exactly, type Figure, median, percentile } from './figure.ts'
-import { growingFleetFigure, memoryFigure } from './gateways.ts'
+import { growingFleetFigures, memoryFigure } from './gateways.ts'
 import { growthFigure } from './growth.ts'
 import { inDoubtFigure } from './in-doubt.ts'
 import {
@@ -18,7 +18,7 @@ import {
   tenant,
   withStand,
 } from './stand.ts'
-import { commitOverBoth, insertEntry, insertHold, timed } from './work.ts'
+import { commitOverBoth, insertEntry, insertHold, named, timed } from './work.ts'
 
 /** What a commit costs: at home beside the same statements alone, and over two shards beside textbook two-phase commit. */
 
@@ -49,7 +49,7 @@ export async function benchCommit(progress: (text: string) => void): Promise<Fig
     ...surviving,
     await memoryFigure(progress),
     await growthFigure(progress),
-    await growingFleetFigure(progress),
+    ...(await growingFleetFigures(progress)),
   ]
 }
 
@@ -115,11 +115,6 @@ async function bareWriter({ connect }: Stand): Promise<Commit> {
     await client.query({ ...named(addToBalance), values })
     await client.query(named('commit'))
   }
-}
-
-/** Prepared once a connection, like the statements of Holdfast. */
-function named(text: string): { readonly name: string; readonly text: string } {
-  return { name: text.slice(0, 60), text }
 }
 
 interface Window {

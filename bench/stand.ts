@@ -23,6 +23,8 @@ export interface Stand {
    * by the same driver.
    */
   readonly connect: (shard: string) => Promise<pg.Client>
+  /** What such a connection is made of. */
+  readonly targetOf: (shard: string) => Promise<pg.ClientConfig>
 }
 
 /** A fresh folder that the servers' user can enter; gone afterwards. */
@@ -45,14 +47,15 @@ export function withStand<T>(
     const config = adapt(configOf(root))
     const fleet = await openFleet({ config, region, wan: true })
     const clients: pg.Client[] = []
+    const dataDir = join(root, 'data')
     const connect = async (shard: string) => {
-      const client = new pg.Client(await targetOf(join(root, 'data'), shard))
+      const client = new pg.Client(await targetOf(dataDir, shard))
       clients.push(client)
       await client.connect()
       return client
     }
     try {
-      return await use({ fleet, config, dataDir: join(root, 'data'), connect })
+      return await use({ fleet, config, dataDir, connect, targetOf: (shard) => targetOf(dataDir, shard) })
     } finally {
       await Promise.all(clients.map((client) => client.end()))
       await fleet.close()

@@ -27,3 +27,8 @@ export async function timed(run: () => Promise<unknown>): Promise<number> {
 }
 
 export const pause = (ms: number) => new Promise<void>((resolve) => void setTimeout(resolve, ms))
+
+/** Prepared once a connection, like the statements of Holdfast. */
+export function named(text: string): { readonly name: string; readonly text: string } {
+  return { name: text.slice(0, 60), text }
+}
