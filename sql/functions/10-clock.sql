@@ -126,10 +126,12 @@ create or replace function holdfast.draw() returns bigint
 language plpgsql
 as $$
 declare
+  v_xid xid8;
   v_floor bigint;
   v_drawn bigint;
 begin
-  perform pg_current_xact_id();
+  -- An assignment is evaluated in place; PERFORM would be a query.
+  v_xid := pg_current_xact_id();
   -- Null until a closer has raised it.
   v_floor := coalesce(pg_sequence_last_value('holdfast.floor'), 0);
   v_drawn := nextval('holdfast.hlc');

@@ -2,44 +2,47 @@
 -- See docs/protocols/write-path.md and docs/protocols/global-commit.md. All of them raise when anything is wrong, so that the
 -- COMMIT or PREPARE TRANSACTION sent behind them cannot succeed.
 
--- What stamp and prepare have in common: this transaction is opened, this shard is at its epoch and open, and with
--- `placements` they compare what it was routed by. For the functions below alone.
+-- What decides compares here that this shard is still the authority: at its epoch and open (whoever asks compares the epoch),
+-- with the placements that the transaction was routed by, and those that its statements might write by.
 create or replace view holdfast.authority as
-select b.transaction_id, b.tenant, b.key, b.epoch, s.shard, s.durability, s.max_clock_offset_ms,
-       (select coalesce(jsonb_object_agg(p.domain, p.version), '{}')
-        from holdfast.placement p where p.tenant = b.tenant and p.shard = s.shard) as placements
-from holdfast.bound b
-join holdfast.shard s on s.epoch = b.epoch and s.state = 'open'
-where b.mode = 'w';
+select s.epoch, s.shard, s.durability, s.max_clock_offset_ms, h.tenant, h.placements, h.writable
+from holdfast.shard s
+join holdfast.placements_here h on h.shard = s.shard
+where s.state = 'open';
 
 -- Why a transaction has no authority here. Always raises.
-create or replace function holdfast.refuse_authority(p_transaction uuid, p_placements jsonb) returns void
+create or replace function holdfast.refuse_authority(
+  p_transaction uuid, p_tenant text, p_epoch integer, p_placements jsonb) returns void
 language plpgsql
 as $$
 declare
-  v_epoch integer;
-  v_tenant text;
-  v_stale text;
+  v_domain text;
+  v_routed integer;
 begin
-  select b.epoch, b.tenant into v_epoch, v_tenant
-  from holdfast.bound b where b.mode = 'w' and b.transaction_id = p_transaction;
-  if not found then
+  if current_setting('holdfast.transaction', true) is distinct from p_transaction::text
+    or current_setting('holdfast.tenant', true) is distinct from p_tenant then
     raise exception 'transaction % is not opened here', p_transaction using errcode = 'HF005';
   end if;
-  perform holdfast.shard_at_epoch(v_epoch);
-  select r.key into v_stale
-  from jsonb_each(p_placements) r cross join holdfast.authority a
-  where a.placements -> r.key is distinct from r.value
+  perform holdfast.shard_at_epoch(p_epoch);
+  select r.key, r.value into v_domain, v_routed
+  from (select * from jsonb_each(p_placements) union all select * from jsonb_each(current_setting('holdfast.placements')::jsonb)) r
+  left join holdfast.authority a on a.tenant = p_tenant
+  where a.placements -> r.key is distinct from r.value or a.writable -> r.key is distinct from r.value
+  order by a.placements -> r.key is not distinct from r.value
   limit 1;
-  raise exception 'the placement of domain % of tenant % is not here at version %', v_stale, v_tenant,
-    p_placements ->> v_stale using errcode = 'HF003';
+  -- Whoever routed by what was true before looks it up and comes again.
+  if exists (select from holdfast.placement p where p.tenant = p_tenant and p.domain = v_domain and p.version > v_routed) then
+    raise exception 'the placement of domain % of tenant % is not here at version %', v_domain, p_tenant, v_routed
+      using errcode = 'HF003';
+  end if;
+  perform holdfast.refuse_placement(p_tenant, v_domain);
 end
 $$;
 
 -- This transaction waits for followers as its shard promises, whatever anybody has set (HZ-S5). Where it would wait for
 -- nobody, it is refused. Names that are emptied later than this release who waits, with success: the gateway therefore
 -- compares when the settings were loaded before and after its COMMIT.
-create or replace function holdfast.wait_for_followers(p_shard text, p_durability text) returns void
+create or replace function holdfast.wait_for_followers(p_shard text, p_durability text) returns text
 language plpgsql
 as $$
 begin
@@ -47,7 +50,7 @@ begin
     raise exception 'a commit on shard % would wait for no follower', p_shard
       using errcode = 'HF016', hint = 'Name its followers in synchronous_standby_names.';
   end if;
-  perform set_config('synchronous_commit', case p_durability when 'quorum' then 'on' else 'local' end, true);
+  return set_config('synchronous_commit', case p_durability when 'quorum' then 'on' else 'local' end, true);
 end
 $$;
 
@@ -84,42 +87,44 @@ end
 $$;
 
 -- The last act of a transaction at its home. Everything that can wait comes before the draw.
+--   p_key       the idempotency key that the opening claimed
 --   p_after     every prepare timestamp of the participants lies at or below it; the stamp must lie above
 --   p_value     what the caller's function returned, kept with the idempotency key
 --   p_events    [{"id": uuid, "name": text, "payload": json}, ...] for the outbox
 create or replace function holdfast.stamp(
-  p_transaction uuid, p_action text, p_subject text, p_actor text, p_placements jsonb, p_participants text[],
-  p_after bigint, p_value jsonb, p_events jsonb)
+  p_transaction uuid, p_tenant text, p_epoch integer, p_key text, p_action text, p_subject text, p_actor text,
+  p_placements jsonb, p_participants text[], p_after bigint, p_value jsonb, p_events jsonb)
 returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_tenant text;
-  v_key text;
-  v_epoch integer;
   v_shard text;
   v_durability text;
   v_offset_ms integer;
+  v_setting text;
   v_stamp bigint;
 begin
-  select a.tenant, a.key, a.epoch, a.shard, a.durability, a.max_clock_offset_ms
-  into v_tenant, v_key, v_epoch, v_shard, v_durability, v_offset_ms
-  from holdfast.authority a where a.transaction_id = p_transaction and a.placements @> p_placements;
+  select a.shard, a.durability, a.max_clock_offset_ms into v_shard, v_durability, v_offset_ms
+  from holdfast.authority a
+  where a.tenant = p_tenant and a.epoch = p_epoch and a.placements @> p_placements
+    and a.writable @> current_setting('holdfast.placements', true)::jsonb
+    and current_setting('holdfast.transaction', true) = p_transaction::text
+    and current_setting('holdfast.tenant', true) = p_tenant;
   if not found then
-    perform holdfast.refuse_authority(p_transaction, p_placements);
+    perform holdfast.refuse_authority(p_transaction, p_tenant, p_epoch, p_placements);
   end if;
-  perform holdfast.wait_for_followers(v_shard, v_durability);
-  if v_key is not null then
+  v_setting := holdfast.wait_for_followers(v_shard, v_durability);
+  if p_key is not null then
     update holdfast.idempotency i set value = coalesce(p_value, 'null'::jsonb)
-    where i.tenant = v_tenant and i.key = v_key and i.transaction_id = p_transaction;
+    where i.tenant = p_tenant and i.key = p_key and i.transaction_id = p_transaction;
     if not found then
       raise exception 'transaction % does not hold its idempotency key', p_transaction using errcode = 'HF005';
     end if;
   end if;
   if p_events <> '[]' then
     insert into holdfast.outbox (event_id, transaction_id, ordinal, tenant, name, payload)
-    select (e.value ->> 'id')::uuid, p_transaction, e.ordinality, v_tenant, e.value ->> 'name', e.value -> 'payload'
+    select (e.value ->> 'id')::uuid, p_transaction, e.ordinality, p_tenant, e.value ->> 'name', e.value -> 'payload'
     from jsonb_array_elements(p_events) with ordinality e;
   end if;
   if cardinality(p_participants) > 0 then
@@ -136,11 +141,11 @@ begin
   end if;
   insert into holdfast.commit_log (transaction_id, commit_timestamp, xid, tenant, action, subject, actor, placements,
     epoch, participants)
-  values (p_transaction, v_stamp, pg_current_xact_id(), v_tenant, p_action, p_subject, p_actor, p_placements, v_epoch,
+  values (p_transaction, v_stamp, pg_current_xact_id(), p_tenant, p_action, p_subject, p_actor, p_placements, p_epoch,
     p_participants);
   if cardinality(p_participants) > 0 then
     insert into holdfast.transaction_record (transaction_id, outcome, commit_timestamp, participants, home_epoch)
-    values (p_transaction, 'COMMITTED', v_stamp, p_participants, v_epoch)
+    values (p_transaction, 'COMMITTED', v_stamp, p_participants, p_epoch)
     on conflict do nothing;
     if not found then
       raise exception 'transaction % was presumed aborted before its decision', p_transaction using errcode = 'HF015';
@@ -155,8 +160,8 @@ $$;
 --   p_home_clock  a reading of home's clock from the start of the flight
 --   p_witness     the wall clock of the gateway
 create or replace function holdfast.prepare_branch(
-  p_transaction uuid, p_gid text, p_home text, p_home_epoch integer, p_participants text[], p_action text,
-  p_subject text, p_actor text, p_placements jsonb, p_home_clock bigint, p_witness bigint)
+  p_transaction uuid, p_tenant text, p_epoch integer, p_gid text, p_home text, p_home_epoch integer, p_participants text[],
+  p_action text, p_subject text, p_actor text, p_placements jsonb, p_home_clock bigint, p_witness bigint)
 returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
@@ -165,10 +170,14 @@ declare
   v_here record;
   v_prepare bigint;
 begin
-  select a.tenant, a.epoch, a.shard, a.durability, a.max_clock_offset_ms into v_here
-  from holdfast.authority a where a.transaction_id = p_transaction and a.placements @> p_placements;
+  select a.shard, a.durability, a.max_clock_offset_ms into v_here
+  from holdfast.authority a
+  where a.tenant = p_tenant and a.epoch = p_epoch and a.placements @> p_placements
+    and a.writable @> current_setting('holdfast.placements', true)::jsonb
+    and current_setting('holdfast.transaction', true) = p_transaction::text
+    and current_setting('holdfast.tenant', true) = p_tenant;
   if not found then
-    perform holdfast.refuse_authority(p_transaction, p_placements);
+    perform holdfast.refuse_authority(p_transaction, p_tenant, p_epoch, p_placements);
   end if;
   perform holdfast.wait_for_followers(v_here.shard, v_here.durability);
   if v_here.durability = 'local' then
@@ -185,21 +194,25 @@ begin
   insert into holdfast.branch (transaction_id, gid, home, home_epoch, participants, prepare_timestamp, xid, tenant,
     action, subject, actor, placements, epoch)
   values (p_transaction, p_gid, p_home, p_home_epoch, p_participants, v_prepare, pg_current_xact_id(),
-    v_here.tenant, p_action, p_subject, p_actor, p_placements, v_here.epoch);
+    p_tenant, p_action, p_subject, p_actor, p_placements, p_epoch);
   return v_prepare;
 end
 $$;
 
 -- What a participant that only read says in place of a prepare: that its authority stands, and its clock, which lies above
 -- whatever was read. Raises where something was written: the COMMIT behind it would decide alone.
-create or replace function holdfast.conclude_reading(p_transaction uuid, p_placements jsonb) returns bigint
+create or replace function holdfast.conclude_reading(
+  p_transaction uuid, p_tenant text, p_epoch integer, p_placements jsonb) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 begin
-  perform from holdfast.authority a where a.transaction_id = p_transaction and a.placements @> p_placements;
+  perform from holdfast.authority a
+  where a.tenant = p_tenant and a.epoch = p_epoch and a.placements @> p_placements
+    and current_setting('holdfast.transaction', true) = p_transaction::text
+    and current_setting('holdfast.tenant', true) = p_tenant;
   if not found then
-    perform holdfast.refuse_authority(p_transaction, p_placements);
+    perform holdfast.refuse_authority(p_transaction, p_tenant, p_epoch, p_placements);
   end if;
   if pg_current_xact_id_if_assigned() is not null then
     raise exception 'transaction % has written here, and must be prepared', p_transaction using errcode = 'XX000';
@@ -305,18 +318,18 @@ begin
 end
 $$;
 
-revoke all on function holdfast.refuse_authority(uuid, jsonb), holdfast.wait_for_followers(text, text),
+revoke all on function holdfast.refuse_authority(uuid, text, integer, jsonb), holdfast.wait_for_followers(text, text),
   holdfast.transaction_born_ms(uuid),
   holdfast.require_uncollected(uuid), holdfast.require_born(uuid, integer), holdfast.require_home_epoch(text, integer),
-  holdfast.stamp(uuid, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
-  holdfast.prepare_branch(uuid, text, text, integer, text[], text, text, text, jsonb, bigint, bigint),
-  holdfast.conclude_reading(uuid, jsonb),
+  holdfast.stamp(uuid, text, integer, text, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
+  holdfast.prepare_branch(uuid, text, integer, text, text, integer, text[], text, text, text, jsonb, bigint, bigint),
+  holdfast.conclude_reading(uuid, text, integer, jsonb),
   holdfast.record_decision(uuid, text, bigint, text, integer),
   holdfast.abort_unless_recorded(uuid, text[], integer, text), holdfast.hold_home(uuid), holdfast.home_is_open(uuid),
   holdfast.barrier() from public;
-grant execute on function holdfast.stamp(uuid, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
-  holdfast.prepare_branch(uuid, text, text, integer, text[], text, text, text, jsonb, bigint, bigint),
-  holdfast.conclude_reading(uuid, jsonb),
+grant execute on function holdfast.stamp(uuid, text, integer, text, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
+  holdfast.prepare_branch(uuid, text, integer, text, text, integer, text[], text, text, text, jsonb, bigint, bigint),
+  holdfast.conclude_reading(uuid, text, integer, jsonb),
   holdfast.record_decision(uuid, text, bigint, text, integer),
   holdfast.abort_unless_recorded(uuid, text[], integer, text), holdfast.hold_home(uuid), holdfast.home_is_open(uuid),
   holdfast.transaction_born_ms(uuid), holdfast.barrier() to holdfast_gateway;

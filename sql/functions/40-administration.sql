@@ -1,8 +1,8 @@
 -- What only an administrator runs.
 
--- Founds the shard: its name, its first history, its key. Run once, on an empty schema.
+-- Founds the shard: its name and its first history. Run once, on an empty schema.
 create or replace procedure holdfast.found_shard(
-  p_fleet text, p_shard text, p_durability text, p_history uuid, p_max_clock_offset_ms integer, p_key bytea)
+  p_fleet text, p_shard text, p_durability text, p_history uuid, p_max_clock_offset_ms integer)
 language plpgsql
 as $$
 begin
@@ -11,10 +11,9 @@ begin
   insert into holdfast.shard (fleet, shard, durability, epoch, history_id, state, max_clock_offset_ms)
   values (p_fleet, p_shard, p_durability, 1, p_history, 'open', p_max_clock_offset_ms);
   insert into holdfast.closed (closed_timestamp) values (0);
-  insert into holdfast.secret (key) values (p_key);
   -- Tables of one row are never large enough to be analysed by themselves. By its guess of their size the planner would
   -- think every call of the opening, the guard and the stamp worth a plan of its own.
-  analyze holdfast.shard, holdfast.secret, holdfast.closed;
+  analyze holdfast.shard, holdfast.closed;
 end
 $$;
 
@@ -78,7 +77,7 @@ as $$
   where n.nspname = 'holdfast' and c.relkind in ('r', 'S') and c.relpersistence <> 'p'
 $$;
 
-revoke all on procedure holdfast.found_shard(text, text, text, uuid, integer, bytea), holdfast.set_role_password(name, text),
+revoke all on procedure holdfast.found_shard(text, text, text, uuid, integer), holdfast.set_role_password(name, text),
   holdfast.open_history(uuid, integer, pg_lsn, text, uuid[]), holdfast.open_shard(integer) from public;
 revoke all on function holdfast.fence(integer), holdfast.impermanent_relations() from public;
 -- The keeper of the clock serves no shard whose clock a crash would reset.

@@ -1,3 +1,4 @@
+import { bind, stampOf } from '../../test/support/bind.ts'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { type FreshDatabase, freshDatabase } from '../../test/support/database.ts'
 import { eventually } from '../../test/support/eventually.ts'
@@ -5,8 +6,9 @@ import { present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
 import { newRandomUuid, newTimeOrderedUuid } from '../base/random.ts'
-import type { Epoch } from '../directory/topology.ts'
-import { Connection, type ServerError } from '../postgres/connection.ts'
+import type { Epoch, TransactionId } from '../directory/topology.ts'
+import { Connection, type ServerError, accepted } from '../postgres/connection.ts'
+import { open as opening } from '../transaction/transaction-store.ts'
 import { fenceShard } from './fencing.ts'
 
 let database: FreshDatabase
@@ -22,14 +24,12 @@ async function connect(role: string): Promise<Connection> {
 beforeEach(async () => {
   database = await freshDatabase()
   admin = await connect('holdfast_admin')
-  const key = Buffer.alloc(32, 7)
-  await admin.query('call holdfast.found_shard($1, $2, $3, $4, $5, $6)', [
+  await admin.query('call holdfast.found_shard($1, $2, $3, $4, $5)', [
     'test',
     'eu-west/payroll',
     'quorum',
     newRandomUuid(),
     500,
-    key,
   ])
   await admin.script(`
     insert into holdfast.placement values ('globex-eu', 'payroll', 'eu-west/payroll', 1, 'null', 1);
@@ -47,14 +47,14 @@ const epoch = 2 as Epoch
 
 async function open(gateway: Connection, transaction: string, isolation = 'read committed'): Promise<void> {
   await gateway.query(`begin isolation level ${isolation}`)
-  await gateway.query('select * from holdfast.open($1, $2, 1, null, null)', ['globex-eu', transaction])
-  await gateway.query('set local role holdfast_app')
+  await gateway.flight([bind('globex-eu', transaction)])
+  await gateway.query('set local role holdfast_bound')
   await gateway.query("insert into runs values ('globex-eu', $1)", [transaction])
   await gateway.query('reset role')
 }
 
 const stamp = (gateway: Connection, transaction: string) =>
-  gateway.query(`select holdfast.stamp($1, 'a', 's', 'x', '{"payroll": 1}', '{}', 0, null, '[]')`, [transaction])
+  gateway.flight([stampOf('globex-eu', transaction)]).then(([outcome]) => accepted(present(outcome, 'an answer')))
 
 test('an opening and a stamp at the old epoch are refused from the fence on', async () => {
   const gateway = await connect('holdfast_gateway')
@@ -64,9 +64,20 @@ test('an opening and a stamp at the old epoch are refused from the fence on', as
   await expect(stamp(gateway, transaction)).rejects.toMatchObject({ sqlState: 'HF006' } satisfies Partial<ServerError>)
   const late = await connect('holdfast_gateway')
   await late.query('begin')
-  await expect(
-    late.query('select * from holdfast.open($1, $2, 1, null, null)', ['globex-eu', newTimeOrderedUuid()]),
-  ).rejects.toMatchObject({ sqlState: 'HF006' })
+  const [refused] = await late.flight([
+    opening({
+      tenant: 'globex-eu',
+      transactionId: newTimeOrderedUuid() as TransactionId,
+      epoch: 1 as Epoch,
+      placements: new Map(),
+      key: null,
+      requestHash: null,
+      lockWithinMs: 1_000,
+      runWithinMs: 1_000,
+      isHome: true,
+    }),
+  ])
+  expect(refused).toMatchObject({ ok: false, error: { sqlState: 'HF006' } })
 })
 
 test('HZ-F1: a transaction whose snapshot is older than the fence stamps, so the fence waits for its end', async () => {

@@ -10,7 +10,7 @@ import { readSqlFiles } from '../postgres/release.ts'
 import { applyMigrations } from '../postgres/schema.ts'
 import { initialiseDataDir } from '../postgres/server/data-directory.ts'
 import type { Settings } from '../postgres/server/data-directory.ts'
-import { newRandomUuid, randomBytes } from '../base/random.ts'
+import { newRandomUuid } from '../base/random.ts'
 import type { DomainConfig, FleetConfig, ShardConfig } from './config.ts'
 import type { FleetKeys } from './keys.ts'
 import { roleNames } from './keys.ts'
@@ -66,13 +66,12 @@ export async function foundShard(
     for (const role of roleNames)
       await admin.query('call holdfast.set_role_password($1, $2)', [role, keys.passwords[role]])
     const historyId = newRandomUuid() as HistoryId
-    await admin.query('call holdfast.found_shard($1, $2, $3, $4, $5, $6)', [
+    await admin.query('call holdfast.found_shard($1, $2, $3, $4, $5)', [
       config.fleet,
       shard.name,
       shard.durability,
       historyId,
       config.maxClockOffsetMs,
-      Buffer.from(randomBytes(32)),
     ])
     await installDomains(admin, config, shard.name)
     await writePlacements(admin, config)

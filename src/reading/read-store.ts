@@ -24,12 +24,16 @@ export function readPosition(outcome: StatementOutcome): Lsn {
 export const beginRead: Statement = { text: 'begin isolation level repeatable read, read only' }
 export const commit: Statement = { text: 'commit' }
 /** For the session: it is taken back before the connection is given back. Where it fails, nothing behind it runs as the gateway. */
-export const becomeApplication: Statement = { text: 'set role holdfast_app', joined: true }
+export const becomeApplication: Statement = { text: 'set role holdfast_bound', joined: true }
 export const becomeGateway: Statement = { text: 'reset role' }
 
 /** The first statement of the transaction: it takes the snapshot. */
 export function openRead(tenant: TenantName): Statement {
-  return { text: 'select holdfast.open_read($1)', values: [tenant] }
+  return {
+    text: `select set_config('holdfast.tenant', $1, true), set_config('holdfast.placements', '{}', true),
+             set_config('holdfast.transaction', '00000000-0000-0000-0000-000000000000', true)`,
+    values: [tenant],
+  }
 }
 
 /** What an operator's read sends in its place: it takes the snapshot and binds no tenant. */

@@ -97,7 +97,7 @@ export interface Answer<T> {
  * begin isolation level repeatable read, read only;
  * select holdfast.open_read('globex-eu');
  * select ... from holdfast.proof('globex-eu', ...);
- * set role holdfast_app;
+ * set role holdfast_bound;
  * select status from payroll_runs where id = 'apr-2026';
  * ```
  */

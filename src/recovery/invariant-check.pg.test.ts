@@ -124,7 +124,7 @@ describe('invariants over shards', () => {
     ['a table that the header does not name', 'select * from holds2', needs],
     ['a column that the header does not name', 'select secret from runs', needs],
     ['a table behind its schema', 'select * from public.runs', needs],
-    ['the platform behind its schema', 'select * from holdfast.secret', needs],
+    ['the platform behind its schema', 'select * from holdfast.shard', needs],
     ['a statement that writes', 'delete from runs returning *', needs],
     ['a table that is not there', 'select 1', [{ domain: 'payroll' as DomainName, table: 'nothing', columns: ['id'] }]],
     [

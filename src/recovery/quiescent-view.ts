@@ -26,7 +26,7 @@ class QuiescentView implements InvariantView, AsyncDisposable {
   async evaluate(shard: ShardName, statement: Statement): Promise<StatementResult> {
     const [, , , outcome] = await this.#connection(shard).flight([
       { text: 'savepoint reading' },
-      { text: 'set local role holdfast_app' },
+      { text: 'set local role holdfast_bound' },
       { text: 'set local search_path = pg_catalog' },
       statement,
       { text: 'rollback to savepoint reading' },

@@ -1,3 +1,4 @@
+import { bind, stampOf } from '../../test/support/bind.ts'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { approve, both, gatewayOf, insertHold, insertRun, newRun, request } from '../../test/support/approval.ts'
 import type { GatewayOptions } from '../../test/support/database-shards.ts'
@@ -181,11 +182,8 @@ describe('order', () => {
     try {
       const outcomes = await direct.flight([
         { text: 'begin' },
-        { text: 'select 1 from holdfast.open($1, $2, 1, null, null)', values: [tenant, id] },
-        {
-          text: `select holdfast.stamp($1, 'a', 's', 'x', '{"payroll": 1}', '{}', holdfast.wall_hlc() + (90::bigint << 16), null, '[]')`,
-          values: [id],
-        },
+        bind(tenant, id),
+        stampOf(tenant, id, 'holdfast.wall_hlc() + (90::bigint << 16)'),
         { text: 'commit' },
       ])
       expect(outcomes[2]).toMatchObject({ ok: false, error: { sqlState: 'HF014' } })
@@ -206,10 +204,10 @@ describe('order', () => {
       await shards.rows(home, "select setval('holdfast.floor', holdfast.wall_hlc() + (3600000::bigint << 16))")
       const outcomes = await direct.flight([
         { text: 'begin' },
-        { text: 'select 1 from holdfast.open($1, $2, 1, null, null)', values: [tenant, id] },
+        bind(tenant, id),
         { text: 'savepoint s' },
         xid,
-        { text: `select holdfast.stamp($1, 'a', 's', 'x', '{"payroll": 1}', '{}', 0, null, '[]')`, values: [id] },
+        stampOf(tenant, id),
         { text: 'rollback to savepoint s' },
         xid,
       ])

@@ -17,9 +17,7 @@ let opened: Connection[] = []
 beforeAll(async () => {
   database = await freshDatabase()
   admin = await connect()
-  await admin.script(
-    `call holdfast.found_shard('test', 'eu-west/payroll', 'local', gen_random_uuid(), 500, decode(repeat('ab', 32), 'hex'))`,
-  )
+  await admin.script(`call holdfast.found_shard('test', 'eu-west/payroll', 'local', gen_random_uuid(), 500)`)
   opened = []
 })
 

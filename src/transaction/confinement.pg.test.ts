@@ -36,7 +36,6 @@ describe('the rows of another tenant', () => {
     ['a delete', `delete from runs where id = 'theirs'`],
     ['a row lock', `select from runs where id = 'theirs' for update`],
     ['a merge that finds nothing', `merge into runs r using ${theirs} when matched then delete`],
-    ['a view of what is bound', `select from holdfast.bound where tenant <> '${tenant}'`],
   ])('are not there for %s', async (_, sql) => {
     expect((await send(sql)).value).toBe(0)
   })
@@ -56,9 +55,8 @@ describe('the rows of another tenant', () => {
       `merge into runs r using ${theirs} when matched then do nothing
        when not matched then insert values (v.tenant, v.id, 'x', 1)`,
     ],
-    ['the view that Holdfast reads its key through', 'delete from holdfast.bound'],
-    ['a lock of that view', 'select from holdfast.bound for update'],
-    ['an opening', `select holdfast.open_without_key('${otherTenant}', gen_random_uuid(), 1)`],
+    ['another opening', `select set_config('holdfast.tenant', '${otherTenant}', true)`],
+    ['a claim of a key', `select holdfast.claim('${otherTenant}', gen_random_uuid(), 'k', '\\x00')`],
   ])('are refused to %s', async (_, sql) => {
     await expect(send(sql)).rejects.toMatchObject({ code: 'statement_failed', detail: { sqlState: '42501' } })
   })

@@ -175,7 +175,11 @@ class Coordinator {
   }
 
   async #confirm(reader: ShardTransaction): Promise<CommitEvent> {
-    const { event, position } = await confirmReader(this.#environment, reader, this.#plan.transactionId)
+    const { transactionId, business } = this.#plan
+    const { event, position } = await confirmReader(this.#environment, reader, {
+      transactionId,
+      tenant: business.tenant,
+    })
     if (position !== undefined) this.#prepared.set(reader.shard.name, position)
     return event
   }
@@ -223,6 +227,8 @@ class Coordinator {
       ...store.concludeCaller,
       store.stamp({
         transactionId,
+        epoch: home.shard.epoch,
+        key: home.key,
         business,
         placements: home.placements,
         participants: this.#names,

@@ -151,7 +151,7 @@ describe('an idempotency key', () => {
   test('is not claimed behind a BEGIN that failed: in autocommit the claim is refused', async () => {
     const direct = await Connection.connect(shards.target(home, 'holdfast_gateway'), 5_000)
     try {
-      const claim = `select 1 from holdfast.open('${tenant}', gen_random_uuid(), 1, 'lonely', '\\x00')`
+      const claim = `select 1 from holdfast.claim('${tenant}', gen_random_uuid(), 'lonely', '\\x00')`
       const [begun, opened] = await direct.flight([{ text: 'begin isolation level nonsense' }, { text: claim }])
       expect(begun?.ok).toBe(false)
       expect(opened).toMatchObject({ ok: false, error: { sqlState: 'HF005' } })

@@ -84,13 +84,13 @@ export async function prepareParticipant(
 export async function confirmReader(
   environment: TransactionEnvironment,
   reader: ShardTransaction,
-  transactionId: TransactionId,
+  { transactionId, tenant }: { readonly transactionId: TransactionId; readonly tenant: string },
 ): Promise<Vote> {
   const { onStep, barriers, limits } = environment
   const { shard, placements } = reader
   const where = { transactionId, shard: shard.name }
   try {
-    const tail = [...store.concludeCaller, store.concludeReading(transactionId, placements), store.commit]
+    const tail = [...store.concludeCaller, store.concludeReading(transactionId, tenant, shard.epoch, placements), store.commit]
     const [concluded, passed] = await Promise.allSettled([
       reader.last(tail, limits.commitWithinMs, () => onStep('global reading sent', where)),
       barriers.pass(shard.name, shard.primary.id),
@@ -133,6 +133,7 @@ function prepareStatements(
     ...store.concludeCaller,
     store.prepareBranch({
       transactionId,
+      epoch: shard.epoch,
       gid,
       home: home.name,
       homeEpoch: home.epoch,

@@ -1,8 +1,8 @@
 import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
-import type { Placement, PlacementService } from '../directory/directory.ts'
+import type { Directory, Placement, PlacementService } from '../directory/directory.ts'
 import { serviceOf, tenantHome } from '../directory/directory.ts'
-import type { ShardTopology } from '../directory/topology.ts'
+import type { ShardName, ShardTopology } from '../directory/topology.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { shardOf } from './environment.ts'
 
@@ -14,6 +14,12 @@ export function homePlacement({ directory }: TransactionEnvironment, tenant: str
   const home = current.home(tenant)
   const domain = current.domains().find((entry) => entry.placement === tenantHome)
   return current.resolve(tenant, present(domain, `tenant ${tenant} has home ${home} by a domain at home`).name)
+}
+
+/** What of a tenant its statements may write on a shard: domain to version. */
+export function writableOn(directory: Directory, tenant: string, shard: ShardName): ReadonlyMap<string, number> {
+  const here = directory.placementsOf(tenant).filter((one) => one.shard === shard && one.service === 'full')
+  return new Map(here.map(({ domain, version }) => [domain, version]))
 }
 
 /** The shard of a placement, open. A lost one has no legal primary, and each tenant gets what its policy says. */

@@ -23,7 +23,7 @@ beforeAll(async () => {
   database = await freshDatabase()
   admin = await Connection.connect(database.target(), 5_000)
   await admin.script(`
-    call holdfast.found_shard('test', 'eu-west/payroll', 'local', gen_random_uuid(), ${offsetMs}, decode(repeat('ab', 32), 'hex'));
+    call holdfast.found_shard('test', 'eu-west/payroll', 'local', gen_random_uuid(), ${offsetMs});
     create table public.wall (hlc bigint not null);
     insert into public.wall values (0);
     grant select on public.wall to public;

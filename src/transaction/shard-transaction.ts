@@ -9,6 +9,7 @@ import { noteAdoption } from './adoption.ts'
 import { requireSendable, unsendable } from './caller-statement.ts'
 import type { BatchItem } from './batch.ts'
 import type { TransactionEnvironment } from './environment.ts'
+import { writableOn } from './routing.ts'
 import { toHoldfastError } from './sql-errors.ts'
 import type { Opening } from './transaction-store.ts'
 import * as store from './transaction-store.ts'
@@ -72,6 +73,11 @@ export class ShardTransaction {
     return this.#opened
   }
 
+  /** The idempotency key that home's part claims. */
+  get key(): string | null {
+    return this.#options.home?.key ?? null
+  }
+
   get isTouched(): boolean {
     return this.#connecting !== undefined
   }
@@ -127,7 +133,7 @@ export class ShardTransaction {
     const { statementWithinMs } = this.#environment.limits
     if (this.#opened !== undefined) return connection.flight(this.#traced(statement), statementWithinMs)
     // Nobody knows yet whether the opening took place.
-    const outcomes = await connection.flight([store.requireApplication, ...this.#traced(statement)], statementWithinMs)
+    const outcomes = await connection.flight([store.requireBound, ...this.#traced(statement)], statementWithinMs)
     return outcomes.slice(1)
   }
 
@@ -252,6 +258,7 @@ export class ShardTransaction {
         tenant,
         transactionId,
         epoch: shard.epoch,
+        placements: writableOn(this.#environment.directory.current(), tenant, shard.name),
         key: home?.key ?? null,
         requestHash: home?.requestHash ?? null,
         lockWithinMs: this.#environment.limits.lockWithinMs,

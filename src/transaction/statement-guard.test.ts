@@ -73,7 +73,7 @@ describe('statements of an application', () => {
       'discard all',
       'set synchronous_commit = off',
       'set local synchronous_commit = off',
-      "set local holdfast.binding = ''",
+      "set local holdfast.tenant = 'acme-de'",
       'set local session_replication_role = replica',
       'set local row_security to off',
       'set local search_path = evil',

@@ -34,20 +34,30 @@ export function approachClock(frontier: Hlc, wall: Hlc): Statement {
   }
 }
 
-const applicationRole = 'holdfast_app'
+const boundRole = 'holdfast_bound'
 
 /** DEFERRABLE means nothing to a writing transaction; the opening takes it as proof that this BEGIN took place. */
 export function begin(isolation: Isolation): Statement {
   return { text: `begin isolation level ${isolation}, read write, deferrable`, joined: true }
 }
 
-const becomeApplication = `set_config('role', '${applicationRole}', true) as role`
+/** An opening without a query of its own: each costs more than all of this together. */
+const opening = `
+  case when (select s.epoch = $3 and s.state = 'open' from holdfast.shard s)
+    then coalesce(pg_sequence_last_value('holdfast.hlc'), 0) else holdfast.refuse_epoch($3) end::text as clock,
+  set_config('holdfast.tenant', $1, true), set_config('holdfast.transaction', $2::uuid::text, true),
+  set_config('holdfast.placements', $4, true),
+  set_config('lock_timeout', $5, true), set_config('statement_timeout', $6, true),
+  case when $7 then holdfast.hold_home($2::uuid) end,
+  set_config('role', '${boundRole}', true) as role`
 
-/** Binds the transaction, reads the clock, and ends as the application's role, in which the caller's statements run. */
+/** Binds the transaction, reads the clock, and ends as the role that the caller's statements run as. */
 export function open(args: {
   readonly tenant: string
   readonly transactionId: TransactionId
   readonly epoch: Epoch
+  /** What of the tenant lies on this shard in full service, as the directory has it: statements may write these domains. */
+  readonly placements: RoutedPlacements
   readonly key: string | null
   readonly requestHash: Uint8Array | null
   /** How long a statement may wait for a lock. The claim of a key, which is part of the opening, waits without. */
@@ -57,30 +67,27 @@ export function open(args: {
   /** Home's part shows that it is open for as long as it is. */
   readonly isHome: boolean
 }): Statement {
-  const bound = [args.tenant, args.transactionId, args.epoch]
-  const limits = [`${args.lockWithinMs}ms`, `${args.runWithinMs}ms`]
-  if (args.key === null) {
-    return {
-      text: `select holdfast.open_without_key($1, $2, $3)::text as clock, ${becomeApplication},
-               set_config('lock_timeout', $4, true), set_config('statement_timeout', $5, true),
-               case when $6 then holdfast.hold_home($2) end`,
-      values: [...bound, ...limits, args.isHome],
-      joined: true,
-    }
-  }
+  const { tenant, transactionId, epoch, isHome } = args
+  const values = [
+    tenant,
+    transactionId,
+    epoch,
+    jsonOf(args.placements),
+    `${args.lockWithinMs}ms`,
+    `${args.runWithinMs}ms`,
+    isHome,
+  ]
+  if (args.key === null) return { text: `select ${opening}`, values, joined: true }
   return {
-    text: `select o.clock::text, o.first_transaction, o.same_request, o.value, ${becomeApplication},
-             set_config('lock_timeout', $6, true), set_config('statement_timeout', $7, true),
-             case when $8 then holdfast.hold_home($2) end
-           from holdfast.open($1, $2, $3, $4, $5) o`,
-    values: [...bound, args.key, args.requestHash, ...limits, args.isHome],
+    text: `select c.*, ${opening} from holdfast.claim($1, $2, $8, $9) c`,
+    values: [...values, args.key, args.requestHash],
     joined: true,
   }
 }
 
 /** Fails where an opening took no place, and with it what is joined to it: behind a BEGIN that failed everything autocommits. */
-export const requireApplication: Statement = {
-  text: `select 1 / (current_user = '${applicationRole}')::integer`,
+export const requireBound: Statement = {
+  text: `select 1 / (current_user = '${boundRole}')::integer`,
   joined: true,
 }
 
@@ -106,7 +113,7 @@ export function readOpening(outcome: StatementOutcome): Opening {
     value?: unknown
     role: string
   }>(outcome)
-  assert(row.role === applicationRole, 'the opening ends as the role of the application')
+  assert(row.role === boundRole, 'the opening ends as the role of the application')
   const { first_transaction: first = null, same_request: sameRequest = false, value } = row
   return {
     clock: toHlc(BigInt(row.clock)),
@@ -144,6 +151,9 @@ export interface OutboxEvent {
 
 export function stamp(args: {
   readonly transactionId: TransactionId
+  readonly epoch: Epoch
+  /** The idempotency key that the opening claimed. */
+  readonly key: string | null
   readonly business: BusinessAction
   readonly placements: RoutedPlacements
   readonly participants: readonly ShardName[]
@@ -153,13 +163,16 @@ export function stamp(args: {
   /** JSON text of a list of `OutboxEvent`. */
   readonly events: string
 }): Statement {
-  const { transactionId, business, placements, participants, after, value, events } = args
+  const { transactionId, epoch, key, business, placements, participants, after, value, events } = args
   return {
-    text: `select holdfast.stamp($1, $2, $3, $4, $5, $6, $7, $8, $9)::text as stamp,
+    text: `select holdfast.stamp($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)::text as stamp,
              ${settingsLoaded}`,
     joined: true,
     values: [
       transactionId,
+      business.tenant,
+      epoch,
+      key,
       business.action,
       business.subject,
       business.actor,
@@ -183,6 +196,7 @@ export function readSettingsLoaded(outcome: StatementOutcome): string {
 
 export function prepareBranch(args: {
   readonly transactionId: TransactionId
+  readonly epoch: Epoch
   readonly gid: string
   readonly home: ShardName
   readonly homeEpoch: Epoch
@@ -195,11 +209,13 @@ export function prepareBranch(args: {
 }): Statement {
   const { business } = args
   return {
-    text: `select holdfast.prepare_branch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)::text as stamp,
+    text: `select holdfast.prepare_branch($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)::text as stamp,
              ${settingsLoaded}`,
     joined: true,
     values: [
       args.transactionId,
+      business.tenant,
+      args.epoch,
       args.gid,
       args.home,
       args.homeEpoch,
@@ -228,10 +244,15 @@ export function readTrace(outcome: StatementOutcome): boolean {
   return oneRow<{ leaves_trace: boolean }>(outcome).leaves_trace
 }
 
-export function concludeReading(transactionId: TransactionId, placements: RoutedPlacements): Statement {
+export function concludeReading(
+  transactionId: TransactionId,
+  tenant: string,
+  epoch: Epoch,
+  placements: RoutedPlacements,
+): Statement {
   return {
-    text: 'select holdfast.conclude_reading($1, $2)::text as clock',
-    values: [transactionId, jsonOf(placements)],
+    text: 'select holdfast.conclude_reading($1, $2, $3, $4)::text as clock',
+    values: [transactionId, tenant, epoch, jsonOf(placements)],
     joined: true,
   }
 }

@@ -202,13 +202,12 @@ describe('a write for an EU tenant, sent to the US shard', () => {
         expect(await written()).toEqual(counted)
       }
     }
-    const forge = (binding: string) => `set local holdfast.binding = '${binding.replaceAll("'", "''")}'`
-    const claimed = JSON.stringify({
+    /** What an opening would set, as anybody may. */
+    const forged = Object.entries({
       tenant,
       transaction: '01890000-0000-7000-8000-000000000000',
-      epoch: 1,
-      mode: 'write',
-    })
+      placements: '{"treasury": 1}',
+    }).map(([name, value]) => `set local holdfast.${name} = '${value}'`)
 
     test('without an opening', async () => {
       expect(await attempt()).toMatchObject({
@@ -217,36 +216,19 @@ describe('a write for an EU tenant, sent to the US shard', () => {
       })
     })
 
-    test('with a forged binding: it does not verify', async () => {
-      expect(await attempt(forge(`${'0'.repeat(64)}${claimed}`))).toMatchObject({
-        sqlState: sqlState.notOpened,
-        detail: 'The binding of this transaction does not verify.',
-      })
+    test('with settings of its own', async () => {
+      expect(await attempt(...forged)).toMatchObject({ sqlState: sqlState.notOpened })
     })
 
-    test('with the true binding of another transaction', async () => {
-      const opener = await fleet.connect(abroad, 'holdfast_gateway')
-      try {
-        await opener.query('begin')
-        await opener.query('select * from holdfast.open($1, gen_random_uuid(), 1, null, null)', [tenant])
-        const { rows } = await opener.query<{ binding: string }>(
-          `select current_setting('holdfast.binding') as binding`,
-        )
-        expect(rows[0]?.binding).toContain(tenant)
-        expect(await attempt(forge(rows[0]?.binding ?? ''))).toMatchObject({ sqlState: sqlState.notOpened })
-      } finally {
-        await opener.query('rollback')
-        opener.release()
-      }
-    })
-
-    test('by opening it itself', async () => {
-      const opened = raw.query('select * from holdfast.open($1, gen_random_uuid(), 1, null, null)', [tenant])
-      await expect(opened).rejects.toMatchObject({ sqlState: '42501' })
+    test('as who is bound: nobody but the gateway becomes that', async () => {
+      await expect(raw.query('set role holdfast_bound')).rejects.toMatchObject({ sqlState: '42501' })
     })
 
     test('and it sees no row of any tenant', async () => {
+      await raw.query('begin')
+      for (const sql of forged) await raw.query(sql)
       expect((await raw.query('select from treasury_accounts')).rowCount).toBe(0)
+      await raw.query('rollback')
     })
   })
 })

@@ -95,7 +95,7 @@ describe('R8: what a read may do', () => {
     ['reset role', 'statement_refused'],
     ['set transaction read write', 'statement_refused'],
     ['select 1; select 2', 'statement_refused'],
-    ['select * from holdfast.secret', 'statement_failed'],
+    ['select * from holdfast.shard', 'statement_failed'],
     ['select holdfast.publish_closed(1)', 'statement_failed'],
     ['select nothing from runs', 'statement_failed'],
   ])('%j is answered with %s', async (text, code) => {

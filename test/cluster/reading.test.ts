@@ -139,7 +139,7 @@ describe('the snapshot that answers', () => {
   beforeEach(async () => {
     const [row] = await on<{ source: string }>(
       primary,
-      `select pg_get_functiondef('holdfast.open_read(text)'::regprocedure) as source`,
+      `select pg_get_functiondef('holdfast.proof(text, uuid[], uuid[])'::regprocedure) as source`,
     )
     opening = present(row, 'the function').source
   })
@@ -151,16 +151,13 @@ describe('the snapshot that answers', () => {
     await eventually(async () => (await uncheckedStatus(id, near)) === 'draft')
     // The snapshot is taken; then the read stands still until the test lets it go on.
     const held = opening.replace(
-      /\nend\s*\$function\$/,
-      '\n  perform pg_advisory_lock_shared(77); perform pg_advisory_unlock_shared(77);$&',
+      /\nbegin\n/,
+      '$&  perform pg_advisory_lock_shared(77); perform pg_advisory_unlock_shared(77);\n',
     )
     expect(held).not.toBe(opening)
     await on(primary, held)
     await eventually(async () => {
-      const [row] = await on<{ source: string }>(
-        near,
-        `select prosrc as source from pg_proc where proname = 'open_read'`,
-      )
+      const [row] = await on<{ source: string }>(near, `select prosrc as source from pg_proc where proname = 'proof'`)
       return row?.source.includes('77') === true
     })
     await on(near, 'select pg_advisory_lock(77)')

@@ -1,3 +1,4 @@
+import { bind } from './bind.ts'
 import { randomUUID } from 'node:crypto'
 import { present } from '../../src/base/assert.ts'
 import { newTimeOrderedUuid } from '../../src/base/random.ts'
@@ -39,13 +40,7 @@ export async function foundShard(yard: ServerYard, server: LocalServer, durabili
   for (const role of ['holdfast_gateway', 'holdfast_app', 'holdfast_replication']) {
     await admin.query('call holdfast.set_role_password($1, $2)', [role, yard.password])
   }
-  await admin.query('call holdfast.found_shard($1, $2, $3, $4, 500, $5)', [
-    'test',
-    testShard,
-    durability,
-    randomUUID(),
-    Buffer.alloc(32, 7),
-  ])
+  await admin.query('call holdfast.found_shard($1, $2, $3, $4, 500)', ['test', testShard, durability, randomUUID()])
   await admin.script(`
     insert into holdfast.placement (tenant, domain, shard, version, policy, policy_version)
       values ('globex-eu', 'payroll', '${testShard}', 1, '{}', 1);
@@ -79,7 +74,7 @@ export async function commitHome(
   await open(connection, transactionId)
   for (const statement of statements) await connection.query(statement)
   const { rows } = await connection.query<{ stamp: string }>(
-    `select holdfast.stamp($1, $2, 'apr-2026', 'manager@globex.example', '{"payroll":1}', '{}', 0, null, '[]')::text as stamp`,
+    `select holdfast.stamp($1, 'globex-eu', 1, null, $2, 'apr-2026', 'manager@globex.example', '{"payroll":1}', '{}', 0, null, '[]')::text as stamp`,
     [transactionId, action],
   )
   await connection.query('commit')
@@ -97,7 +92,7 @@ export async function prepareBranch(
   await open(connection, transactionId)
   for (const statement of statements) await connection.query(statement)
   await connection.query(
-    `select holdfast.prepare_branch($1, $2, $3, 1, array[$4]::text[], 'payroll.test', 'apr-2026', 'manager@globex.example',
+    `select holdfast.prepare_branch($1, 'globex-eu', 1, $2, $3, 1, array[$4]::text[], 'payroll.test', 'apr-2026', 'manager@globex.example',
        '{"payroll":1}', 0, holdfast.wall_hlc())`,
     [transactionId, gid, peerShard, testShard],
   )
@@ -115,5 +110,5 @@ export async function decide(connection: Connection, transactionId: string, comm
 }
 
 async function open(connection: Connection, transactionId: string): Promise<void> {
-  await connection.query(`select * from holdfast.open('globex-eu', $1, 1, null, null)`, [transactionId])
+  await connection.flight([bind('globex-eu', transactionId)])
 }

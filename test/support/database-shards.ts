@@ -244,13 +244,12 @@ export class DatabaseShards {
   async #found(shard: ShardTopology): Promise<void> {
     const admin = await Connection.connect(this.target(shard.name), 10_000)
     this.#admins.set(shard.name, admin)
-    await admin.query('call holdfast.found_shard($1, $2, $3, $4, $5, $6)', [
+    await admin.query('call holdfast.found_shard($1, $2, $3, $4, $5)', [
       'test',
       shard.name,
       shard.durability,
       shard.historyId,
       500,
-      Buffer.alloc(32, 7),
     ])
     await admin.script(schema)
     for (const placement of initialPlacements(domains, tenants)) {

@@ -169,14 +169,7 @@ export class TestShards {
       for (const role of ['holdfast_gateway', 'holdfast_app', 'holdfast_replication']) {
         await admin.query('call holdfast.set_role_password($1, $2)', [role, this.#yard.password])
       }
-      await admin.query('call holdfast.found_shard($1, $2, $3, $4, $5, $6)', [
-        'test',
-        shard,
-        durability,
-        historyId,
-        500,
-        Buffer.alloc(32, 7),
-      ])
+      await admin.query('call holdfast.found_shard($1, $2, $3, $4, $5)', ['test', shard, durability, historyId, 500])
       await admin.script(this.plan.schema)
       for (const placement of initialPlacements(this.plan.domains, this.plan.tenants)) {
         await admin.query(

@@ -72,12 +72,14 @@ export function canary(stage: Pick<Stage, 'sources' | 'fleet'>): Workload<Canary
     const connection = await fleet.connect(name, 'holdfast_gateway')
     try {
       const transactionId = newTimeOrderedUuid() as TransactionId
+      const placements = new Map([['left', 0]])
       const answer = await answerTo(connection, [
         store.begin('read committed'),
         store.open({
           tenant,
           transactionId,
           epoch,
+          placements,
           key: null,
           requestHash: null,
           lockWithinMs: 1_000,
@@ -88,8 +90,10 @@ export function canary(stage: Pick<Stage, 'sources' | 'fleet'>): Workload<Canary
         ...store.concludeCaller,
         store.stamp({
           transactionId,
+          epoch,
+          key: null,
           business: { tenant, action: 'torture.stale', subject: 'canary', actor: 'stale' },
-          placements: new Map([['left', 0]]),
+          placements,
           participants: [],
           after: hlcZero,
           value: null,

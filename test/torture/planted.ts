@@ -69,7 +69,7 @@ export const planted: readonly Planted[] = [
     variants: [
       {
         function: 'stamp',
-        replace: 'perform holdfast.wait_for_followers(v_shard, v_durability)',
+        replace: 'v_setting := holdfast.wait_for_followers(v_shard, v_durability)',
         by: `perform set_config('synchronous_commit', 'off', true)`,
       },
       {
@@ -110,7 +110,7 @@ export const planted: readonly Planted[] = [
     variants: [
       {
         plant: 'alter policy holdfast_read on left_canaries using (true)',
-        remove: 'alter policy holdfast_read on left_canaries using (tenant = (select b.tenant from holdfast.bound b))',
+        remove: `alter policy holdfast_read on left_canaries using (tenant = current_setting('holdfast.tenant', true))`,
       },
     ],
   },

@@ -89,7 +89,7 @@ class FleetView implements InvariantView {
   evaluate: InvariantView['evaluate'] = async (shard, { text, values }) => {
     // Sent one behind the other, answered in that order: the role is taken before the query runs, or all of it fails.
     const [, result] = await Promise.all([
-      this.#read.query(shard, 'set local role holdfast_app'),
+      this.#read.query(shard, 'set local role holdfast_bound'),
       this.#read.query<Row>(shard, text, values),
       this.#read.query(shard, 'reset role'),
     ])

@@ -46,9 +46,7 @@ afterEach(async () => {
 async function found(): Promise<void> {
   database = await freshDatabase()
   admin = await Connection.connect(database.target(), 5_000)
-  await admin.script(
-    `call holdfast.found_shard('test', '${shard}', 'local', gen_random_uuid(), 500, decode(repeat('ab', 32), 'hex'))`,
-  )
+  await admin.script(`call holdfast.found_shard('test', '${shard}', 'local', gen_random_uuid(), 500)`)
   await admin.script(`call holdfast.open_shard(1)`)
 }
 
