@@ -30,8 +30,7 @@ begin
   where a.placements -> r.key is distinct from r.value or a.writable -> r.key is distinct from r.value
   order by a.placements -> r.key is not distinct from r.value
   limit 1;
-  -- Whoever routed by what was true before looks it up and comes again.
-  if exists (select from holdfast.placement p where p.tenant = p_tenant and p.domain = v_domain and p.version > v_routed) then
+  if exists (select from holdfast.authority a where a.tenant = p_tenant and a.placements -> v_domain <> to_jsonb(v_routed)) then
     raise exception 'the placement of domain % of tenant % is not here at version %', v_domain, p_tenant, v_routed
       using errcode = 'HF003';
   end if;

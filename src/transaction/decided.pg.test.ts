@@ -1,5 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
 import { approve, both, eager, gate, gatewayOf, insertRun, newRun, request } from '../../test/support/approval.ts'
+import { bind } from '../../test/support/bind.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { present } from '../base/assert.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
@@ -141,14 +142,15 @@ describe('birth', () => {
   ])('a decision over several shards that was born ahead, %s', async (_, aheadMs, refused) => {
     const direct = await Connection.connect(shards.target(home, 'holdfast_gateway'), 5_000)
     const bornMs = Date.now() + aheadMs
-    const id = bornMs.toString(16).padStart(12, '0') + newTimeOrderedUuid().replaceAll('-', '').slice(12)
+    const born = bornMs.toString(16).padStart(12, '0')
+    const id = `${born.slice(0, 8)}-${born.slice(8)}${newTimeOrderedUuid().slice(13)}`
     try {
       const outcomes = await direct.flight([
         { text: 'begin' },
-        { text: 'select 1 from holdfast.open($1, $2, 1, null, null)', values: [tenant, id] },
+        bind(tenant, id),
         {
-          text: `select holdfast.stamp($1, 'a', 's', 'x', '{"payroll": 1}', array[$2], 0, null, '[]')`,
-          values: [id, treasury],
+          text: `select holdfast.stamp($1, $2, 1, null, 'a', 's', 'x', '{"payroll": 1}', array[$3], 0, null, '[]')`,
+          values: [id, tenant, treasury],
         },
         { text: 'rollback' },
       ])
