@@ -74,7 +74,7 @@ export interface Fleet extends AsyncDisposable {
    *   })
    * ```
    *
-   * At home that is `begin; select holdfast.open(...); update ...;`, at the treasury one
+   * At home that is `begin; select set_config('holdfast.tenant', ...), ...; update ...;`, at the treasury one
    * flight `begin; ... insert ...; select holdfast.prepare_branch(...); prepare transaction '...'`, and at home again
    * `reset role; select holdfast.stamp(...); commit`, which is the decision.
    */
@@ -95,7 +95,7 @@ export interface Fleet extends AsyncDisposable {
    * ```
    *
    * Per node, in one flight: `select pg_last_wal_replay_lsn(); begin isolation level repeatable read read only; select
-   * holdfast.open_read(...); <proof row>; select status ...; commit`.
+   * select set_config('holdfast.tenant', ...), ...; <proof row>; select status ...; commit`.
    */
   read<T>(request: ReadRequest, run: (read: Reader) => Promise<T>): Promise<ReadAnswer<T>>
 

@@ -95,7 +95,7 @@ export interface Answer<T> {
  * ```sql
  * select pg_last_wal_replay_lsn();
  * begin isolation level repeatable read, read only;
- * select holdfast.open_read('globex-eu');
+ * select set_config('holdfast.tenant', 'globex-eu', true), ...;
  * select ... from holdfast.proof('globex-eu', ...);
  * set role holdfast_bound;
  * select status from payroll_runs where id = 'apr-2026';

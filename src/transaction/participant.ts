@@ -90,7 +90,11 @@ export async function confirmReader(
   const { shard, placements } = reader
   const where = { transactionId, shard: shard.name }
   try {
-    const tail = [...store.concludeCaller, store.concludeReading(transactionId, tenant, shard.epoch, placements), store.commit]
+    const tail = [
+      ...store.concludeCaller,
+      store.concludeReading(transactionId, tenant, shard.epoch, placements),
+      store.commit,
+    ]
     const [concluded, passed] = await Promise.allSettled([
       reader.last(tail, limits.commitWithinMs, () => onStep('global reading sent', where)),
       barriers.pass(shard.name, shard.primary.id),

@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { both, gate, gatewayOf, insertHold, insertRun, newRun, request } from '../../test/support/approval.ts'
+import { bind } from '../../test/support/bind.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { present } from '../base/assert.ts'
 import { newRandomUuid } from '../base/random.ts'
@@ -91,11 +92,11 @@ test('refuses to conclude what has written: the commit behind it would decide al
     const placements = JSON.stringify({ treasury: 1 })
     const outcomes = await raw.flight([
       { text: 'begin isolation level read committed, read write, deferrable', joined: true },
-      { text: 'select holdfast.open_without_key($1, $2, 1)', values: [tenant, id], joined: true },
-      { text: 'set local role holdfast_app', joined: true },
+      { ...bind(tenant, id, placements), joined: true },
+      { text: 'set local role holdfast_bound', joined: true },
       { text: insertHold, values: [tenant, run], joined: true },
       { text: 'reset role', joined: true },
-      { text: 'select holdfast.conclude_reading($1, $2)', values: [id, placements], joined: true },
+      { text: 'select holdfast.conclude_reading($1, $2, 1, $3)', values: [id, tenant, placements], joined: true },
       { text: 'commit' },
     ])
     expect(outcomes.map((outcome) => (outcome.ok ? outcome.tag : outcome.error.sqlState))).toEqual([

@@ -5,8 +5,8 @@ import { lexSql } from './sql-lexer.ts'
  * Which statements a caller may send inside a transaction of Holdfast.
  *
  * Most of what must not happen is refused by the database, whatever this file overlooks: another tenant's rows (row
- * security over a binding that the application's role cannot forge), a write where the placement is not (the guard
- * trigger), a second opening in one transaction, Holdfast's own tables and functions (privileges), several statements
+ * security for a role that only the gateway becomes), a write where the placement is not (the guard
+ * trigger), Holdfast's own tables and functions (privileges), several statements
  * in one text (the extended protocol), and every function that changes a setting or runs a text as SQL, which a
  * migration takes from the application: `set_config`, `pg_settings`, anonymous blocks, `query_to_xml`.
  *
