@@ -36,7 +36,6 @@ export const sqlState = {
   placementDenied: 'HF004',
   notOpened: 'HF005',
   shardFenced: 'HF006',
-  alreadyOpened: 'HF007',
   epochOlder: 'HF008',
   belowCollection: 'HF009',
   decisionContradicted: 'HF010',

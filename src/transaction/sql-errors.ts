@@ -31,7 +31,6 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   [sqlState.placementDenied]: 'placement_denied',
   [sqlState.notOpened]: 'not_opened',
   [sqlState.shardFenced]: 'shard_fenced',
-  [sqlState.alreadyOpened]: 'internal',
   [sqlState.epochOlder]: 'shard_fenced',
   [sqlState.belowCollection]: 'transaction_aborted',
   [sqlState.decisionContradicted]: 'internal',
