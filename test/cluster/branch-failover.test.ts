@@ -149,6 +149,35 @@ test('HZ-X7: branches survive the failover of their participant, unseen on the f
   expect([await runs(cluster), await holds(cluster)]).toEqual([['decided'], ['decided']])
 })
 
+test('HZ-X7: a resolver that was elected before goes on at the new primary', async () => {
+  const cluster = shards ?? (await openShards())
+  await leaveBranches(cluster)
+  let isOver = false
+  const limits = {
+    ...resolverLimitsDefault,
+    scanEveryMs: 10,
+    electionEveryMs: 10,
+    abortAfterMs: 0,
+    // Until the failover it leaves every branch alone.
+    get settleAfterMs() {
+      return isOver ? 0 : Number.POSITIVE_INFINITY
+    },
+  }
+  let scans = 0
+  const environment = await gateway(cluster, async (step, where) => {
+    if (step === 'resolver scan' && where?.shard === treasuryShard) scans += 1
+  })
+  const stop = new AbortController()
+  const running = new Resolver({ environment, limits }).run(stop.signal)
+  await eventually(() => scans > 0)
+  await failOver(cluster, treasuryShard)
+  isOver = true
+  await eventually(async () => (await prepared(cluster, `${treasuryShard}.2`)).length === 0)
+  stop.abort()
+  await running
+  expect([await runs(cluster), await holds(cluster)]).toEqual([['decided'], ['decided']])
+})
+
 test('a decision survives the failover of its home, and settles the branch under the new epoch', async () => {
   const cluster = shards ?? (await openShards())
   const transactionId = await leaveBranches(cluster)
