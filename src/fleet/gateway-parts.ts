@@ -191,7 +191,8 @@ async function archivedThrough(
 
 function clockKeeper(parts: GatewayParts, shard: ShardName): ClockKeeper {
   const { region, topology, clock, metrics, onStep } = parts
-  const { targetOf } = serviceEnvironment(parts)
+  const { targetOf, clocks } = serviceEnvironment(parts)
+  const onClock: NonNullable<ClockKeeperOptions['onClock']> = (of, read) => clocks.note(of, read)
   const onBlocked: NonNullable<ClockKeeperOptions['onBlocked']> = ({ pid, gid, ageMs, state }, { blockedMs }) => {
     const who = gid === null ? `process ${pid} (${state})` : `prepared transaction ${gid}`
     const what = `${who}, ${Math.round(ageMs)} ms old, keeps timestamps open for ${Math.round(blockedMs)} ms`
@@ -202,8 +203,8 @@ function clockKeeper(parts: GatewayParts, shard: ShardName): ClockKeeper {
     parts.onServiceTrouble(`clock of ${shard}`, new Error(what))
   }
   const { maxClockOffsetMs } = parts.config
-  const alarms = { onBlocked, onDisagreement }
-  return new ClockKeeper({ shard, region, topology, targetOf, clock, metrics, onStep, maxClockOffsetMs, ...alarms })
+  const hears = { onClock, onBlocked, onDisagreement }
+  return new ClockKeeper({ shard, region, topology, targetOf, clock, metrics, onStep, maxClockOffsetMs, ...hears })
 }
 
 function archiver(parts: GatewayParts, shard: ShardName, root: string): Archiver {

@@ -5,6 +5,7 @@ import type { GatewayOptions } from '../../test/support/database-shards.ts'
 import { DatabaseShards, home, localTenant, scratch, tenant, treasury } from '../../test/support/database-shards.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
 import type { Epoch } from '../directory/topology.ts'
+import { toHlc } from '../hlc/hlc.ts'
 import { Connection } from '../postgres/connection.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import type { TransactionEnvironment } from './environment.ts'
@@ -191,6 +192,33 @@ describe('order', () => {
     } finally {
       direct.release()
     }
+  })
+
+  test('HZ-C10: home is not asked to pass what it was heard to be past, and a reading that is wrong costs one attempt', async () => {
+    const environment = await gateway()
+    const wallAnd = async (shard: typeof home, ms: number) =>
+      (await shards.rows<{ clock: string }>(shard, 'select holdfast.wall_hlc() + ($1::bigint << 16) as clock', [ms]))[0]
+    const heard = async (ms: number) =>
+      environment.clocks.note(shards.shard(home), toHlc(BigInt((await wallAnd(home, ms))?.clock ?? 0)))
+    await shards.rows(home, 'select holdfast.observe($1, $1)', [(await wallAnd(home, 300))?.clock])
+    await shards.rows(home, 'alter function holdfast.observe(bigint, bigint) rename to observe_away')
+    await heard(290)
+    const { commitTimestamp } = await transact(environment, request('heard'), approve(newRun()))
+    expect(commitTimestamp).toBeGreaterThan(0n)
+    await environment.background.drain()
+    await shards.rows(home, 'alter function holdfast.observe_away(bigint, bigint) rename to observe')
+
+    await shards.rows(treasury, 'select holdfast.observe($1, $1)', [(await wallAnd(treasury, 450))?.clock])
+    await heard(2_000)
+    const run = newRun()
+    let attempts = 0
+    await transact(environment, request(run), (tx) => {
+      attempts += 1
+      return approve(run)(tx)
+    })
+    expect(attempts).toBe(2)
+    await environment.background.drain()
+    expect(await both(shards, run)).toEqual([1, 1])
   })
 
   test('HZ-C8: the stamp has its transaction id before it draws', async () => {

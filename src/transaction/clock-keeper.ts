@@ -3,6 +3,7 @@ import { HoldfastError } from '../base/errors.ts'
 import type { MetricName, Metrics } from '../base/metrics.ts'
 import type { OnStep } from '../base/step.ts'
 import type { FleetNode, RegionName, ShardName, TopologySource } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import { Connection, ConnectionLost, ServerError } from '../postgres/connection.ts'
 import type { CandidateRank } from './clock-election.ts'
@@ -30,6 +31,8 @@ export interface ClockKeeperOptions {
   readonly metrics: Metrics
   readonly onStep: OnStep
   readonly maxClockOffsetMs: number
+  /** What the clock read, at each beat of a shard that is used: it goes on running for longer than a reading counts. */
+  readonly onClock?: (shard: { readonly name: ShardName; readonly primary: FleetNode }, clock: Hlc) => void
   /** The alarm of HZ-C7, once every `blockedAfterMs` while it lasts. */
   readonly onBlocked?: (
     blocker: ClosingBlocker,
@@ -142,7 +145,7 @@ export class ClockKeeper {
     primary: FleetNode,
     signal: AbortSignal,
   ): Promise<'stepped down' | 'not the primary'> {
-    const { clock, metrics, shard, onStep, onBlocked } = this.#options
+    const { clock, metrics, shard, onStep, onBlocked, onClock } = this.#options
     const closer = new Closer(connection, {
       clock,
       onStep,
@@ -153,7 +156,10 @@ export class ClockKeeper {
         onBlocked?.(blocker, { shard, blockedMs })
       },
     })
-    const onBeat = (beat: Beat, tookMs: number) => this.#noteBeat(beat, tookMs, closer)
+    const onBeat = (beat: Beat, tookMs: number, goesOn: boolean) => {
+      if (goesOn) onClock?.({ name: shard, primary }, beat.clock)
+      this.#noteBeat(beat, tookMs, closer)
+    }
     const term = new ClockTerm({ connection, closer, clock, pace: this.#cadence, onBeat })
     let lookedMs = clock.monotonicMs()
     let hasSteppedDown = false

@@ -26,7 +26,8 @@ export interface ClockTermOptions {
   readonly closer: Closer
   readonly clock: Clock
   readonly pace: KeeperPace
-  readonly onBeat: (beat: Beat, tookMs: number) => void
+  /** `goesOn` for a while: the shard was used a moment ago. */
+  readonly onBeat: (beat: Beat, tookMs: number, goesOn: boolean) => void
 }
 
 /** So many beats are on their way at most, over whatever link. */
@@ -91,7 +92,7 @@ export class ClockTerm {
 
   /** Sends one beat; resolves when it is answered. What it rejects with is kept for the loop. */
   #send(begins: boolean): Promise<void> {
-    const { clock, closer, onBeat } = this.#options
+    const { clock, closer, pace, onBeat } = this.#options
     const sentMs = clock.monotonicMs()
     if (begins) {
       this.#begunAtMs = sentMs
@@ -100,10 +101,11 @@ export class ClockTerm {
     const measures = this.#answers.sent(sentMs, this.#underway.size === 0)
     const beat = closer.beat(begins).then(
       (found) => {
-        if (found.used) this.#usedAtMs = clock.monotonicMs()
-        const tookMs = clock.monotonicMs() - sentMs
+        const now = clock.monotonicMs()
+        if (found.used) this.#usedAtMs = now
+        const tookMs = now - sentMs
         this.#answers.answered(tookMs, measures)
-        onBeat(found, tookMs)
+        onBeat(found, tookMs, now - this.#usedAtMs < pace.activeForMs / 2)
       },
       (error: unknown) => {
         this.#failure ??= { error }

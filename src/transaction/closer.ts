@@ -55,6 +55,8 @@ export interface CloserOptions {
 export interface Beat {
   /** Somebody has drawn, or was observed, since the clock was last read. */
   readonly used: boolean
+  /** What the shard's clock read. */
+  readonly clock: Hlc
   readonly closed: Hlc
   /** Of a beat that began a closing. */
   readonly walls: WallReading | undefined
@@ -144,7 +146,12 @@ export class Closer {
     if (hasPublished) await onStep('closer publish', where)
     if (this.isWaiting) await onStep('closer wait', where)
     await this.#report()
-    return { used, closed: this.#closed, walls: begun && this.#readWalls(begun, sentMs.wall, flownMs) }
+    return {
+      used,
+      clock: advanced.clock,
+      closed: this.#closed,
+      walls: begun && this.#readWalls(begun, sentMs.wall, flownMs),
+    }
   }
 
   #readWalls(begun: Begun, sentWallMs: number, flownMs: number): WallReading {

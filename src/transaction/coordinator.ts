@@ -184,10 +184,14 @@ class Coordinator {
     return event
   }
 
-  /** On a connection of its own: the clock is never moved inside a transaction. */
+  /**
+   * On a connection of its own: the clock is never moved inside a transaction. Nothing is to be done where it was just heard to be
+   * past, as it is wherever home's clock is kept: the votes were drawn half a round trip ago, or more.
+   */
   async #observe(after: Hlc): Promise<CommitEvent> {
-    const { pools, limits, clock, metrics } = this.#environment
+    const { pools, limits, clock, clocks, metrics } = this.#environment
     const { home } = this.#plan
+    if (clocks.isPast(home.shard, after, clock.wallMs())) return { kind: 'observed' }
     try {
       const target = primaryTarget(this.#environment, home.shard.name)
       const wall = hlcFromWallMs(clock.wallMs())
@@ -250,6 +254,8 @@ class Coordinator {
       case 'unanswered':
         return answer
       case 'refused': {
+        // What was heard of the clock may be what is wrong.
+        this.#environment.clocks.forget(this.#plan.home.shard)
         const failed = outcomes.find((outcome) => !outcome.ok)
         const failure = openingFailure ?? this.#toFailure(failed?.error ?? new Error('COMMIT answered ROLLBACK'))
         return { kind: 'refused', failure }
