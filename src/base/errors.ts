@@ -114,6 +114,12 @@ export const errorTable = define({
     retry: 'never',
     meaning: 'The idempotency key was used before for a different request.',
   },
+  idempotency_expired: {
+    category: 'conflict',
+    retry: 'never',
+    meaning:
+      'The request is older than idempotency keys are kept: whether it ran before is not known any more. Nothing was written by this attempt.',
+  },
   constraint_violated: {
     category: 'conflict',
     retry: 'never',

@@ -30,6 +30,8 @@ export type MetricName =
   | 'resolver_settled_total'
   | 'collection_backlog'
   | 'records_collected_total'
+  | 'keys_collected_total'
+  | 'decisions_collected_total'
   | 'reads_pushed_total'
   | 'clock_offset_ms'
   | 'clock_ahead_ms'

@@ -41,7 +41,7 @@ dataDir: .holdfast          # PostgreSQL servers, sockets and keys of this fleet
 listen: 127.0.0.1:7400      # HTTP API and console
 # app: ./app.js             # routes and hooks of your application, served by \`holdfast up\`
 # maxClockOffset: 500       # ms a timestamp may lie ahead of the local clock before it is refused
-# restoreWindow: 35d        # how far back a restore may go; records of transactions are kept that long
+# restoreWindow: 35d        # how far back a restore may go; records and idempotency keys are kept that long
 
 # Named places, each under one jurisdiction. An archive is the folder for backups kept in that region.
 regions:

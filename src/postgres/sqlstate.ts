@@ -45,6 +45,7 @@ export const sqlState = {
   stampNotAfter: 'HF014',
   presumedAborted: 'HF015',
   waitsForNobody: 'HF016',
+  keysCollected: 'HF017',
 } as const
 
 export type SqlState = (typeof sqlState)[keyof typeof sqlState]

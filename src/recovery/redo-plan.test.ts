@@ -58,15 +58,16 @@ describe('redo statements', () => {
     const [inserted] = plan(insert('holdfast.decision', { transaction_id: 'x' }), platform)
     expect(inserted?.text).toMatch(/on conflict do nothing$/)
     expect(inserted?.rows).toBeNull()
-    const [gone] = plan(remove('holdfast.idempotency', { tenant: 't', key: 'k' }), platform)
+    const [gone] = plan(remove('holdfast.outbox', { event_id: 'x' }), platform)
     expect(gone?.rows).toBeNull()
   })
 
-  test('K6: a record that was collected is not removed again, since the watermark is not in the stream', () => {
-    const platform = { kind: 'platform', after: 0n as Hlc } as const
-    expect(
-      plan(remove('holdfast.transaction_record', { transaction_id: 'x', outcome: 'COMMITTED' }), platform),
-    ).toEqual([])
+  test.each([
+    ['a record', remove('holdfast.transaction_record', { transaction_id: 'x', outcome: 'COMMITTED' })],
+    ['a decision', remove('holdfast.decision', { transaction_id: 'x', outcome: 'ABORTED' })],
+    ['a key', remove('holdfast.idempotency', { tenant: 't', key: 'k' })],
+  ])('K6: %s that was collected is not removed again, since the watermark is not in the stream', (_, removal) => {
+    expect(plan(removal, { kind: 'platform', after: 0n as Hlc } as const)).toEqual([])
   })
 
   test('TRUNCATE becomes the removal of all rows', () => {

@@ -48,12 +48,19 @@ export function planRedo({ transaction, changes }: RedoStep, shapes: Shapes): Re
 }
 
 /**
- * A record that was collected is kept: the watermark that it lies below is not in the stream, and above the watermark of the
- * restored shard its absence would read as a transaction that was never decided. It is collected again.
+ * What was collected is kept: the watermark that it lies below is not in the stream, and above the watermark of the restored
+ * shard the absence of a record would read as a transaction that was never decided, that of a key as one that was never used.
+ * It is collected again.
  */
 function isCollection(change: RowChange): boolean {
-  return change.op === 'delete' && change.relation === 'holdfast.transaction_record'
+  return change.op === 'delete' && collected.has(change.relation)
 }
+
+const collected: ReadonlySet<string> = new Set([
+  'holdfast.transaction_record',
+  'holdfast.decision',
+  'holdfast.idempotency',
+])
 
 function statementOf(change: RowChange, shapes: Shapes, exact: boolean): RedoStatement {
   const { relation } = change

@@ -103,3 +103,26 @@ export function collectRecords(transactionIds: readonly TransactionId[], epoch: 
 export function readCollected(outcome: StatementOutcome): number {
   return oneRow<{ collected: number }>(outcome).collected
 }
+
+/** K7. How far records of this home are collected; counts behind a barrier. */
+export const selectCollectedThrough: Statement = {
+  text: 'select s.collected_through_ms::text as through_ms from holdfast.shard s',
+}
+
+export function readCollectedThrough(outcome: StatementOutcome): number {
+  return Number(oneRow<{ through_ms: string }>(outcome).through_ms)
+}
+
+export function collectDecisions(home: ShardName, homeEpoch: Epoch, throughMs: number, limit: number): Statement {
+  return {
+    text: 'select holdfast.collect_decisions($1, $2, $3, $4) as collected',
+    values: [home, homeEpoch, throughMs, limit],
+  }
+}
+
+export function collectKeys(wallMs: number, retentionMs: number, limit: number, epoch: Epoch): Statement {
+  return {
+    text: 'select holdfast.collect_keys($1, $2, $3, $4) as collected',
+    values: [wallMs, retentionMs, limit, epoch],
+  }
+}

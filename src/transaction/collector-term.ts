@@ -6,6 +6,7 @@ import type { CollectionOptions } from './collector.ts'
 import { collectionLimitsDefault, collectOnce } from './collector.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { describe } from './in-doubt.ts'
+import { collectDecisions, collectKeys } from './trace-collector.ts'
 
 /** Told once a pass, of what it had to leave. */
 export type OnUncollected = (home: ShardName, left: LeftRecord) => void
@@ -19,6 +20,8 @@ export async function collectWhileElected(
   elected: AbortSignal,
 ): Promise<void> {
   const { everyMs } = options.limits ?? collectionLimitsDefault
+  // Who was elected before may have ended between the two.
+  let mayHaveDecisions = true
   while (!elected.aborted) {
     try {
       for (;;) {
@@ -26,7 +29,13 @@ export async function collectWhileElected(
         // What was not seen by a pass that was broken off says nothing.
         if (elected.aborted) return
         for (const one of left) onUncollected(home, one)
+        mayHaveDecisions ||= removed > 0
         if (isLastPage || removed === 0) break
+      }
+      await collectKeys(environment, home, options, elected)
+      if (mayHaveDecisions && !elected.aborted) {
+        const { left } = await collectDecisions(environment, home, options, elected)
+        mayHaveDecisions = left.length > 0
       }
     } catch (error) {
       if (elected.aborted) return

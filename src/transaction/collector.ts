@@ -84,7 +84,8 @@ export async function collectOnce(
   return { ...verdict, removed, isLastPage }
 }
 
-async function ask(
+/** In autocommit, on the primary of a shard. Throws what one of them is refused with. */
+export async function ask(
   { pools, targetOf, limits }: TransactionEnvironment,
   { primary }: ShardTopology,
   statements: readonly Statement[],

@@ -40,6 +40,7 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   [sqlState.stampNotAfter]: 'transaction_aborted',
   [sqlState.presumedAborted]: 'transaction_aborted',
   [sqlState.waitsForNobody]: 'durability_suspended',
+  [sqlState.keysCollected]: 'idempotency_expired',
 }
 
 /** Whole classes, for what has no entry of its own: too many connections, a server that goes away, a constraint. */

@@ -1,0 +1,203 @@
+import { afterEach, beforeEach, describe, expect, test } from 'vitest'
+import { approve, both, eager, gate, gatewayOf, newRun, request } from '../../test/support/approval.ts'
+import { DatabaseShards, home, treasury } from '../../test/support/database-shards.ts'
+import { eventually } from '../../test/support/eventually.ts'
+import { systemClock } from '../base/clock.ts'
+import { newTimeOrderedUuid } from '../base/random.ts'
+import type { TransactionId } from '../directory/topology.ts'
+import { sqlState } from '../postgres/sqlstate.ts'
+import type { CollectionOptions } from './collector.ts'
+import { collectionLimitsDefault, collectOnce } from './collector.ts'
+import type { TransactionEnvironment } from './environment.ts'
+import { Resolver } from './resolver.ts'
+import { collectDecisions, collectKeys } from './trace-collector.ts'
+import { transact } from './transaction.ts'
+
+let shards: DatabaseShards
+
+beforeEach(async () => {
+  shards = await DatabaseShards.open()
+})
+
+afterEach(async () => {
+  await shards.close()
+})
+
+/** Everything is old enough, and no shard has an archive. */
+const options: CollectionOptions = {
+  windowMs: 0,
+  archivedThrough: () => Promise.resolve('no archive'),
+  limits: { ...collectionLimitsDefault, archiveWithinMs: 0, pollMs: 5 },
+}
+
+/** Keys of a second ago are old. */
+const second = { ...options, windowMs: 1_000 }
+const untilOld = () => systemClock.sleep(1_700)
+
+/** A transaction whose coordinator is gone, and whose branch a resolver has rolled back. */
+async function presumedAborted(): Promise<void> {
+  const stop = gate('global record inserted')
+  const { environment, kill } = await shards.gateway({ onStep: stop.onStep })
+  const run = newRun()
+  transact(environment, request(run), approve(run)).catch(() => undefined)
+  await stop.reached
+  await kill()
+  await new Resolver({ environment: await gatewayOf(shards), limits: eager }).resolveOnce(treasury)
+}
+
+async function approved(environment: TransactionEnvironment, run: string, key?: string) {
+  const more = key === undefined ? {} : { idempotencyKey: key }
+  const committed = await transact(environment, request(run, more), approve(run))
+  await environment.background.drain()
+  return committed
+}
+
+const decisions = async () =>
+  (await shards.rows<{ outcome: string }>(treasury, 'select outcome from holdfast.decision order by 1')).map(
+    ({ outcome }) => outcome,
+  )
+
+const keys = async () =>
+  (await shards.rows<{ key: string }>(home, 'select key from holdfast.idempotency order by 1')).map(({ key }) => key)
+
+describe('K7: decisions', () => {
+  test('ABORTED go once their records have, those of committed branches stay', async () => {
+    const environment = await gatewayOf(shards)
+    await approved(environment, newRun())
+    await presumedAborted()
+    expect(await decisions()).toEqual(['ABORTED', 'COMMITTED'])
+    expect(await collectDecisions(environment, home, options)).toEqual({ removed: 0, left: [] })
+
+    expect(await collectOnce(environment, home, options)).toMatchObject({ removed: 2 })
+    await presumedAborted()
+    expect(await decisions()).toEqual(['ABORTED', 'ABORTED', 'COMMITTED'])
+    // The one behind the watermark: the younger one has its record.
+    expect(await collectDecisions(environment, home, options)).toEqual({ removed: 1, left: [] })
+    expect(await decisions()).toEqual(['ABORTED', 'COMMITTED'])
+    expect(await collectDecisions(environment, home, options)).toEqual({ removed: 0, left: [] })
+    expect(await shards.rows(home, 'select from holdfast.transaction_record')).toHaveLength(1)
+  })
+
+  test('stay at a participant that was not told, whatever it is asked', async () => {
+    await presumedAborted()
+    const [removal] = await shards.rows<{ removed: number }>(
+      treasury,
+      'select holdfast.collect_decisions($1, 1, (2 ^ 47)::bigint, 10) as removed',
+      [home],
+    )
+    expect(removal?.removed).toBe(0)
+    expect(await decisions()).toEqual(['ABORTED'])
+  })
+
+  test('stay where a shard does not answer, which is told, and go when it does', async () => {
+    const environment = await gatewayOf(shards)
+    await presumedAborted()
+    await collectOnce(environment, home, options)
+    const { primary } = shards.shard(treasury)
+    shards.replaceShard(treasury, { primary: { ...primary, host: '127.0.0.1', port: 1 } })
+    expect(await collectDecisions(environment, home, options)).toMatchObject({
+      removed: 0,
+      left: [{ needsPerson: false }],
+    })
+    shards.replaceShard(treasury, { primary })
+    expect(await collectDecisions(environment, home, options)).toEqual({ removed: 1, left: [] })
+  })
+
+  test('of a home that was deposed are not taken by it', async () => {
+    await presumedAborted()
+    await shards.rows(treasury, 'update holdfast.peer set epoch = 2 where shard = $1', [home])
+    await expect(
+      shards.rows(treasury, 'select holdfast.collect_decisions($1, 1, (2 ^ 47)::bigint, 10)', [home]),
+    ).rejects.toMatchObject({ sqlState: sqlState.epochOlder })
+  })
+})
+
+describe('K8: a key', () => {
+  test('that is younger than the retention stays, and a retry runs nothing', async () => {
+    const environment = await gatewayOf(shards)
+    const run = newRun()
+    const { transactionId } = await approved(environment, run, 'k')
+    expect(await collectKeys(environment, home, { ...options, windowMs: 3_600_000 })).toBe(0)
+    expect(await approved(environment, run, 'k')).toMatchObject({ transactionId, replayed: true })
+    expect(await both(shards, run)).toEqual([1, 1])
+  })
+
+  test('that is older goes, a page after the other, and the commit stays', async () => {
+    const environment = await gatewayOf(shards)
+    for (const key of ['a', 'b', 'c']) await approved(environment, newRun(), key)
+    await untilOld()
+    await approved(environment, newRun(), 'young')
+    const limits = { ...collectionLimitsDefault, pageMax: 2 }
+    expect(await collectKeys(environment, home, { ...second, limits })).toBe(3)
+    expect(await keys()).toEqual(['young'])
+    expect(await shards.rows(home, 'select from holdfast.commit_log')).toHaveLength(4)
+    expect(await approved(environment, newRun(), 'a')).toMatchObject({ replayed: false })
+  })
+
+  test('is as old as its stamp, not as its claim', async () => {
+    const environment = await gatewayOf(shards)
+    const run = newRun()
+    await transact(environment, request(run, { idempotencyKey: 'k' }), async (tx) => {
+      await approve(run)(tx)
+      await untilOld()
+    })
+    expect(await collectKeys(environment, home, second)).toBe(0)
+    expect(await keys()).toEqual(['k'])
+  })
+
+  test('is not old because one clock says so', async () => {
+    const environment = await gatewayOf(shards)
+    await approved(environment, newRun(), 'k')
+    const year = 365 * 86_400_000
+    const ahead = { ...environment, clock: { ...systemClock, wallMs: () => systemClock.wallMs() + year } }
+    expect(await collectKeys(ahead, home, { ...options, windowMs: 3_600_000 })).toBe(0)
+    expect(await keys()).toEqual(['k'])
+  })
+
+  test('is not claimed by who slept since before it was used: the request does not run a second time', async () => {
+    const stop = gate('local begin')
+    const slow = await gatewayOf(shards, { onStep: stop.onStep })
+    const run = newRun()
+    const slept = transact(slow, request(run, { idempotencyKey: 'k' }), approve(run))
+    slept.catch(() => undefined)
+    await stop.reached
+    const environment = await gatewayOf(shards)
+    const again = newRun()
+    await approved(environment, again, 'k')
+    await untilOld()
+    expect(await collectKeys(environment, home, second)).toBe(1)
+    stop.release()
+    await expect(slept).rejects.toMatchObject({ code: 'idempotency_expired' })
+    expect(await both(shards, run)).toEqual([0, 0])
+    expect(await keys()).toEqual([])
+  })
+
+  test('is claimed below the watermark by nobody, also where a caller chose an old id', async () => {
+    const transactionId = newTimeOrderedUuid() as TransactionId
+    const environment = await gatewayOf(shards)
+    await approved(environment, newRun(), 'k')
+    await untilOld()
+    await collectKeys(environment, home, second)
+    const run = newRun()
+    await expect(
+      transact(environment, request(run, { idempotencyKey: 'l', transactionId }), approve(run)),
+    ).rejects.toMatchObject({ code: 'idempotency_expired' })
+    // Without a key there is nothing to know.
+    await transact(environment, request(run, { transactionId }), async (tx) => {
+      await tx.query('payroll', `select from runs`)
+    })
+  })
+})
+
+test('who is elected on a shard collects keys and decisions by itself', async () => {
+  const environment = await gatewayOf(shards)
+  await presumedAborted()
+  await approved(environment, newRun(), 'k')
+  const stop = new AbortController()
+  const limits = { ...collectionLimitsDefault, everyMs: 100 }
+  const collection = { ...second, limits, onUncollected: () => {} }
+  const running = new Resolver({ environment, limits: eager, collection }).run(stop.signal)
+  await eventually(async () => (await keys()).length === 0 && !(await decisions()).includes('ABORTED'))
+  stop.abort()
+  await running
+})
