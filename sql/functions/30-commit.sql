@@ -98,22 +98,8 @@ language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
-  v_shard text;
-  v_durability text;
-  v_offset_ms integer;
-  v_setting text;
   v_stamp bigint;
 begin
-  select a.shard, a.durability, a.max_clock_offset_ms into v_shard, v_durability, v_offset_ms
-  from holdfast.authority a
-  where a.tenant = p_tenant and a.epoch = p_epoch and a.placements @> p_placements
-    and a.writable @> current_setting('holdfast.placements', true)::jsonb
-    and current_setting('holdfast.transaction', true) = p_transaction::text
-    and current_setting('holdfast.tenant', true) = p_tenant;
-  if not found then
-    perform holdfast.refuse_authority(p_transaction, p_tenant, p_epoch, p_placements);
-  end if;
-  v_setting := holdfast.wait_for_followers(v_shard, v_durability);
   if p_key is not null then
     update holdfast.idempotency i set value = coalesce(p_value, 'null'::jsonb)
     where i.tenant = p_tenant and i.key = p_key and i.transaction_id = p_transaction;
@@ -127,21 +113,27 @@ begin
     from jsonb_array_elements(p_events) with ordinality e;
   end if;
   if cardinality(p_participants) > 0 then
-    if v_durability = 'local' then
-      raise exception 'a shard with local durability takes no part in a global transaction' using errcode = 'HF011';
-    end if;
-    perform holdfast.require_uncollected(p_transaction);
-    perform holdfast.require_born(p_transaction, v_offset_ms);
+    perform holdfast.require_global(p_transaction);
   end if;
 
-  v_stamp := holdfast.draw();
+  -- In one statement, since each costs more than its parts: who has no authority draws nothing.
+  insert into holdfast.commit_log (transaction_id, commit_timestamp, xid, tenant, action, subject, actor, placements,
+    epoch, participants)
+  select p_transaction, holdfast.draw(), pg_current_xact_id(), p_tenant, p_action, p_subject, p_actor, p_placements, p_epoch,
+    p_participants
+  from holdfast.authority a
+  where a.tenant = p_tenant and a.epoch = p_epoch and a.placements @> p_placements
+    and a.writable @> current_setting('holdfast.placements', true)::jsonb
+    and current_setting('holdfast.transaction', true) = p_transaction::text
+    and current_setting('holdfast.tenant', true) = p_tenant
+    and holdfast.wait_for_followers(a.shard, a.durability) is not null
+  returning commit_timestamp into v_stamp;
+  if not found then
+    perform holdfast.refuse_authority(p_transaction, p_tenant, p_epoch, p_placements);
+  end if;
   if v_stamp <= p_after then
     raise exception 'stamp % is not above prepare timestamp %', v_stamp, p_after using errcode = 'HF014';
   end if;
-  insert into holdfast.commit_log (transaction_id, commit_timestamp, xid, tenant, action, subject, actor, placements,
-    epoch, participants)
-  values (p_transaction, v_stamp, pg_current_xact_id(), p_tenant, p_action, p_subject, p_actor, p_placements, p_epoch,
-    p_participants);
   if cardinality(p_participants) > 0 then
     insert into holdfast.transaction_record (transaction_id, outcome, commit_timestamp, participants, home_epoch)
     values (p_transaction, 'COMMITTED', v_stamp, p_participants, p_epoch)
@@ -151,6 +143,20 @@ begin
     end if;
   end if;
   return v_stamp;
+end
+$$;
+
+-- What a transaction over several shards needs of its home besides.
+create or replace function holdfast.require_global(p_transaction uuid) returns void
+language plpgsql
+as $$
+begin
+  perform from holdfast.shard s where s.durability = 'local';
+  if found then
+    raise exception 'a shard with local durability takes no part in a global transaction' using errcode = 'HF011';
+  end if;
+  perform holdfast.require_uncollected(p_transaction);
+  perform holdfast.require_born(p_transaction, s.max_clock_offset_ms) from holdfast.shard s;
 end
 $$;
 
@@ -319,7 +325,7 @@ $$;
 
 revoke all on function holdfast.refuse_authority(uuid, text, integer, jsonb), holdfast.wait_for_followers(text, text),
   holdfast.transaction_born_ms(uuid),
-  holdfast.require_uncollected(uuid), holdfast.require_born(uuid, integer), holdfast.require_home_epoch(text, integer),
+  holdfast.require_uncollected(uuid), holdfast.require_born(uuid, integer), holdfast.require_global(uuid), holdfast.require_home_epoch(text, integer),
   holdfast.stamp(uuid, text, integer, text, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
   holdfast.prepare_branch(uuid, text, integer, text, text, integer, text[], text, text, text, jsonb, bigint, bigint),
   holdfast.conclude_reading(uuid, text, integer, jsonb),

@@ -41,8 +41,8 @@ export const planted: readonly Planted[] = [
     variants: [
       {
         function: 'wait_for_followers',
-        replace: `perform set_config('synchronous_commit'`,
-        by: `perform set_config('client_min_messages', 'error', true); perform set_config('synchronous_commit'`,
+        replace: `return set_config('synchronous_commit'`,
+        by: `perform set_config('client_min_messages', 'error', true); return set_config('synchronous_commit'`,
       },
     ],
   },
@@ -69,8 +69,8 @@ export const planted: readonly Planted[] = [
     variants: [
       {
         function: 'stamp',
-        replace: 'v_setting := holdfast.wait_for_followers(v_shard, v_durability)',
-        by: `perform set_config('synchronous_commit', 'off', true)`,
+        replace: 'holdfast.wait_for_followers(a.shard, a.durability)',
+        by: `set_config('synchronous_commit', 'off', true)`,
       },
       {
         function: 'prepare_branch',
@@ -86,19 +86,20 @@ export const planted: readonly Planted[] = [
     caughtAs: ['timestamp order'],
     variants: [
       {
-        function: 'bind_writing',
-        replace: 'begin\n',
-        by: `begin
-          perform pg_current_xact_id(), set_config('holdfast.early', nextval('holdfast.hlc')::text, true);
-`,
+        // Part of every opening at home.
+        function: 'hold_home',
+        replace: 'select ',
+        by: `select pg_current_xact_id() is not null
+          and set_config('holdfast.early', nextval('holdfast.hlc')::text, true) <> '' and `,
       },
+      { function: 'hold_home', replace: 'LANGUAGE sql', by: 'LANGUAGE sql SECURITY DEFINER' },
       {
         function: 'draw',
-        replace: 'perform pg_current_xact_id();',
+        replace: 'v_xid := pg_current_xact_id();',
         by: `if current_setting('holdfast.early', true) <> '' then
             return current_setting('holdfast.early')::bigint;
           end if;
-          perform pg_current_xact_id();`,
+          v_xid := pg_current_xact_id();`,
       },
     ],
   },
@@ -120,8 +121,8 @@ export const planted: readonly Planted[] = [
     fault: 'none',
     caughtAs: ['not replayed'],
     variants: [
-      { function: 'open', replace: 'p_transaction, p_key, p_tenant', by: 'p_transaction, null, p_tenant' },
-      { function: 'open', replace: 'if p_key is null then', by: 'if true then' },
+      { function: 'claim', replace: 'if found then', by: 'if true then' },
+      { function: 'stamp', replace: 'i.key = p_key and i.transaction_id = p_transaction', by: 'i.key = p_key' },
     ],
   },
   {
@@ -129,7 +130,10 @@ export const planted: readonly Planted[] = [
     workload: 'canary',
     fault: 'none',
     caughtAs: ['not refused'],
-    variants: [{ function: 'stamp', replace: ' and a.placements @> p_placements', by: '' }],
+    variants: [
+      { function: 'stamp', replace: ' and a.placements @> p_placements', by: '' },
+      { function: 'stamp', replace: `and a.writable @> current_setting('holdfast.placements', true)::jsonb`, by: '' },
+    ],
   },
 ]
 
