@@ -32,10 +32,13 @@ export interface Stood {
   readonly walls: Pick<WallReading, 'offsetMs' | 'uncertainMs'>
 }
 
-/** Null on a follower: a lock there elects nobody. */
-const standSql = `select case when not pg_is_in_recovery()
-    then pg_try_advisory_lock(hashtextextended('holdfast.clock-keeper', 0)) end as elected,
-  holdfast.wall_hlc()::text as wall`
+/** Null on a follower: a lock there elects nobody. The inner query is not pulled up: what it calls is volatile. */
+const standSql = `select e.elected, e.wall, case when e.elected is false and $1
+    then pg_try_advisory_lock(hashtextextended('holdfast.clock-keeper.next', 0)) end as next
+  from (select case when not pg_is_in_recovery()
+      then pg_try_advisory_lock(hashtextextended('holdfast.clock-keeper', 0)) end as elected,
+    holdfast.wall_hlc()::text as wall) e`
+const leaveLineSql = `select pg_advisory_unlock(hashtextextended('holdfast.clock-keeper.next', 0))`
 const announceSql = `select pg_advisory_lock_shared(hashtextextended('holdfast.clock-candidate', $1))`
 const withdrawSql = `select pg_advisory_unlock_shared(hashtextextended('holdfast.clock-candidate', $1))`
 const betterSql = `select exists (
@@ -52,6 +55,7 @@ export class ClockCandidate {
   readonly #clock: Clock
   readonly #answerWithinMs: number
   #announced: CandidateRank = 1
+  #place: 'unknown' | 'first in line' | 'behind' = 'unknown'
 
   constructor(connection: Connection, clock: Clock, answerWithinMs: number) {
     this.#connection = connection
@@ -64,15 +68,22 @@ export class ClockCandidate {
     await this.#connection.query(idleSql, [`${ms}ms`], this.#answerWithinMs)
   }
 
+  /** Whether another is first in line, beside the primary: it looks often, so that this one need not. */
+  get isBehind(): boolean {
+    return this.#place === 'behind'
+  }
+
   async stand(): Promise<Stood> {
+    const mayLead = this.#announced === 3 && this.#place !== 'first in line'
     const wallMs = this.#clock.wallMs()
     const sentMs = this.#clock.monotonicMs()
-    const { rows } = await this.#connection.query<{ elected: boolean | null; wall: string }>(
+    const { rows } = await this.#connection.query<{ elected: boolean | null; wall: string; next: boolean | null }>(
       standSql,
-      [],
+      [mayLead],
       this.#answerWithinMs,
     )
-    const { elected, wall } = present(rows[0], 'a row')
+    const { elected, wall, next } = present(rows[0], 'a row')
+    if (next !== null) this.#place = next ? 'first in line' : 'behind'
     const flownMs = this.#clock.monotonicMs() - sentMs
     const standing = elected === null ? 'not a primary' : elected ? 'elected' : 'not elected'
     const offsetMs = wallMsOfHlc(toHlc(BigInt(wall))) - (wallMs + flownMs / 2)
@@ -84,6 +95,8 @@ export class ClockCandidate {
     if (rank === this.#announced) return
     if (this.#announced > 1) await this.#connection.query(withdrawSql, [this.#announced], this.#answerWithinMs)
     if (rank > 1) await this.#connection.query(announceSql, [rank], this.#answerWithinMs)
+    if (this.#place === 'first in line') await this.#connection.query(leaveLineSql, [], this.#answerWithinMs)
+    this.#place = 'unknown'
     this.#announced = rank
   }
 

@@ -45,7 +45,7 @@ export interface ClockKeeperOptions {
 
 export interface ClockCadence extends KeeperPace {
   readonly blockedAfterMs: number
-  /** Between attempts to be elected, of a candidate beside the primary whose clock agrees with the server's. */
+  /** Between attempts to be elected, of the first in line: beside the primary, and its clock agrees with the server's. */
   readonly electionMs: number
   /** The same of others; a keeper that is not the best there could be also looks for a better one this often. */
   readonly farElectionMs: number
@@ -134,7 +134,8 @@ export class ClockKeeper {
       if (standing === 'not a primary') return false
       await candidate.announce(standing === 'elected' ? 1 : this.#rank)
       if (standing === 'elected') return true
-      await clock.sleep(this.#rank === 3 ? this.#cadence.electionMs : this.#cadence.farElectionMs, signal)
+      const isNext = this.#rank === 3 && !candidate.isBehind
+      await clock.sleep(isNext ? this.#cadence.electionMs : this.#cadence.farElectionMs, signal)
     }
     return false
   }

@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, expect, test } from 'vitest'
 import { present } from '../../src/base/assert.ts'
+import type { Clock } from '../../src/base/clock.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import type { OnStep } from '../../src/base/step.ts'
 import { noStep } from '../../src/base/step.ts'
@@ -97,6 +98,31 @@ test('a keeper far away makes way for one beside the primary, and not the other 
   const first = await electedKeeper(admin)
   for (let look = 0; look < 100; look += 1) expect(await electedKeeper(admin)).toEqual(first)
   expect(beats()).toBe(0)
+})
+
+test('of candidates beside the primary one is first in line and looks often, the others do rarely', async () => {
+  const pauses: Record<string, number[]> = { second: [], third: [] }
+  const recording = (of: string): Clock => ({
+    ...systemClock,
+    sleep: (ms, signal) => {
+      pauses[of]?.push(ms)
+      return systemClock.sleep(ms, signal)
+    },
+  })
+  const looksEvery = (of: string, ms: number) =>
+    eventually(() => pauses[of]?.slice(-3).every((pause) => pause === ms) === true)
+  const { electionMs, farElectionMs } = keeperCadence
+  keepers.run('first')
+  await eventually(() => keptBy('first'))
+  keepers.run('second', { clock: recording('second') })
+  await eventually(() => (pauses['second']?.length ?? 0) > 5)
+  keepers.run('third', { clock: recording('third') })
+  await eventually(() => (pauses['third']?.length ?? 0) > 5)
+  await looksEvery('second', electionMs)
+  await looksEvery('third', farElectionMs)
+  await keepers.stop('first')
+  await eventually(() => keptBy('second'))
+  await looksEvery('third', electionMs)
 })
 
 test.each([-neverMs, neverMs])(
