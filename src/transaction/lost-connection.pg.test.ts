@@ -88,9 +88,18 @@ describe('the backend ends before the commit is sent', () => {
 })
 
 describe('the backend ends after the commit was sent', () => {
-  test('and the caller is told what then stands, whichever came first', async () => {
+  test('and what was lost with it is run once more: it commits once, whichever came first', async () => {
     const run = newRun()
     const { environment, outcome } = await approve('local commit sent', run)
+    await outcome
+    await environment.background.drain()
+    expect(await rowsOf(run)).toEqual({ runs: 1, holds: 0, prepared: [] })
+  })
+
+  test('and a caller that chose the id is told what then stands, whichever came first', async () => {
+    const run = newRun()
+    const transactionId = newTimeOrderedUuid() as TransactionId
+    const { environment, outcome } = await approve('local commit sent', run, { transactionId })
     const told = await outcome.then(
       () => 'committed',
       (error: unknown) => (error as { code?: string }).code,
