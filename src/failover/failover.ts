@@ -22,6 +22,7 @@ import { decidePlacement, whatIf } from '../directory/policy.ts'
  *       number does not identify a history (HZ-T2).
  *   V5  The old primary never takes a write again: it is stopped, its followers are gone, its epoch is old everywhere.
  *   V6  A promotion that fails behind its point of no return goes on by itself until the shard is open.
+ *   V7  A shard whose names were changed takes no traffic until everything that its primary shows is on its followers.
  */
 export interface Candidate {
   readonly id: NodeId

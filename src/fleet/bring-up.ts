@@ -156,9 +156,10 @@ async function restartShard(supervisor: Supervisor, name: ShardName, shard: Shar
 
 /** F2. Also a shard that was lost, or whose promotion did not begin, is open once its primary is back. */
 async function openAgain(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
-  const { shardServers, topology } = supervisor
-  if (!(await passesBarrier(shardServers, shard))) return
+  const { topology, shardServers } = supervisor
+  if (!(await passesBarrier(supervisor, name, shard))) return
   await writeConfiguration(supervisor, name, shard)
+  await shardServers.admit(nodeOf(shard, shard.primary))
   if (shard.state === 'open') return
   await topology.replaceShard(name, { ...shard, state: 'open' })
 }

@@ -1,12 +1,18 @@
 import type { NodeId, ShardName } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
 import { withConnection } from '../postgres/postgres.ts'
+import { bringBack, restartNode } from './node-restart.ts'
 import { nodeOf } from './shard-servers.ts'
 import type { Supervisor } from './supervisor.ts'
 
 /**
- * HZ-S5: watches whom the commits of every primary wait for. Whoever can set it, a tool or a person in a hurry, can empty it:
- * then the shard refuses its commits, and here it is told and put back to what the topology says.
+ * HZ-S5: watches whom the commits of every primary wait for. Whoever can set it, a tool or a person in a hurry, can empty or
+ * change it: what was acknowledged since may be on no follower that a promotion looks at.
+ *
+ * Putting the names back on a primary that serves would make it worse. A session takes them up when it is told, and whether
+ * commits wait at all is told by the checkpointer, in its own time: until then a commit that saw names passes alone. So the
+ * primary is started again as after a crash: with the names from its first moment, with nobody let in, and open once a barrier
+ * shows that everything it has is on its followers (V7).
  */
 
 const everyMs = 2_000
@@ -20,15 +26,15 @@ type Watches = Map<ShardName, { readonly node: NodeId; readonly connection: Conn
 export async function watchNames(supervisor: Supervisor): Promise<void> {
   const { clock, closing, topology } = supervisor
   const watches: Watches = new Map()
-  while (!closing.aborted) {
-    await Promise.all(
-      (Object.keys(topology.document.shards) as ShardName[]).map((name) =>
-        watchNamesOf(supervisor, name, watches).catch(() => endWatch(watches, name)),
-      ),
-    )
-    await clock.sleep(everyMs, closing).catch(() => undefined)
+  // Each at its own pace: one that is closed until its followers are back keeps nobody from the others.
+  const watch = async (name: ShardName) => {
+    while (!closing.aborted) {
+      await watchNamesOf(supervisor, name, watches).catch(() => endWatch(watches, name))
+      await clock.sleep(everyMs, closing).catch(() => undefined)
+    }
+    endWatch(watches, name)
   }
-  for (const name of watches.keys()) endWatch(watches, name)
+  await Promise.all((Object.keys(topology.document.shards) as ShardName[]).map(watch))
 }
 
 async function watchNamesOf(supervisor: Supervisor, name: ShardName, watches: Watches): Promise<void> {
@@ -48,18 +54,36 @@ function endWatch(watches: Watches, name: ShardName): void {
 }
 
 async function restoreNames(supervisor: Supervisor, name: ShardName): Promise<void> {
-  await supervisor.exclusively(async () => {
-    const node = watchedNode(supervisor, name)
-    if (node === undefined) return
-    const { topology, shardServers, progress } = supervisor
-    const isReset = await withConnection(shardServers.adminTarget(node), async (admin) => {
-      // A change that was under way has ended.
-      if (!(await isChanged(supervisor, name, admin))) return false
-      progress({ step: 'alarm', detail: `${name}: somebody changed whom its commits wait for; it is put back` })
-      await admin.query('alter system reset synchronous_standby_names', [], answerWithinMs)
-      return true
+  const { topology, shardServers } = supervisor
+  const { primary, durability } = topology.shard(name)
+  if (durability === 'local') {
+    // Its commits wait for nobody, whoever is named.
+    await supervisor.exclusively(async () => {
+      if (await forgetChange(supervisor, name)) await shardServers.applySynchronousNames(name, topology.shard(name))
     })
-    if (isReset) await shardServers.applySynchronousNames(name, topology.shard(name))
+    return
+  }
+  try {
+    await restartNode(supervisor, primary, () => forgetChange(supervisor, name))
+  } catch {
+    // Its followers are away, or it did not start. Nobody else would come for a shard that was closed here.
+    await bringBack(supervisor, primary)
+  }
+}
+
+/**
+ * What somebody set stands before what the supervisor writes, until it is reset. False where nothing is changed any more:
+ * a change of ours that was under way has ended.
+ */
+async function forgetChange(supervisor: Supervisor, name: ShardName): Promise<boolean> {
+  const node = watchedNode(supervisor, name)
+  if (node === undefined) return false
+  return withConnection(supervisor.shardServers.adminTarget(node), async (admin) => {
+    if (!(await isChanged(supervisor, name, admin))) return false
+    const detail = `${name}: somebody changed whom its commits wait for; it is put back`
+    supervisor.progress({ step: 'alarm', detail })
+    await admin.query('alter system reset synchronous_standby_names', [], answerWithinMs)
+    return true
   })
 }
 

@@ -10,9 +10,16 @@ import type { ShardDocument } from './topology-store.ts'
 /** Between attempts to bring back a server that ended by itself. */
 const recoverPauseMs = 1_000
 
-/** Starts a node's server again; a primary takes traffic once a barrier has passed (F2). */
-export async function restartNode(supervisor: Supervisor, id: NodeId): Promise<void> {
-  const started = await supervisor.exclusively(() => startAgain(supervisor, id))
+/**
+ * Starts a node's server again; a primary takes traffic once a barrier has passed (F2). Where it is not due any more when its
+ * turn has come, nothing is done.
+ */
+export async function restartNode(
+  supervisor: Supervisor,
+  id: NodeId,
+  isDue: () => Promise<boolean> = () => Promise.resolve(true),
+): Promise<void> {
+  const started = await supervisor.exclusively(async () => ((await isDue()) ? startAgain(supervisor, id) : undefined))
   if (started !== undefined) await openBehindBarrier(supervisor, started.name, started.fenced)
 }
 
@@ -22,9 +29,11 @@ export async function restartNode(supervisor: Supervisor, id: NodeId): Promise<v
  */
 async function openBehindBarrier(supervisor: Supervisor, name: ShardName, fenced: ShardDocument): Promise<void> {
   const { topology, shardServers } = supervisor
-  if (!(await passesBarrier(shardServers, fenced))) return
+  if (!(await passesBarrier(supervisor, name, fenced))) return
   await supervisor.exclusively(async () => {
-    if (topology.shard(name) === fenced) await topology.replaceShard(name, { ...fenced, state: 'open' })
+    if (topology.shard(name) !== fenced) return
+    await shardServers.admit(nodeOf(fenced, fenced.primary))
+    await topology.replaceShard(name, { ...fenced, state: 'open' })
   })
   supervisor.rebuilding.begin(name)
 }

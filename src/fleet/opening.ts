@@ -34,15 +34,21 @@ export async function openShard(
   )
   await onStep('opening barrier', where)
   await shardServers.barrier(primary, barrierWithinMs)
+  await shardServers.admit(primary)
   await onStep('opening tell', where)
   await topology.replaceShard(name, { ...document, state: 'open', promotion: undefined })
 }
 
-/** False for what a cutover closed: it has no followers yet, and the cutover opens it when it is run again. */
-export async function passesBarrier(shardServers: ShardServers, shard: ShardDocument): Promise<boolean> {
+/** F2. False for what a cutover closed: it has no followers yet, and the cutover opens it when it is run again. */
+export async function passesBarrier(
+  { shardServers, onStep }: OpeningParts,
+  name: ShardName,
+  shard: ShardDocument,
+): Promise<boolean> {
   const primary = nodeOf(shard, shard.primary)
   const admin = shardServers.adminTarget(primary)
   if (shard.state !== 'open' && !(await withConnection(admin, (at) => isOpenInData(at, shard.epoch)))) return false
+  await onStep('opening barrier', { shard: name })
   await shardServers.barrier(primary, barrierWithinMs)
   return true
 }

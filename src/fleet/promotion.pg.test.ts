@@ -5,9 +5,13 @@ import { present } from '../base/assert.ts'
 import { eventually } from '../../test/support/eventually.ts'
 import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
+import { deferred } from '../base/deferred.ts'
 import type { Progress } from '../base/progress.ts'
 import { silentProgress } from '../base/progress.ts'
+import type { OnStep } from '../base/step.ts'
+import { noStep } from '../base/step.ts'
 import type { Epoch, HistoryId, NodeId, ShardName } from '../directory/topology.ts'
+import { Connection } from '../postgres/connection.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { packageRelease } from '../postgres/release.ts'
 import { loadConfig } from './config.ts'
@@ -34,6 +38,7 @@ async function start(
   progress: Progress = silentProgress,
   clock: Clock = systemClock,
   maxClockOffset = 500,
+  onStep: OnStep = noStep,
 ): Promise<Supervisor> {
   const config = await loadConfig(
     {
@@ -47,7 +52,7 @@ async function start(
     },
     root,
   )
-  return Supervisor.start({ config, wan: false, progress, clock, release: await packageRelease() })
+  return Supervisor.start({ config, wan: false, progress, clock, onStep, release: await packageRelease() })
 }
 
 async function ask<R>(text: string): Promise<R> {
@@ -203,7 +208,51 @@ test('F2: a barrier opens no shard that was changed behind it', async () => {
   expect(supervisor.topology.shard(payroll).state).toBe('fenced')
 })
 
-test('HZ-S5: names that somebody empties are told as an alarm and put back', async () => {
+/** As a gateway does that takes the shard for open, whatever the topology says. */
+async function connectAsGateway(): Promise<void> {
+  const shard = supervisor.topology.shard(payroll)
+  const target = supervisor.servers.target(nodeOf(shard, shard.primary), 'holdfast_gateway', 'test')
+  const connection = await Connection.connect(target, 10_000)
+  connection.release()
+}
+
+test('F2: a start lets no gateway in before its barrier, whatever it has been told of the shard', async () => {
+  await connectAsGateway()
+  await supervisor.close()
+  const [barrier, goOn] = [deferred<void>(), deferred<void>()]
+  const before = supervisor
+  const starting = start(silentProgress, systemClock, 500, async (step) => {
+    if (step !== 'opening barrier') return
+    barrier.resolve()
+    await goOn.promise
+  })
+  await barrier.promise
+  try {
+    expect(before.topology.shard(payroll).state).toBe('open')
+    expect(await ask('select 1 as answer')).toEqual({ answer: 1 })
+    await expect(connectAsGateway()).rejects.toMatchObject({ sqlState: '28000' })
+  } finally {
+    goOn.resolve()
+    supervisor = await starting
+  }
+  await connectAsGateway()
+})
+
+test('F2: nor does a primary that is started again, until its followers have what it shows', async () => {
+  const { primary } = supervisor.topology.shard(payroll)
+  const follower = `${payroll}.2` as NodeId
+  await supervisor.servers.kill(follower)
+  const restarted = restartNode(supervisor, primary)
+  await eventually(async () => (await connectAsGateway().catch(sqlStateOf)) === '28000')
+  expect(supervisor.topology.shard(payroll).state).toBe('fenced')
+  await restartNode(supervisor, follower)
+  await restarted
+  await connectAsGateway()
+})
+
+const sqlStateOf = (error: unknown) => (error as { sqlState?: string }).sqlState
+
+test('HZ-S5, V7: names that somebody empties close the shard, until its followers have everything that it shows', async () => {
   await supervisor.close()
   const alarms: string[] = []
   supervisor = await start(({ step, detail }) => {
@@ -211,16 +260,38 @@ test('HZ-S5: names that somebody empties are told as an alarm and put back', asy
   })
   const named = { synchronous_standby_names: `ANY 1 ("${payroll}.2")` }
   expect(await ask('show synchronous_standby_names')).toEqual(named)
+  const follower = `${payroll}.2` as NodeId
+  await supervisor.servers.kill(follower)
   const shard = supervisor.topology.shard(payroll)
   await withConnection(supervisor.shardServers.adminTarget(nodeOf(shard, shard.primary)), async (admin) => {
+    // Acknowledged by nobody.
+    await admin.query('set synchronous_commit = local')
+    await admin.query('create table alone ()')
     await admin.query("alter system set synchronous_standby_names = ''")
     await admin.query('select pg_reload_conf()')
   })
   await eventually(() => alarms.length > 0)
   await eventually(async () => {
-    const now = await ask<typeof named>('show synchronous_standby_names')
-    return now.synchronous_standby_names === named.synchronous_standby_names
+    const now = await ask<typeof named>('show synchronous_standby_names').catch(() => undefined)
+    return now?.synchronous_standby_names === named.synchronous_standby_names
   })
+  expect(supervisor.topology.shard(payroll).state).toBe('fenced')
+  expect(await ask(`select to_regclass('alone') is not null as shown`)).toEqual({ shown: true })
+  await expect(connectAsGateway()).rejects.toMatchObject({ sqlState: '28000' })
+  await restartNode(supervisor, follower)
+  await eventually(() => supervisor.topology.shard(payroll).state === 'open', 60_000)
+  const target = supervisor.shardServers.adminTarget(nodeOf(shard, follower))
+  const { rows } = await withConnection(target, (admin) =>
+    admin.query(`select pg_last_wal_receive_lsn() is not null as follows`),
+  )
+  expect(rows).toEqual([{ follows: true }])
+  await eventually(() =>
+    withConnection(
+      target,
+      async (admin) => (await admin.query(`select from pg_class where relname = 'alone'`)).rowCount === 1,
+    ),
+  )
+  await connectAsGateway()
   await supervisor.shardServers.barrier(nodeOf(shard, shard.primary), 10_000)
   expect(alarms).toEqual([`${payroll}: somebody changed whom its commits wait for; it is put back`])
 })

@@ -72,6 +72,7 @@ export class FleetServers implements ServerHost {
       port: address.port,
       logFile: join(this.#options.home.logsDir, `${basename(spec.dataDir)}.log`),
       settings: spec.settings,
+      ...(spec.lockedOut === undefined ? {} : { lockedOut: spec.lockedOut }),
       clock: this.#options.clock,
     })
     if (this.#stopping) throw stopping(spec.id)

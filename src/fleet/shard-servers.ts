@@ -4,12 +4,15 @@ import type { Clock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { NodeId, RegionName, ShardName } from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
+import { Connection, ServerError } from '../postgres/connection.ts'
 import { upstreamFile, writeSettings } from '../postgres/server/data-directory.ts'
 import { buildFollower, createSlot, follow, waitStreaming } from '../postgres/server/follower.ts'
+import { sqlState } from '../postgres/sqlstate.ts'
 import { passBarrier } from '../transaction/barrier.ts'
 import type { FleetConfig, ShardConfig } from './config.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { stringSettings } from './founding.ts'
+import type { RoleName } from './keys.ts'
 import type { LinkNetwork } from './link-network.ts'
 import { nodeId } from './node-names.ts'
 import { countsForCommits, nodeSettings, slotName, slotPattern, synchronousStandbyNames } from './node-settings.ts'
@@ -17,7 +20,14 @@ import type { FleetServers } from './servers.ts'
 import type { NodeDocument, ShardDocument } from './topology-store.ts'
 
 const inForceWithinMs = 30_000
+const connectWithinMs = 5_000
 const pollMs = 10
+
+/**
+ * F2: whom a primary does not let in before its barrier has passed. What a gateway has been told of the shard does not count
+ * here: one that outlived a supervisor, or has not heard yet, still takes it for open.
+ */
+const untilBarrier: readonly RoleName[] = ['holdfast_gateway', 'holdfast_app']
 
 /**
  * The servers of shards by role: starting a primary, building and attaching followers, naming whom commits wait for.
@@ -47,26 +57,46 @@ export class ShardServers {
     return this.#servers.adminTarget(node)
   }
 
+  /** Starts a primary that lets no gateway in until `admit`. */
   async startPrimary(name: ShardName, shard: ShardDocument): Promise<void> {
     const node = nodeOf(shard, shard.primary)
     await this.#servers.start({
       id: node.id,
       dataDir: this.#servers.dataDirOf(node.folder),
       settings: this.#settings(this.synchronousNames(name, shard)),
+      lockedOut: untilBarrier,
     })
     await this.tidySlots(name, shard, node)
   }
 
-  /** Starts a primary whose commits wait for nobody, e.g. while its followers are built and no traffic is let in. */
+  /** The same, and its commits wait for nobody, e.g. while its followers are built. */
   async startPrimaryWithoutWaiting(shard: ShardDocument): Promise<void> {
     const node = nodeOf(shard, shard.primary)
     const dataDir = this.#servers.dataDirOf(node.folder)
-    await this.#servers.start({ id: node.id, dataDir, settings: this.#settings('') })
+    await this.#servers.start({ id: node.id, dataDir, settings: this.#settings(''), lockedOut: untilBarrier })
   }
 
   /** The same, unless it runs: a supervisor that was killed left it down. */
   async ensurePrimary(shard: ShardDocument): Promise<void> {
     if (!this.#servers.isRunning(shard.primary)) await this.startPrimaryWithoutWaiting(shard)
+  }
+
+  /** Lets gateways in; resolves when the server does. Behind a barrier, and before anybody is told that the shard is open. */
+  async admit(node: NodeDocument): Promise<void> {
+    await this.#servers.server(node.id).admitAll()
+    const target = this.#servers.target(node, 'holdfast_gateway', 'holdfast-supervisor')
+    const deadline = this.#clock.monotonicMs() + inForceWithinMs
+    for (;;) {
+      try {
+        const connection = await Connection.connect(target, connectWithinMs)
+        connection.release()
+        return
+      } catch (error) {
+        const isLockedOut = error instanceof ServerError && error.sqlState === sqlState.invalidAuthorization
+        if (!isLockedOut || this.#clock.monotonicMs() > deadline) throw error
+        await this.#clock.sleep(pollMs)
+      }
+    }
   }
 
   /** Starts a follower's server on its data directory, streaming from the shard's primary. */

@@ -42,7 +42,8 @@ import { TopologyStore } from './topology-store.ts'
  *
  *   F1  At most one supervisor holds a data directory.
  *   F2  No traffic before a barrier passes: after any restart, what a primary shows may be unreplicated, and a gateway
- *       that acted on it could be contradicted by a promotion (HZ-S2).
+ *       that acted on it could be contradicted by a promotion (HZ-S2). A primary therefore starts with gateways locked
+ *       out: one that outlived an earlier supervisor takes the shard for open.
  *   F3  The topology is durable before it is told.
  *   F4  A founding that was broken off leaves nothing: the fleet exists when its topology document does.
  */

@@ -16,6 +16,7 @@ export const sqlState = {
   serializationFailure: '40001',
   deadlockDetected: '40P01',
   invalidStatementName: '26000',
+  invalidAuthorization: '28000',
   insufficientPrivilege: '42501',
   undefinedObject: '42704',
   duplicateObject: '42710',

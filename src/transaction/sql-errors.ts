@@ -24,6 +24,8 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   [sqlState.adminShutdown]: 'node_unavailable',
   [sqlState.crashShutdown]: 'node_unavailable',
   [sqlState.cannotConnectNow]: 'node_unavailable',
+  // A primary that lets no gateway in: it has started, and no barrier has passed yet (F2).
+  [sqlState.invalidAuthorization]: 'node_unavailable',
 
   [sqlState.clockOffsetExceeded]: 'clock_offset_exceeded',
   [sqlState.clockRegressed]: 'clock_regressed',

@@ -23,7 +23,12 @@ export function cutoverFleet(supervisor: Supervisor): CutoverFleet {
         primary: shardServers.adminTarget(primary),
       }
     },
-    reopened: (shard, epoch) => topology.replaceShard(shard, { ...topology.shard(shard), epoch, state: 'open' }),
+    reopened: async (shard, epoch) => {
+      const document = topology.shard(shard)
+      // A fleet that was started meanwhile has let nobody in yet.
+      if (servers.isRunning(document.primary)) await shardServers.admit(nodeOf(document, document.primary))
+      await topology.replaceShard(shard, { ...document, epoch, state: 'open' })
+    },
     adopt: (adoption) => adopt(supervisor, adoption),
     open: (shard, epoch) => open(supervisor, shard, epoch),
   }

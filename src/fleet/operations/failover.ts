@@ -205,7 +205,8 @@ async function takeBack(
   if (!wasRunning) return topology.replaceShard(name, shard)
   try {
     await shardServers.startPrimary(name, shard)
-    const isOpen = await passesBarrier(shardServers, topology.shard(name))
+    const isOpen = await passesBarrier(supervisor, name, topology.shard(name))
+    if (isOpen) await shardServers.admit(primary)
     await topology.replaceShard(name, { ...shard, state: isOpen ? 'open' : shard.state })
   } catch {
     void supervisor.run(() => bringBack(supervisor, primary.id)).catch(() => undefined)

@@ -19,6 +19,8 @@ export type Settings = Readonly<Record<string, string | number | boolean>>
 export const settingsFile = 'holdfast.conf'
 /** Where a follower streams from. A file of its own, because a base backup must never bring it along. */
 export const upstreamFile = 'holdfast.upstream.conf'
+/** Whom the server lets in, instead of `pg_hba.conf`. Ours, because a base backup brings along that of its origin. */
+export const admissionFile = 'holdfast.hba.conf'
 
 /**
  * 4 MB where PostgreSQL has 16: the archive receives whole segments, and a shard that writes little would carry
@@ -107,15 +109,29 @@ export async function writeSettings(
   user: ServerUser | undefined,
   file: string = settingsFile,
 ): Promise<void> {
-  const path = join(dataDir, file)
+  await replaceFile(join(dataDir, file), formatSettings(settings), user)
+}
+
+async function replaceFile(path: string, text: string, user: ServerUser | undefined): Promise<void> {
   const next = `${path}.next`
   try {
-    await writeFile(next, formatSettings(settings), { mode: 0o600 })
+    await writeFile(next, text, { mode: 0o600 })
     await giveTo(user, next)
     await rename(next, path)
   } catch (error) {
     throw fileFailure(error, path)
   }
+}
+
+/** Lets every role in but these. In effect after a start or a reload, for sessions that begin then. */
+export async function writeAdmission(
+  dataDir: string,
+  lockedOut: readonly string[],
+  user: ServerUser | undefined,
+): Promise<void> {
+  const rejected = lockedOut.map((role) => `local all ${role} reject`)
+  const lines = [...rejected, 'local all all scram-sha-256', 'local replication all scram-sha-256']
+  await replaceFile(join(dataDir, admissionFile), `${lines.join('\n')}\n`, user)
 }
 
 export function formatSettings(settings: Settings): string {

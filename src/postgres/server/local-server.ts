@@ -9,7 +9,16 @@ import { HoldfastError } from '../../base/errors.ts'
 import { fileFailure } from '../../base/file-failure.ts'
 import type { PostgresBinaries } from './binaries.ts'
 import type { Settings } from './data-directory.ts'
-import { giveTo, machineSettings, serverEnvironment, serverFailure, tailOf, writeSettings } from './data-directory.ts'
+import {
+  admissionFile,
+  giveTo,
+  machineSettings,
+  serverEnvironment,
+  serverFailure,
+  tailOf,
+  writeAdmission,
+  writeSettings,
+} from './data-directory.ts'
 import { clearPredecessor } from './predecessor.ts'
 import { childrenOf, readPidFile, signal, untilGone } from './processes.ts'
 import type { ServerUser } from './server-user.ts'
@@ -36,6 +45,8 @@ export interface LocalServerOptions {
   readonly logFile: string
   /** Added to what the machine dictates; in force from the next start, or `configure`. */
   readonly settings: Settings
+  /** Roles that it lets in only once it is told to, with `admitAll`. */
+  readonly lockedOut?: readonly string[]
   readonly clock?: Clock
 }
 
@@ -98,6 +109,7 @@ export class LocalServer {
     await clearPredecessor(this.dataDir, this.#clock)
     await this.#prepareSocketDir()
     await this.#writeSettings()
+    await writeAdmission(this.dataDir, this.#options.lockedOut ?? [], this.#options.user)
     await this.#spawn()
     try {
       await this.waitReady(options.readyWithinMs ?? startWithinMs)
@@ -172,6 +184,12 @@ export class LocalServer {
     this.reload()
   }
 
+  /** Lets every role in. In force soon after. */
+  async admitAll(): Promise<void> {
+    await writeAdmission(this.dataDir, [], this.#options.user)
+    this.reload()
+  }
+
   /** Reads the settings files again. */
   reload(): void {
     const pid = this.pid
@@ -198,7 +216,10 @@ export class LocalServer {
       logging_collector: false,
       log_destination: 'stderr',
     }
-    await writeSettings(this.dataDir, { ...(await machineSettings(binaries)), ...this.#settings, ...fixed }, user)
+    // A restored server has one of its own, and lets nobody in.
+    const admission: Settings = { hba_file: join(this.dataDir, admissionFile) }
+    const machine = await machineSettings(binaries)
+    await writeSettings(this.dataDir, { ...machine, ...admission, ...this.#settings, ...fixed }, user)
   }
 
   async #prepareSocketDir(): Promise<void> {

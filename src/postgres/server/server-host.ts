@@ -20,6 +20,8 @@ export interface ServerSpec {
   readonly dataDir: string
   /** Settings of `postgresql.conf` on top of the host's own. */
   readonly settings: Readonly<Record<string, string>>
+  /** Roles that the server lets in only later. */
+  readonly lockedOut?: readonly string[]
 }
 
 export interface ServerAddress {
