@@ -1,14 +1,16 @@
 import { hash } from 'node:crypto'
 import { HoldfastError } from '../base/errors.ts'
+import { remembered } from '../base/remembered.ts'
 import type { ShardName } from '../directory/topology.ts'
 
 /**
  * The short form of a shard's name in a token: the first four bytes of its SHA-256. Four names in full would take a
  * quarter of the token. Unlike a place in a list it stays the same when shards come and go.
  */
-export function refOfShard(shard: ShardName): number {
-  return hash('sha256', shard, 'buffer').readUInt32BE(0)
-}
+export const refOfShard: (shard: ShardName) => number = remembered(
+  (shard) => hash('sha256', shard, 'buffer').readUInt32BE(0),
+  1_000,
+)
 
 /** The shards of a fleet by their short form. Throws `config_invalid` when two names share one. */
 export function shardsByRef(shards: Iterable<ShardName>): ReadonlyMap<number, ShardName> {

@@ -2,6 +2,7 @@ import { createHmac, hash, timingSafeEqual } from 'node:crypto'
 import { assert, present } from '../base/assert.ts'
 import type { Brand } from '../base/brand.ts'
 import { HoldfastError } from '../base/errors.ts'
+import { remembered } from '../base/remembered.ts'
 import type { ShardName, TenantName } from '../directory/topology.ts'
 import { formatHlc, wallMsOfHlc } from '../hlc/hlc.ts'
 import type { Frontier } from './frontier.ts'
@@ -71,15 +72,16 @@ export function encodeToken(frontier: Frontier, ring: KeyRing, scope: TokenScope
   })
   const bindings =
     (scope.tenant === undefined ? 0 : binding.tenant) | (scope.credential === undefined ? 0 : binding.credential)
-  const head = Buffer.concat([
-    Buffer.of(version, ring.current, bindings),
-    ...boundNames(bindings, scope).map((name) => hintOf(name)),
-    Buffer.of(payload.length >> 8, payload.length & 0xff),
-  ])
+  const bound = boundOf(bindings, scope)
   assert(ring.current >= 0 && ring.current <= 0xff, `a key id fits into a byte, ${ring.current} does not`)
   const secret = present(ring.keys.get(ring.current), `key ${ring.current} is on the ring`)
-  const signed = Buffer.concat([head, payload])
-  const text = Buffer.concat([signed, macOf(secret, signed, bindings, scope)]).toString('base64url')
+  const signed = Buffer.concat([
+    Buffer.of(version, ring.current, bindings),
+    bound.hints,
+    Buffer.of(payload.length >> 8, payload.length & 0xff),
+    payload,
+  ])
+  const text = Buffer.concat([signed, macOf(secret, signed, bound)]).toString('base64url')
   if (text.length > tokenCharsMax) {
     throw new HoldfastError(
       'argument_invalid',
@@ -109,7 +111,7 @@ export function decodeToken(text: string, ring: KeyRing, scope: TokenScope, chec
   const authentic =
     isInScope(parts.bindings, scope) &&
     secret !== undefined &&
-    timingSafeEqual(parts.mac, macOf(secret, parts.signed, parts.bindings, scope))
+    timingSafeEqual(parts.mac, macOf(secret, parts.signed, boundOf(parts.bindings, scope)))
   if (!authentic) throw notOurs(parts, secret !== undefined, scope)
   const body = readBody(parts.payload, check.shards)
   checkTimes(body, check)
@@ -231,24 +233,38 @@ function boundCount(bindings: number): number {
   return 1 + boundKinds(bindings).length
 }
 
-/** What the token is bound to, by kind, so that no tenant can pass for a credential. */
-function boundNames(bindings: number, scope: TokenScope): string[] {
-  const names = boundKinds(bindings).map((kind) => `${kind} ${present(scope[kind], `the scope has a ${kind}`)}`)
-  return [`fleet ${scope.fleet}`, ...names]
+/** What a token is bound to: its hints, and how the names go into the MAC. The same for every token of one scope. */
+interface Bound {
+  readonly hints: Buffer
+  readonly names: Buffer
 }
+
+function boundOf(bindings: number, scope: TokenScope): Bound {
+  const named = boundKinds(bindings).map((kind) => [kind, present(scope[kind], `the scope has a ${kind}`)])
+  return boundByNames(JSON.stringify([['fleet', scope.fleet], ...named]))
+}
+
+/** By kind, so that no tenant can pass for a credential; with their lengths, so that none can pass for two. */
+const boundByNames = remembered((json): Bound => {
+  const names = (JSON.parse(json) as [string, string][]).map(([kind, name]) => `${kind} ${name}`)
+  return {
+    hints: Buffer.concat(names.map(hintOf)),
+    names: Buffer.concat(
+      names.flatMap((name) => {
+        const bytes = Buffer.from(name)
+        const length = Buffer.alloc(4)
+        length.writeUInt32BE(bytes.length)
+        return [length, bytes]
+      }),
+    ),
+  }
+}, 1_000)
 
 function hintOf(name: string): Buffer {
   return hash('sha256', name, 'buffer').subarray(0, hintBytes)
 }
 
-function macOf(secret: Uint8Array, signed: Uint8Array, bindings: number, scope: TokenScope): Buffer {
+function macOf(secret: Uint8Array, signed: Uint8Array, { names }: Bound): Buffer {
   assert(secret.length >= secretBytesMin, `a token key has at least ${secretBytesMin} bytes`)
-  const hmac = createHmac('sha256', secret)
-  for (const name of boundNames(bindings, scope)) {
-    const bytes = Buffer.from(name)
-    const length = Buffer.alloc(4)
-    length.writeUInt32BE(bytes.length)
-    hmac.update(length).update(bytes)
-  }
-  return hmac.update(signed).digest().subarray(0, macBytes)
+  return createHmac('sha256', secret).update(names).update(signed).digest().subarray(0, macBytes)
 }

@@ -1,3 +1,4 @@
+import { remembered } from '../base/remembered.ts'
 import type { SqlToken } from './sql-lexer.ts'
 import { lexSql } from './sql-lexer.ts'
 
@@ -112,11 +113,11 @@ const harmlessSettings: ReadonlySet<string> = new Set([
   'timezone',
 ])
 
-export function guardStatement(sql: string): StatementVerdict {
+export const guardStatement: (sql: string) => StatementVerdict = remembered((sql) => {
   const tokens = lexSql(sql)
   if ('kind' in tokens) return refuse(`the statement cannot be read: ${tokens.reason}`, 'correct the statement')
   return guardBeginning(tokens) ?? guardInside(tokens) ?? allowed
-}
+}, 500)
 
 /** Of a batch, which fails or passes as a whole: nobody sees that a statement failed, so there is nothing to return to. */
 export function guardBatched(sql: string): StatementVerdict {
