@@ -12,7 +12,6 @@ import {
 } from '../../test/support/approval.ts'
 import type { GatewayOptions } from '../../test/support/database-shards.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
-import { HoldfastError } from '../base/errors.ts'
 import type { Metrics } from '../base/metrics.ts'
 import { silentMetrics } from '../base/metrics.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
@@ -113,7 +112,7 @@ describe('the vote', () => {
       await tx.query('payroll', insertRun, [tenant, run])
       tx.batch('treasury', [[insertHold, [tenant, run]], ['select sneak()']])
     })
-    await expect(attempt).rejects.toBeInstanceOf(HoldfastError)
+    await expect(attempt).rejects.toMatchObject({ code: 'statement_refused', detail: { sqlState: '0A000' } })
     await environment.background.drain()
     expect(await both(shards, run)).toEqual([0, 0])
     expect(await shards.prepared(treasury)).toEqual([])
