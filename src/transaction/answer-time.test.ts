@@ -39,3 +39,19 @@ test('one is due at the beginning, and then a window after the last that was sen
   expect(time.isDue(999)).toBe(false)
   expect(time.isDue(1_000)).toBe(true)
 })
+
+test('one is sent alone only where more would be on their way than the link holds', () => {
+  const time = new AnswerTime(windowMs)
+  // Nothing is known: the first is sent alone.
+  expect(time.underwayMax(0, 1, 5)).toBe(0)
+  answer(time, 0, 80)
+  expect(time.underwayMax(5_000, 20, 5)).toBe(20)
+  expect(time.underwayMax(5_000, 21, 5)).toBe(0)
+  // Until it is.
+  expect(time.underwayMax(5_040, 10, 5)).toBe(0)
+  answer(time, 5_080, 160)
+  expect(time.underwayMax(5_085, 21, 5)).toBe(40)
+  // Not sooner than a window later.
+  expect(time.underwayMax(5_900, 41, 5)).toBe(40)
+  expect(time.underwayMax(6_080, 41, 5)).toBe(0)
+})

@@ -11,6 +11,14 @@ export class Background {
     this.#running.add(running)
   }
 
+  /** The same, once what goes on at this moment has been sent: a caller is answered first. */
+  runNext(work: () => Promise<void>): void {
+    this.run(async () => {
+      await new Promise<void>((resolve) => void setImmediate(resolve))
+      await work()
+    })
+  }
+
   /** Resolves when nothing runs any more; what is started meanwhile is waited for too. */
   async drain(): Promise<void> {
     while (this.#running.size > 0) await Promise.allSettled(this.#running)

@@ -33,7 +33,7 @@ export interface ClockTermOptions {
 /** So many beats are on their way at most, over whatever link. */
 const underwayMax = 64
 const answerWithinMs = 10_000
-/** How often one is sent alone, to see how much the link holds by now. Far away that costs the closings of a round trip. */
+/** How often one may be sent alone, to see how much the link holds by now. Far away that costs the closings of two round trips. */
 const measureEveryMs = 30_000
 
 /** The keeper before this one may have lost its place a moment ago, and this lock not yet. */
@@ -76,8 +76,7 @@ export class ClockTerm {
 
   /** As many as the link holds, by its fastest answer: more would queue at a slow server, and come late. */
   #underwayMax(now: number): number {
-    if (this.#answers.isDue(now)) return 0
-    return Math.min(Math.ceil(this.#answers.fastestMs / this.#options.pace.activeMs), underwayMax)
+    return Math.min(this.#answers.underwayMax(now, this.#underway.size, this.#options.pace.activeMs), underwayMax)
   }
 
   async #beat(next: 'close' | 'advance', signal: AbortSignal): Promise<void> {

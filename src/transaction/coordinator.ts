@@ -281,7 +281,7 @@ class Coordinator {
   #settle(shard: ShardName, decision: decisions.Decision): void {
     const { transactionId, home } = this.#plan
     const branch = { home: home.shard.name, transactionId, participant: shard }
-    this.#environment.background.run(async () => {
+    this.#environment.background.runNext(async () => {
       await settleBranch(this.#environment, { branch, homeEpoch: home.shard.epoch, decision })
     })
   }
