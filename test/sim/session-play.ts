@@ -3,7 +3,8 @@ import { present } from '../../src/base/assert.ts'
 import type { TransactionId } from '../../src/directory/topology.ts'
 import type { Frontier } from '../../src/session/frontier.ts'
 import { emptyFrontier, joinFrontiers } from '../../src/session/frontier.ts'
-import type { NodeEvidence, ReadLevel, Verdict } from '../../src/session/proof.ts'
+import { currentHistory } from '../../src/session/fork-point.ts'
+import type { NodeEvidence, ReadLevel, Requirement, Verdict } from '../../src/session/proof.ts'
 import { decide, evidenceQuestion } from '../../src/session/proof.ts'
 import {
   advanceByBranch,
@@ -28,6 +29,7 @@ export const plants = [
   'HZ-T1: replay position taken as what a read has shown',
   'HZ-X4: branches not listed, a position from the prepare instead',
   'HZ-T3: no history of our own',
+  'HZ-T3: the history is checked last',
   'HZ-T5: only the last branch is kept',
   'HZ-C1: closed too early',
   'HZ-S4: a primary is trusted with what followers showed',
@@ -123,15 +125,17 @@ export class Play {
 
   #decide(session: Session, world: ShardWorld, level: ReadLevel, evidence: NodeEvidence): Verdict {
     const byPositions = level === 'causal' && this.#plant === 'HZ-T4: causal by positions'
-    return decide(
-      {
-        level: byPositions ? 'session' : level,
-        frontier: session.frontier,
-        shard: world.name,
-        routedPlacementVersion: undefined,
-      },
-      evidence,
-    )
+    const requirement: Requirement = {
+      level: byPositions ? 'session' : level,
+      frontier: session.frontier,
+      shard: world.name,
+      routedPlacementVersion: undefined,
+    }
+    if (this.#plant === 'HZ-T3: the history is checked last') {
+      const fresh = decide(asIfCurrent(requirement, evidence), evidence)
+      if (fresh.kind === 'proven') return fresh
+    }
+    return decide(requirement, evidence)
   }
 
   #evidence(frontier: Frontier, world: ShardWorld, shown: Shown) {
@@ -310,4 +314,15 @@ function newestOnly(frontier: Frontier): Frontier {
     ([name, shard]) => [name, { ...shard, histories: shard.histories.slice(0, 1), historiesForgotten: false }] as const,
   )
   return { ...frontier, shards: new Map(shards) }
+}
+
+/** Position, ids and timestamps of every history held against the one that the node has: whatever they say is enough. */
+function asIfCurrent(requirement: Requirement, { histories }: NodeEvidence): Requirement {
+  const { frontier, shard } = requirement
+  const known = frontier.shards.get(shard)
+  if (known === undefined) return requirement
+  const { historyId, epoch } = currentHistory(histories)
+  const renamed = known.histories.map((history) => ({ ...history, historyId, epoch }))
+  const shards = new Map(frontier.shards).set(shard, { ...known, histories: renamed, historiesForgotten: false })
+  return { ...requirement, frontier: { ...frontier, shards } }
 }

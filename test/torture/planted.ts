@@ -149,7 +149,7 @@ export const caughtElsewhere: readonly { readonly bug: string; readonly file: st
     file: 'test/sim/session-play.ts',
     test: 'HZ-T1: replay position read inside the snapshot',
   },
-  { bug: 'history checked last (HZ-T3)', file: 'test/sim/session-play.ts', test: 'HZ-T3: no history of our own' },
+  { bug: 'history checked last (HZ-T3)', file: 'test/sim/session-play.ts', test: 'HZ-T3: the history is checked last' },
   {
     bug: 'inclusive target (HZ-A3)',
     file: 'test/cluster/archive-restore.test.ts',
