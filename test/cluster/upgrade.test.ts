@@ -61,7 +61,8 @@ async function stop(): Promise<void> {
 const runtimeOf = (release: Release) => ({ ...quietRuntime, release: () => Promise.resolve(release) })
 
 async function attached<T>(release: Release, use: (gateway: Gateway) => Promise<T>): Promise<T> {
-  const gateway = await attachFleet((await configuration()).dataDir, 'eu-west', runtimeOf(release))
+  const runtime = { ...runtimeOf(release), archives: 'all' } as const
+  const gateway = await attachFleet((await configuration()).dataDir, 'eu-west', runtime)
   try {
     return await use(gateway)
   } finally {
@@ -177,6 +178,32 @@ test('U5, U6: who attaches with another release is refused, and who has attached
   } finally {
     await outlived.close()
   }
+})
+
+test('what was restored before an upgrade is brought to the release when a cutover takes it in', async () => {
+  const [before, after] = [await packageRelease(), await releaseWith(more)]
+  await start(before, alone)
+  const environment = await attached(before, async (gateway) => {
+    await gateway.backup()
+    await draft(gateway, 'one')
+    const { transactionId } = await draft(gateway, 'bad')
+    await draft(gateway, 'two')
+    return (await gateway.restore({ before: transactionId, without: [transactionId] })).environment
+  })
+  await stop()
+
+  await start(after, alone)
+  const epoch = shardOf(payroll).epoch
+  await attached(after, async (gateway) => {
+    await draft(gateway, 'three')
+    await gateway.cutover({ environment: present(environment, 'an environment was made') })
+    await gateway.parts.topology.refresh()
+    expect(await runs(gateway)).toEqual(['one', 'three', 'two'])
+    await draft(gateway, 'four')
+  })
+  expect(shardOf(payroll).epoch).toBeGreaterThan(epoch)
+  expect(await releasesOf(payroll)).toEqual([nameRelease(after)])
+  expect(await ask(payroll, `select to_regclass('holdfast.more')::text as more`)).toEqual([{ more: 'holdfast.more' }])
 })
 
 describe('U1, U3: an upgrade that does not get to its end', () => {
