@@ -15,6 +15,7 @@ import type { ShardArchive } from './archive.ts'
 import { ArchiveFolder } from './archive-folder.ts'
 import { listRedoFiles } from './redo-path.ts'
 import { readRecords } from './redo-segment.ts'
+import { reserveRedo } from './redo-stream.ts'
 import { firstTimeline } from './timeline.ts'
 
 let yard: ServerYard
@@ -278,4 +279,13 @@ test('segments are read one at a time, and a reader may stop early', async () =>
   const first = await archive.readRedo()[Symbol.asyncIterator]().next()
   expect(first.done).toBe(false)
   expect((await readdir(folder.redoFolderOf(1))).length).toBeGreaterThan(2)
+})
+
+test('a slot that two make at once is made, and neither fails', async () => {
+  await dropSlot()
+  onTestFinished(dropSlot)
+  const reserve = () => reserveRedo(shardTarget(yard, server), 'hf_redo', systemClock)
+  await Promise.all([reserve(), reserve(), reserve()])
+  const { rows } = await admin.query('select from pg_replication_slots where confirmed_flush_lsn is not null')
+  expect(rows).toHaveLength(1)
 })

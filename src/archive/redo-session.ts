@@ -15,7 +15,7 @@ import type { RedoIdentity, RedoTransaction, RelationName, RelationShape } from 
 import type { RedoWriter } from './redo-writer.ts'
 import { beforePageHeader } from './wal-records.ts'
 
-/** How soon the followers are looked at again for a transaction that waits for them. */
+/** How soon the followers are looked at again for a transaction that waits for them: each look ends in one write to the disk. */
 const heldLookMs = 10
 /** How often it is stored how far the stream is. */
 const markEveryMs = 200
@@ -69,6 +69,7 @@ export class RedoSession {
   #marks: Mark[] = []
   #lastMark: Mark = { lsn: lsnZero, closedTimestamp: hlcZero }
   #lookedAtMs = Number.NEGATIVE_INFINITY
+  #followersAtMs = Number.NEGATIVE_INFINITY
   #markedAtMs = Number.NEGATIVE_INFINITY
   readonly #beganAtMs: number
   #settledAtMs = Number.NEGATIVE_INFINITY
@@ -144,14 +145,15 @@ export class RedoSession {
   /** Looks how far the followers are, when something waits for them, and what is closed, now and then. */
   async #look(): Promise<void> {
     const { beside, clock, segmentBytes, stream } = this.#options
-    const isDue = clock.monotonicMs() - this.#lookedAtMs >= markEveryMs
+    const nowMs = clock.monotonicMs()
+    const isDue = nowMs - this.#lookedAtMs >= markEveryMs
     const isAwaited = this.#held.some(({ transaction }) => transaction.endLsn > this.#replicated)
-    if (!isDue && !isAwaited) return
+    if (!isDue && !(isAwaited && nowMs - this.#followersAtMs >= heldLookMs)) return
+    this.#followersAtMs = nowMs
     const { closedTimestamp, writtenLsn, replicatedLsn } = await readMarks(beside)
     // Where nobody is waited for now, somebody may be for what is written later.
     this.#replicated = maxLsn(this.#replicated, minLsn(replicatedLsn, writtenLsn))
     if (!isDue) return
-    const nowMs = clock.monotonicMs()
     this.#lookedAtMs = nowMs
     // Commits that carry nothing for the stream leave it behind the log until the server is asked.
     if (this.#received < writtenLsn) stream.ask()

@@ -1,9 +1,10 @@
 import type { Clock } from '../base/clock.ts'
 import type { ConnectionTarget } from '../postgres/connection.ts'
-import { Connection } from '../postgres/connection.ts'
+import { Connection, ServerError } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { lsnZero } from '../postgres/lsn.ts'
 import { ReplicationConnection } from '../postgres/replication.ts'
+import { sqlState } from '../postgres/sqlstate.ts'
 import type { ArchiveFolder } from './archive-folder.ts'
 import { RedoSession } from './redo-session.ts'
 import { readHighestStamp, readSlot } from './redo-store.ts'
@@ -99,19 +100,41 @@ export class RedoStream {
   }
 }
 
-/** Makes the slot on a primary unless it is there, so that nothing can be written before the stream will have it. */
+const reserveWithinMs = 20_000
+const reserveLookMs = 50
+
+/**
+ * Makes the slot on a primary unless it is there, so that nothing can be written before the stream will have it. An archiver may
+ * make it at the same time: a slot counts when it says where it begins.
+ */
 export async function reserveRedo(primary: ConnectionTarget, slot: string, clock: Clock): Promise<void> {
   const replication = await ReplicationConnection.connect(primary, 'logical', clock)
   try {
     const beside = await Connection.connect(primary, connectWithinMs)
     try {
       // One that is there is the archiver's already: while it is read, nothing about it can be changed.
-      if ((await readSlot(beside, slot)) === undefined) await replication.createLogicalSlot(slot)
+      for (const untilMs = clock.monotonicMs() + reserveWithinMs; ; await clock.sleep(reserveLookMs)) {
+        const state = await readSlot(beside, slot)
+        if (state !== undefined && state.confirmed !== null) return
+        if (state === undefined && (await isMade(replication.createLogicalSlot(slot)))) return
+        if (clock.monotonicMs() > untilMs) throw new Error(`replication slot ${slot} does not become ready`)
+      }
     } finally {
       beside.release()
     }
   } finally {
     replication.close()
+  }
+}
+
+/** False when another made it first. */
+async function isMade(creation: Promise<unknown>): Promise<boolean> {
+  try {
+    await creation
+    return true
+  } catch (error) {
+    if (error instanceof ServerError && error.sqlState === sqlState.duplicateObject) return false
+    throw error
   }
 }
 

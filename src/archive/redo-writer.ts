@@ -106,8 +106,10 @@ export class RedoWriter {
     const state = this.#state
     if (transaction.endLsn <= state.through) return
     for (const [name, shape] of shapes) {
-      if (JSON.stringify(state.shapes.get(name)) === JSON.stringify(shape)) continue
+      const known = state.shapes.get(name)
+      if (known === shape) continue
       state.shapes.set(name, shape)
+      if (JSON.stringify(known) === JSON.stringify(shape)) continue
       this.#pending.push(this.#encoder.encode({ kind: 'shape', shape }))
     }
     this.#pending.push(this.#encoder.encode({ kind: 'transaction', transaction }))
