@@ -42,23 +42,31 @@ end
 $$;
 
 -- Publishes the greatest of the closings that have been waited for: those whose xid is older than every transaction in
--- progress. Then draws an xid of its own, which belongs to the closing that was begun just before. What is published, that
--- xid, and the clock come back.
+-- progress, and whose floor, logged at or before its position, a promotion cannot lose (C7). Then draws an xid of its own, which
+-- belongs with `position` to the closing that was begun just before. What is published, those two, and the clock come back.
 create or replace function holdfast.advance_closed(
-  p_closings bigint[], p_xids xid8[], out closed bigint, out own xid8, out clock bigint)
+  p_closings bigint[], p_xids xid8[], p_positions pg_lsn[],
+  out closed bigint, out own xid8, out "position" pg_lsn, out clock bigint)
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   -- Read before this transaction has an xid: it would wait for itself (HZ-C2).
   v_oldest constant xid8 := pg_snapshot_xmin(pg_current_snapshot());
+  v_replicated constant pg_lsn := holdfast.replicated_through();
   v_reached bigint;
 begin
+  "position" := pg_current_wal_insert_lsn();
   select max(p.closing) into v_reached
-  from unnest(p_closings, p_xids) p(closing, xid) where p.xid < v_oldest;
+  from unnest(p_closings, p_xids, p_positions) p(closing, xid, logged)
+  where p.xid < v_oldest and p.logged <= v_replicated;
   select c.closed_timestamp into strict closed from holdfast.closed c;
   if v_reached > closed then
     closed := holdfast.publish_closed(v_reached);
+  elsif v_replicated < "position" and pg_current_wal_flush_lsn() < "position" then
+    -- Followers receive what is flushed, and what is published flushes. Nothing is: so the lock of the row does.
+    perform set_config('synchronous_commit', 'local', true);
+    perform from holdfast.closed for update;
   end if;
   own := pg_current_xact_id();
   select s.last_value into clock from holdfast.hlc s;
@@ -128,7 +136,7 @@ as $$
 $$;
 
 revoke all on function holdfast.raise_floor(bigint), holdfast.publish_closed(bigint),
-  holdfast.begin_closing(bigint), holdfast.advance_closed(bigint[], xid8[]), holdfast.wake_keeper(), holdfast.wake(bigint),
+  holdfast.begin_closing(bigint), holdfast.advance_closed(bigint[], xid8[], pg_lsn[]), holdfast.wake_keeper(), holdfast.wake(bigint),
   holdfast.request_closing(bigint, bigint), holdfast.closing_blocker() from public;
-grant execute on function holdfast.begin_closing(bigint), holdfast.advance_closed(bigint[], xid8[]), holdfast.wake(bigint),
+grant execute on function holdfast.begin_closing(bigint), holdfast.advance_closed(bigint[], xid8[], pg_lsn[]), holdfast.wake(bigint),
   holdfast.request_closing(bigint, bigint), holdfast.closing_blocker() to holdfast_gateway;

@@ -20,8 +20,9 @@ begin
   end if;
   -- `ANY 2 (a, b, c)`, `FIRST 1 (a, b)`, `1 (a, b)`; a bare list waits for one.
   v_needed := coalesce((regexp_match(v_names, '^\s*(?:any\s+|first\s+)?(\d+)\s*\(', 'i'))[1]::integer, 1);
+  -- The view would look at every session as well.
   select r.flush_lsn into v_lsn
-  from pg_stat_replication r
+  from pg_stat_get_wal_senders() r
   where r.sync_state in ('sync', 'quorum') and r.flush_lsn is not null
   order by r.flush_lsn desc
   offset v_needed - 1 limit 1;

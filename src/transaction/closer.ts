@@ -5,6 +5,7 @@ import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs, hlcZero, maxHlc, toHlc, wallMsOfHlc } from '../hlc/hlc.ts'
 import type { Connection, Statement, StatementOutcome } from '../postgres/connection.ts'
 import { accepted } from '../postgres/connection.ts'
+import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import type { BegunClosing } from './closings.ts'
 import { addClosing, withoutPublished } from './closings.ts'
 
@@ -19,7 +20,8 @@ import { addClosing, withoutPublished } from './closings.ts'
  *   2. own xid  draw a transaction id `X` of our own. A stamp at or below `T` belongs to a transaction that had its xid
  *               before it drew (C1), so that xid is below `X`.
  *   3. wait     until the oldest xid in progress, of prepared transactions too, is above `X`. All those have ended.
- *   4. publish  `greatest(old, T)`.
+ *   4. publish  `greatest(old, T)`, once as many followers as a commit waits for have the floor that was raised to `T` (C7):
+ *               no history that a promotion opens stamps at or below it.
  *
  * A beat is one flight of two statements: it begins a closing, and publishes the greatest of those that were begun before
  * and have been waited for. Its second statement is the one that has the xid `X` of the closing that its first began. So
@@ -134,7 +136,8 @@ export class Closer {
     const hasPublished = advanced.closed > this.#closed
     this.#closed = maxHlc(this.#closed, advanced.closed)
     if (begun !== undefined) {
-      const closing = { timestamp: begun.closing, own: advanced.own, begunMs: sentMs.monotonic }
+      const { own, position } = advanced
+      const closing = { timestamp: begun.closing, own, position, begunMs: sentMs.monotonic }
       this.#begun = addClosing(this.#begun, closing)
       // The clock stands where it is closed: there is nothing to wait for.
       if (closing.timestamp <= this.#closed) this.#publishedFromMs = Math.max(this.#publishedFromMs, closing.begunMs)
@@ -195,15 +198,24 @@ function readBegun(outcome: StatementOutcome | undefined): Begun {
 
 function advanceClosed(begun: readonly BegunClosing[]): Statement {
   return {
-    text: `select a.closed::text, a.own::text, a.clock::text
-           from holdfast.advance_closed($1::bigint[], $2::text[]::xid8[]) a`,
-    values: [begun.map(({ timestamp }) => String(timestamp)), begun.map(({ own }) => String(own))],
+    text: `select a.closed::text, a.own::text, a.position::text, a.clock::text
+           from holdfast.advance_closed($1::bigint[], $2::text[]::xid8[], $3::text[]::pg_lsn[]) a`,
+    values: [
+      begun.map(({ timestamp }) => String(timestamp)),
+      begun.map(({ own }) => String(own)),
+      begun.map(({ position }) => formatLsn(position)),
+    ],
   }
 }
 
 function readAdvanced(outcome: StatementOutcome | undefined) {
-  const { closed, own, clock } = rowOf<{ closed: string; own: string; clock: string }>(outcome)
-  return { closed: toHlc(BigInt(closed)), own: BigInt(own), clock: toHlc(BigInt(clock)) }
+  const { closed, own, position, clock } = rowOf<Record<'closed' | 'own' | 'position' | 'clock', string>>(outcome)
+  return {
+    closed: toHlc(BigInt(closed)),
+    own: BigInt(own),
+    position: parseLsn(position),
+    clock: toHlc(BigInt(clock)),
+  }
 }
 
 async function readBlocker(connection: Connection): Promise<ClosingBlocker | undefined> {

@@ -1,12 +1,14 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import { toHlc } from '../hlc/hlc.ts'
+import { parseLsn } from '../postgres/lsn.ts'
 import type { BegunClosing, KeeperIdleness } from './closings.ts'
 import { addClosing, closingsMax, nextBeat, pauseMs, withoutPublished } from './closings.ts'
 
 const closing = (timestamp: number, own = timestamp): BegunClosing => ({
   timestamp: toHlc(BigInt(timestamp)),
   own: BigInt(own),
+  position: parseLsn('0/1'),
   begunMs: timestamp,
 })
 

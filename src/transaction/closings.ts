@@ -1,4 +1,5 @@
 import type { Hlc } from '../hlc/hlc.ts'
+import type { Lsn } from '../postgres/lsn.ts'
 
 /**
  * The closings of a shard that have begun and are not published, oldest first. No I/O, no time.
@@ -12,6 +13,8 @@ export interface BegunClosing {
   readonly timestamp: Hlc
   /** `X`, drawn after `T` was read. */
   readonly own: bigint
+  /** At or behind what raised the floor to `T`. */
+  readonly position: Lsn
   readonly begunMs: number
 }
 

@@ -298,10 +298,12 @@ test('HZ-C2: the xid of a closing is drawn after its timestamp: what drew below 
   const session = await connect()
   await session.query('begin')
   await session.query('select pg_current_xact_id()')
-  const drawn = await own.query<{ xid: string }>(`select own::text as xid from holdfast.advance_closed('{}', '{}')`)
+  const drawn = await own.query<{ xid: string; position: string }>(
+    `select own::text as xid, position::text from holdfast.advance_closed('{}', '{}', '{}')`,
+  )
   const published = await own.query<{ closed: string }>(
-    'select closed from holdfast.advance_closed(array[$1::bigint], array[$2::text::xid8])',
-    [closing, present(drawn.rows[0], 'a row').xid],
+    'select closed from holdfast.advance_closed(array[$1::bigint], array[$2::text::xid8], array[$3::pg_lsn])',
+    [closing, present(drawn.rows[0], 'a row').xid, present(drawn.rows[0], 'a row').position],
   )
   expect(BigInt(present(published.rows[0], 'a row').closed)).toBeLessThan(closing)
   await session.query('commit')

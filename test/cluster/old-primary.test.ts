@@ -17,6 +17,7 @@ import type { TransactRequest } from '../../src/transaction/transaction.ts'
 import { transact } from '../../src/transaction/transaction.ts'
 import { eager, gate } from '../support/approval.ts'
 import type { Running } from '../support/archive.ts'
+import { ClockKeepers } from '../support/clock-keepers.ts'
 import { eventually } from '../support/eventually.ts'
 import { payrollPlan, payrollShard, treasuryShard } from '../support/payroll-plan.ts'
 import { nameFollowers, promoteBeside } from '../support/promotion.ts'
@@ -258,4 +259,30 @@ test('HZ-F2: after two promotions the first primary takes nothing: at its own ep
   const wrong = await gateway(() => ({ ...now, shards: mistaken }), quick)
   await expect(record(wrong, 'at-the-wrong-server')).rejects.toMatchObject({ code: 'shard_fenced' })
   expect(await runs(cluster.shard(payrollShard).primary, 'after-two')).toEqual([])
+})
+
+test('C7: an old primary closes nothing of the histories behind its own: who asks it for `causal` is not shown less', async () => {
+  // What nobody acknowledges is in progress, and would keep its closed timestamp where it is by itself.
+  await eventually(async () => {
+    await ask(old, `select pg_terminate_backend(pid) from pg_stat_activity where wait_event = 'SyncRep'`)
+    return (await waiting(old)).length === 0
+  })
+  let beats = 0
+  const keepers = new ClockKeepers(cluster)
+  keepers.run('stale', {
+    topology: { current: () => before, refresh: () => Promise.resolve(before) },
+    onStep: (step) => Promise.resolve(void (step === 'closer move' && beats++)),
+  })
+  try {
+    const { commitTimestamp } = await record(await gateway(), 'unknown-to-the-old')
+    const read = async (what: string) =>
+      BigInt((await ask<{ at: string }>(old, `select ${what}::text as at`))[0]?.at ?? 0)
+    // Its clock goes on: by that alone it would close everything.
+    await eventually(async () => (await read('(select last_value from holdfast.hlc)')) > commitTimestamp)
+    const seen = beats
+    await eventually(() => beats > seen + 50)
+    expect(await read('(select closed_timestamp from holdfast.closed)')).toBeLessThan(commitTimestamp)
+  } finally {
+    await keepers.stop()
+  }
 })
