@@ -318,16 +318,21 @@ async function killUpgrading(release: Release): Promise<void> {
      import { quietRuntime, resolveConfig, startFleet } from ${JSON.stringify(fleetModule)}
      const { release, config: input } = JSON.parse(readFileSync(${JSON.stringify(input)}, 'utf8'))
      const { reference, config } = await resolveConfig({ config: input })
-     await startFleet(reference, config, false, { ...quietRuntime, release: async () => release })`,
+     const fleet = await startFleet(reference, config, false, { ...quietRuntime, release: async () => release })
+     await fleet.stop()`,
   )
   const child = spawn(process.execPath, [program], { stdio: ['ignore', 'ignore', 'inherit'] })
   const ended = new Promise((resolve) => child.once('close', resolve))
-  // A statement that is still there at the tenth look is the one that sleeps.
-  let looks = 0
-  await eventually(async () => {
-    looks = (await leftBehind(root)).some((what) => / DO\b/.test(what)) ? looks + 1 : 0
-    return looks >= 10
-  }, 60_000)
-  child.kill('SIGKILL')
-  await ended
+  try {
+    // A statement that is still there at the tenth look is the one that sleeps.
+    let looks = 0
+    await eventually(async () => {
+      if (child.exitCode !== null) throw new Error('it was not kept by its migration: is what is built older?')
+      looks = (await leftBehind(root)).some((what) => / DO\b/.test(what)) ? looks + 1 : 0
+      return looks >= 10
+    }, 60_000)
+  } finally {
+    child.kill('SIGKILL')
+    await ended
+  }
 }
