@@ -1,4 +1,4 @@
-import { afterAll, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { acknowledgedBy, startAcknowledging, untilInForce } from '../../test/support/acknowledging-follower.ts'
 import type { Running } from '../../test/support/archive.ts'
 import type { FreshDatabase } from '../../test/support/database.ts'
@@ -55,6 +55,9 @@ afterAll(async () => {
 beforeEach(async () => {
   await followers(acknowledgedBy)
 })
+
+// Each gateway keeps its connections, and the server has so many for all of them.
+afterEach(() => shards.closeGateways())
 
 async function makeDatabase(): Promise<FreshDatabase> {
   const name = `t_${newRandomUuid().replaceAll('-', '')}`
