@@ -55,8 +55,6 @@ afterAll(async () => {
 beforeEach(async () => {
   await followers(acknowledgedBy)
 })
-
-// Each gateway keeps its connections, and the server has so many for all of them.
 afterEach(() => shards.closeGateways())
 
 async function makeDatabase(): Promise<FreshDatabase> {
@@ -80,10 +78,8 @@ async function followers(names: string): Promise<void> {
   await untilInForce(yard.target(server), names)
 }
 
-async function waitsForFollowers(): Promise<number> {
-  const rows = await shards.rows(home, `select from pg_stat_activity where wait_event = 'SyncRep'`)
-  return rows.length
-}
+const waitsForFollowers = async () =>
+  (await shards.rows(home, `select from pg_stat_activity where wait_event = 'SyncRep'`)).length
 
 /** Signals the one backend of a shard that waits for followers, once there is one. */
 async function signalWaiter(shard: ShardName, signal: 'pg_cancel_backend' | 'pg_terminate_backend'): Promise<void> {
