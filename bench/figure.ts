@@ -16,6 +16,11 @@ export function atMost(name: string, value: number, unit: string, limit: number,
   return { name, value: round(value), unit, bare: rounded(bare), ratio, target: `<= ${limit}`, ok: value <= limit }
 }
 
+/** A value that is there to read the others by. */
+export function told(name: string, value: number, unit: string, why: string): Figure {
+  return { name, value: round(value), unit, bare: null, ratio: null, target: `no target: ${why}`, ok: true }
+}
+
 export function exactly(name: string, value: number, unit: string, wanted: number): Figure {
   return { name, value, unit, bare: null, ratio: null, target: `exactly ${wanted}`, ok: value === wanted }
 }
@@ -48,6 +53,6 @@ function rounded(value: number | null): number | null {
   return value === null ? null : round(value)
 }
 
-function round(value: number, digits = 2): number {
+export function round(value: number, digits = 2): number {
   return Number(value.toFixed(digits))
 }

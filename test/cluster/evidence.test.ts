@@ -97,9 +97,10 @@ describe('the evidence of an approval', () => {
 
   test('HZ-X2: is broken when a shard has lost its half', async () => {
     const id = await approve('halved')
-    // Until its timestamp is closed, what is not there may still come.
     await eventually(async () => (await statuses(id))['visibility'] === 'proven')
+    // Until its timestamp is closed, what is not there may still come.
     await fleet.ask(treasury, 'delete from holdfast.branch where transaction_id = $1', [id])
+    await eventually(async () => (await statuses(id))['visibility'] === 'broken')
     expect(await statuses(id)).toMatchObject({ decision: 'broken', visibility: 'broken' })
   })
 
