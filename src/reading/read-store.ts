@@ -24,7 +24,7 @@ export function readPosition(outcome: StatementOutcome): Lsn {
 export const beginRead: Statement = { text: 'begin isolation level repeatable read, read only' }
 export const commit: Statement = { text: 'commit' }
 /** For the session: it is taken back before the connection is given back. Where it fails, nothing behind it runs as the gateway. */
-export const becomeApplication: Statement = { text: 'set role holdfast_bound', joined: true }
+export const becomeBound: Statement = { text: 'set role holdfast_bound', joined: true }
 export const becomeGateway: Statement = { text: 'reset role' }
 
 /** The first statement of the transaction: it takes the snapshot. */

@@ -124,7 +124,7 @@ export class ShardSnapshot {
   }
 }
 
-/** What runs inside the snapshot. The caller's first statement takes the application's role, when a tenant binds it. */
+/** What runs inside the snapshot. The caller's first statement takes the role that is bound, when a tenant binds it. */
 class CallerStatements {
   readonly #connection: Connection
   readonly #withinMs: number
@@ -137,7 +137,7 @@ class CallerStatements {
   }
 
   async send(statement: Statement): Promise<StatementOutcome> {
-    const head = this.#takesRole ? [store.becomeApplication] : []
+    const head = this.#takesRole ? [store.becomeBound] : []
     const outcomes = await this.#connection.flight([...head, statement], this.#withinMs)
     if (head.length > 0) store.requireTag(outcomes[0], 'SET')
     this.#takesRole = false

@@ -43,7 +43,7 @@ export async function readUnchecked<R = Record<string, unknown>>(
           store.positionBefore,
           store.beginRead,
           store.openRead(request.tenant as TenantName),
-          store.becomeApplication,
+          store.becomeBound,
           { text, values },
           store.commit,
           store.becomeGateway,

@@ -21,7 +21,7 @@ import { nextAttempt } from './retry.ts'
  *
  *   T1  Authority first: every part carries the epoch and the placement versions it was routed by, and the shard itself
  *       refuses the stamp or the branch where they are not its own any more. Nothing was written then.
- *   T2  Statements of the caller run as the application's role, under the binding of their opening, and behind them
+ *   T2  Statements of the caller run as `holdfast_bound`, under the binding of their opening, and behind them
  *       nothing travels that could decide on the word of one that failed.
  *   T3  The stamp is drawn last, after every lock and every deferred constraint (HZ-C5), above every prepare timestamp
  *       and above the caller's frontier (HZ-C10).
