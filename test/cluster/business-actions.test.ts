@@ -206,7 +206,7 @@ describe('a write for an EU tenant, sent to the US shard', () => {
     const forged = Object.entries({
       tenant,
       transaction: '01890000-0000-7000-8000-000000000000',
-      placements: '{"treasury": 1}',
+      placements: '{"payroll": 1, "treasury": 1}',
     }).map(([name, value]) => `set local holdfast.${name} = '${value}'`)
 
     test('without an opening', async () => {
