@@ -2,7 +2,7 @@ import { performance } from 'node:perf_hooks'
 import type { Fleet } from 'holdfast'
 import type pg from 'pg'
 import { atMost, type Figure, median, percentile } from './figure.ts'
-import { abroad, home, roundTripMs, type Stand } from './stand.ts'
+import { abroad, home, roundTripMs, type Stand, tenant } from './stand.ts'
 import { commitAtHome, commitOverBoth, pause, timed } from './work.ts'
 
 /** How far the closed timestamp trails the wall clock of its own server, sampled while the shard works. */
@@ -15,7 +15,7 @@ const globalEveryMs = 100
 export async function closingFigures({ fleet, connect }: Stand, progress: (text: string) => void): Promise<Figure[]> {
   const [near, far] = [await connect(home), await connect(abroad)]
   const commitMs: number[] = []
-  for (let n = 0; n < 20; n++) commitMs.push(await timed(() => commitAtHome(fleet, 'account-0')))
+  for (let n = 0; n < 20; n++) commitMs.push(await timed(() => commitAtHome(fleet, tenant, 'account-0')))
 
   progress('closed timestamp under local traffic')
   const local = await whileWorking(
@@ -65,7 +65,7 @@ async function lagsOf(primary: pg.Client): Promise<number[]> {
 
 async function keepWriting(fleet: Fleet, isOver: () => boolean): Promise<void> {
   const write = async (worker: number) => {
-    while (!isOver()) await commitAtHome(fleet, `account-${worker}`)
+    while (!isOver()) await commitAtHome(fleet, tenant, `account-${worker}`)
   }
   await Promise.all(Array.from({ length: writers }, (_, worker) => write(worker)))
 }

@@ -17,8 +17,9 @@ export function atMost(name: string, value: number, unit: string, limit: number,
 }
 
 /** A value that is there to read the others by. */
-export function told(name: string, value: number, unit: string, why: string): Figure {
-  return { name, value: round(value), unit, bare: null, ratio: null, target: `no target: ${why}`, ok: true }
+export function told(name: string, value: number, unit: string, why: string, bare: number | null = null): Figure {
+  const ratio = bare === null ? null : round(value / bare, 3)
+  return { name, value: round(value), unit, bare: rounded(bare), ratio, target: `no target: ${why}`, ok: true }
 }
 
 export function exactly(name: string, value: number, unit: string, wanted: number): Figure {

@@ -7,7 +7,7 @@ import { tenant } from './stand.ts'
 export const insertEntry = 'insert into entries (tenant, account, amount_cents) values ($1, $2, 1)'
 export const insertHold = 'insert into holds (tenant, amount_cents) values ($1, 1)'
 
-export async function commitAtHome(fleet: Fleet, account: string): Promise<void> {
+export async function commitAtHome(fleet: Fleet, tenant: string, account: string): Promise<void> {
   await fleet.transact({ tenant, action: 'bench.write', subject: account, actor: 'bench' }, (tx) =>
     tx.query('ledger', insertEntry, [tenant, account]),
   )
