@@ -37,7 +37,7 @@ import { nextAttempt } from './retry.ts'
  * (`commit-protocol.ts`, `coordinator.ts`), the question of what became of it (`outcome.ts`), settling (`settlement.ts`,
  * `in-doubt.ts`, `resolver.ts`), barriers (`barrier.ts`). Does not own: the clock's keeper, the outbox's dispatcher,
  * reads, and what a session token is: it gives the facts that one is made of. Talks to: PostgreSQL primaries, the
- * directory and the topology. SQL: `sql/functions/20-opening.sql` and `30-commit.sql`.
+ * directory and the topology. SQL: `sql/functions/`, `20-opening.sql` to `33-decision.sql`.
  *
  * HAZARD: a wait for followers that is cancelled answers success with a warning, and one that is cut answers nothing and
  * commits later. Nothing here sends a cancel; a deadline gives up the connection and asks.
