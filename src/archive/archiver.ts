@@ -24,7 +24,7 @@ export interface ArchiverOptions {
   readonly shard: ShardName
   /**
    * The shard's database on its primary, with a role that has `replication`; undefined while there is no primary. The
-   * application name is the receiver's, for `synchronous_standby_names`.
+   * application name is the receiver's.
    */
   readonly primary: () => ConnectionTarget | undefined
   readonly clock: Clock
@@ -42,6 +42,8 @@ export const redoSlot = 'hf_redo'
 
 /** Between attempts to be elected, and between looks whether the election still stands. */
 const electionMs = 500
+/** No commit waits for the archive. */
+const gatherMs = 10
 const connectWithinMs = 5_000
 const answerWithinMs = 10_000
 
@@ -118,7 +120,7 @@ export class Archiver {
     const folder = new ArchiveFolder(root, shard)
     const ending = new AbortController()
     const both = { folder, primary: () => target, clock, onEvent }
-    const receiver = new WalReceiver({ ...both, slot: walSlot })
+    const receiver = new WalReceiver({ ...both, slot: walSlot, gatherMs })
     const redo = new RedoStream({ ...both, slot: redoSlot })
     const running = Promise.all([receiver.run(ending.signal), redo.run(ending.signal)])
     try {

@@ -15,8 +15,8 @@ import type { RedoIdentity, RedoTransaction, RelationName, RelationShape } from 
 import type { RedoWriter } from './redo-writer.ts'
 import { beforePageHeader } from './wal-records.ts'
 
-/** How soon the followers are looked at again for a transaction that waits for them: each look ends in one write to the disk. */
-const heldLookMs = 10
+/** How often the followers are looked at for a transaction that waits for them, and how long what arrives is gathered. */
+const roundMs = 10
 /** How often it is stored how far the stream is. */
 const markEveryMs = 200
 /** The same while no timestamp is closed: a slot that stands still keeps log, and followers cannot take it over. */
@@ -69,7 +69,6 @@ export class RedoSession {
   #marks: Mark[] = []
   #lastMark: Mark = { lsn: lsnZero, closedTimestamp: hlcZero }
   #lookedAtMs = Number.NEGATIVE_INFINITY
-  #followersAtMs = Number.NEGATIVE_INFINITY
   #markedAtMs = Number.NEGATIVE_INFINITY
   readonly #beganAtMs: number
   #settledAtMs = Number.NEGATIVE_INFINITY
@@ -84,15 +83,14 @@ export class RedoSession {
   async run(signal: AbortSignal): Promise<void> {
     const { clock, stream } = this.#options
     while (!signal.aborted) {
-      const isFull = this.#heldBytes > heldBytesMax
-      if (isFull) await clock.sleep(heldLookMs, signal)
-      else {
-        const { messages } = await stream.receive(this.#held.length > 0 ? heldLookMs : markEveryMs)
+      if (this.#heldBytes <= heldBytesMax) {
+        const { messages } = await stream.receive(this.#held.length > 0 ? 0 : markEveryMs)
         for (const message of messages) await this.#take(message)
       }
       await this.#look()
       await this.#store()
       await this.#settleSlot()
+      await clock.sleep(roundMs, signal)
     }
   }
 
@@ -148,8 +146,7 @@ export class RedoSession {
     const nowMs = clock.monotonicMs()
     const isDue = nowMs - this.#lookedAtMs >= markEveryMs
     const isAwaited = this.#held.some(({ transaction }) => transaction.endLsn > this.#replicated)
-    if (!isDue && !(isAwaited && nowMs - this.#followersAtMs >= heldLookMs)) return
-    this.#followersAtMs = nowMs
+    if (!isDue && !isAwaited) return
     const { closedTimestamp, writtenLsn, replicatedLsn } = await readMarks(beside)
     // Where nobody is waited for now, somebody may be for what is written later.
     this.#replicated = maxLsn(this.#replicated, minLsn(replicatedLsn, writtenLsn))

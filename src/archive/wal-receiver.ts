@@ -21,13 +21,15 @@ import { segmentNumber, segmentStart } from './wal-segment.ts'
  * acknowledged commit survives the loss of every disk of the shard.
  *
  * One batch of what has arrived is written, flushed and reported at a time. So under load many commits share a flush,
- * and an idle shard's commit does not wait for one.
+ * and an idle shard's commit does not wait for one. A receiver that no commit waits for lets `gatherMs` pass in between.
  */
 export interface WalReceiverOptions {
   readonly folder: ArchiveFolder
   /** The primary of this moment, with a role that has `replication`. Its application name names this receiver. */
   readonly primary: () => ConnectionTarget
   readonly slot: string
+  /** Milliseconds from one batch to the next; 0 for a synchronous follower. */
+  readonly gatherMs: number
   readonly clock: Clock
   readonly onEvent: (event: WalReceiverEvent) => void
 }
@@ -115,12 +117,14 @@ export class WalReceiver {
 
   /** Until the server has no more on this timeline. */
   async #write(stream: ReplicationStream, writer: SegmentWriter, signal: AbortSignal): Promise<void> {
+    const { gatherMs, clock } = this.#options
     while (!signal.aborted) {
       const { messages, ended } = await stream.receive(wakeEveryMs)
       for (const { start, bytes } of messages) if (bytes !== null) await writer.write(start, bytes)
       const flushed = await writer.flush()
       if (messages.some(({ bytes }) => bytes !== null)) stream.report({ written: flushed, flushed, applied: flushed })
       if (ended !== null) return
+      if (gatherMs > 0) await clock.sleep(gatherMs, signal)
     }
   }
 }

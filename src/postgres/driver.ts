@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import type pg from 'pg'
 import { prepareValue } from 'pg/lib/utils.js'
-import type { ConnectionTarget, Statement } from './connection.ts'
+import type { ConnectionTarget, Row, Statement } from './connection.ts'
 
 /** What the driver is given, and the parts of it that its types leave out. */
 
@@ -22,8 +22,19 @@ export type DriverConnection = pg.Connection & {
 export interface StatementMemory {
   /** By text; hashing one costs more than finding it. */
   readonly names: Map<string, string>
-  /** By name, the columns of what was answered before. */
-  readonly columns: Map<string, readonly pg.FieldDef[]>
+  /** By name, how the rows of what was answered before are read. */
+  readonly shapes: Map<string, Shape>
+  /** By name, what runs a statement that takes no values and needs no description: always the same bytes. */
+  readonly runs: Map<string, Buffer>
+}
+
+export type RowParser = (value: string) => unknown
+
+export interface Shape {
+  readonly fields: readonly pg.FieldDef[]
+  readonly parsers: readonly RowParser[]
+  /** Every column in order, so that rows of one statement have one form. */
+  readonly template: Readonly<Row>
 }
 
 /** A statement whose values are bytes and strings. */

@@ -2,7 +2,7 @@ import pg from 'pg'
 import { serialize } from 'pg-protocol'
 import { present } from '../base/assert.ts'
 import type { Row } from './connection.ts'
-import type { DriverConnection, StatementMemory, WireStatement } from './driver.ts'
+import type { DriverConnection, RowParser, Shape, StatementMemory, WireStatement } from './driver.ts'
 import { nameOf } from './driver.ts'
 
 /**
@@ -35,16 +35,7 @@ export type WireAnswer =
   | { readonly kind: 'result'; readonly result: WireResult }
   | { readonly kind: 'refused' | 'skipped'; readonly refusal: pg.DatabaseError }
 
-type RowParser = (value: string) => unknown
-
-interface Shape {
-  readonly fields: readonly pg.FieldDef[]
-  readonly parsers: readonly RowParser[]
-  /** Every column in order, so that rows of one statement have one form. */
-  readonly template: Readonly<Row>
-}
-
-const noColumns: Readonly<Shape> = { fields: [], parsers: [], template: {} }
+const noColumns: Shape = { fields: [], parsers: [], template: {} }
 
 /** The tags of statements whose columns depend on nothing but their text and the tables. */
 const tagsOfFixedShape: ReadonlySet<string> = new Set(
@@ -136,11 +127,12 @@ export class WireFlight {
     // The types of the driver leave out which statements a connection has prepared.
     const known = connection as DriverConnection
     this.#connection = known
-    known.memory ??= { names: new Map(), columns: new Map() }
+    known.memory ??= { names: new Map(), shapes: new Map(), runs: new Map() }
     const { memory } = known
     this.#names = this.#statements.map(({ text, isKept }) => (isKept ? nameOf(text, memory) : ''))
     this.#begin()
-    const bytes = this.#statements.flatMap((_, index) => this.#serialise(known, memory, index))
+    const bytes: Buffer[] = []
+    for (const [index, statement] of this.#statements.entries()) this.#serialise(known, memory, index, statement, bytes)
     if (known.stream.writable) known.stream.write(Buffer.concat(bytes))
   }
 
@@ -161,7 +153,7 @@ export class WireFlight {
 
   handleCommandComplete({ text }: { readonly text: string }): void {
     const [tag = '', ...counts] = text.split(' ')
-    const { isScript, isKept, joined } = present(this.#statements[this.#at], 'only what was sent is answered')
+    const { isScript, isKept, joined, types } = present(this.#statements[this.#at], 'only what was sent is answered')
     const count = Number(counts.at(-1))
     const result: WireResult = {
       rows: this.#rows,
@@ -178,7 +170,7 @@ export class WireFlight {
       return
     }
     if (isKept && this.#described.has(this.#at) && tagsOfFixedShape.has(tag)) {
-      this.#connection?.memory?.columns.set(this.name, this.#shape.fields)
+      this.#connection?.memory?.shapes.set(this.name, types === undefined ? this.#shape : toShape(this.#shape.fields))
     }
     this.#results.push(result)
     this.#at += 1
@@ -206,32 +198,48 @@ export class WireFlight {
   #begin(): void {
     this.#rows = []
     this.#warnings = []
-    const columns = this.#connection?.memory?.columns.get(this.name)
-    this.#shape = columns === undefined ? noColumns : toShape(columns, this.#statements[this.#at]?.types)
+    const shape = this.#connection?.memory?.shapes.get(this.name)
+    const types = this.#statements[this.#at]?.types
+    this.#shape = shape === undefined || types === undefined ? (shape ?? noColumns) : toShape(shape.fields, types)
   }
 
-  #serialise(connection: DriverConnection, { columns }: StatementMemory, index: number): Buffer[] {
-    const { text, values, isScript, joined } = present(this.#statements[index], 'a statement has its place')
+  #serialise(
+    { parsedStatements, submittedNamedStatements }: DriverConnection,
+    { shapes, runs }: StatementMemory,
+    index: number,
+    { text, values, isScript, joined }: WireStatement,
+    bytes: Buffer[],
+  ): void {
+    if (isScript) {
+      bytes.push(serialize.query(text))
+      return
+    }
     const name = this.#names[index] ?? ''
-    if (isScript) return [serialize.query(text)]
-    const bytes: Buffer[] = []
-    const { parsedStatements, submittedNamedStatements } = connection
     if (name === '' || (parsedStatements[name] ?? submittedNamedStatements[name]) === undefined) {
       bytes.push(serialize.parse({ name, text }))
       if (name !== '') submittedNamedStatements[name] = text
     }
-    bytes.push(serialize.bind({ statement: name, values: [...values] }))
-    if (!columns.has(name)) {
-      this.#described.add(index)
-      bytes.push(serialize.describe({ type: 'P' }))
+    const isKnown = shapes.has(name)
+    if (!isKnown) this.#described.add(index)
+    if (isKnown && values.length === 0) bytes.push(runOf(name, runs))
+    else {
+      bytes.push(serialize.bind({ statement: name, values: [...values] }))
+      if (!isKnown) bytes.push(serialize.describe({ type: 'P' }))
+      bytes.push(serialize.execute())
     }
-    bytes.push(serialize.execute())
     if (!joined) bytes.push(serialize.sync())
-    return bytes
   }
 }
 
-function toShape(fields: readonly pg.FieldDef[], types: pg.CustomTypesConfig | undefined): Shape {
+function runOf(name: string, runs: Map<string, Buffer>): Buffer {
+  const known = runs.get(name)
+  if (known !== undefined) return known
+  const run = Buffer.concat([serialize.bind({ statement: name }), serialize.execute()])
+  runs.set(name, run)
+  return run
+}
+
+function toShape(fields: readonly pg.FieldDef[], types?: pg.CustomTypesConfig): Shape {
   const { getTypeParser } = types ?? pg.types
   return {
     fields,

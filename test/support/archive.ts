@@ -44,6 +44,7 @@ export function startReceiver(folder: ArchiveFolder, primary: () => ConnectionTa
     folder,
     primary: () => ({ ...primary(), applicationName: 'archive' }),
     slot: 'hf_archive',
+    gatherMs: 0,
     clock: systemClock,
     onEvent: (event) => events.push(event),
   })
