@@ -12,7 +12,7 @@ import type { EmbeddedFleet } from '../../src/fleet/fleet.ts'
 import { attachFleet, quietRuntime, resolveConfig, startFleet } from '../../src/fleet/fleet.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
 import { nodeOf } from '../../src/fleet/shard-servers.ts'
-import type { Row } from '../../src/postgres/connection.ts'
+import type { ConnectionTarget, Row } from '../../src/postgres/connection.ts'
 import { withConnection } from '../../src/postgres/postgres.ts'
 import type { Release } from '../../src/postgres/release.ts'
 import { nameInstalled, nameRelease, packageRelease } from '../../src/postgres/release.ts'
@@ -42,13 +42,17 @@ afterEach(async () => {
 
 const alone: ShardConfigInput = { durability: 'local', followers: [] }
 
-async function configuration(shard?: ShardConfigInput): Promise<FleetConfigInput & { readonly dataDir: string }> {
+async function configuration(
+  shard?: ShardConfigInput,
+  ofPayroll = shard,
+): Promise<FleetConfigInput & { readonly dataDir: string }> {
   const config = await configBelow(root)
-  return shard === undefined ? config : { ...config, shards: { [payroll]: shard, [treasury]: shard } }
+  if (shard === undefined || ofPayroll === undefined) return config
+  return { ...config, shards: { [payroll]: ofPayroll, [treasury]: shard } }
 }
 
-async function start(release: Release, shard?: ShardConfigInput): Promise<EmbeddedFleet> {
-  const { reference, config } = await resolveConfig({ config: await configuration(shard) })
+async function start(release: Release, shard?: ShardConfigInput, ofPayroll?: ShardConfigInput): Promise<EmbeddedFleet> {
+  const { reference, config } = await resolveConfig({ config: await configuration(shard, ofPayroll) })
   fleet = await startFleet(reference, config, false, runtimeOf(release))
   return fleet
 }
@@ -162,6 +166,49 @@ test('U1, U2, U4: a fleet of an earlier release has the one of the code when it 
   expect(shardOf(payroll).epoch).toBe(2)
   expect(await ask(payroll, 'select ordinal from public.holdfast_release')).toHaveLength(2)
 })
+
+test('U2: a start waits for a follower that has not replayed the release yet', async () => {
+  const [before, after] = [await packageRelease(), await releaseWith(more)]
+  const followed: ShardConfigInput = { durability: 'quorum', followers: ['eu-west', 'eu-west'] }
+  await start(before, alone, followed)
+  const { nodes, primary } = shardOf(payroll)
+  const behind = supervisor().shardServers.adminTarget(
+    present(
+      nodes.find(({ id }) => id !== primary),
+      'a follower',
+    ),
+  )
+  // It takes the log and acknowledges it, and shows no commit of it.
+  await withConnection(behind, (admin) => admin.query(`alter system set recovery_min_apply_delay = '1h'`))
+  await stop()
+
+  let isUp = false
+  const starting = start(after, alone, followed).then(() => (isUp = true))
+  await Promise.race([starting, untilLookedAt(behind)])
+  expect(isUp).toBe(false)
+  await withConnection(behind, async (admin) => {
+    expect(nameInstalled(await readInstalled(admin))).toBe(nameRelease(before))
+    await admin.query('alter system reset recovery_min_apply_delay')
+    await admin.query('select pg_reload_conf()')
+  })
+  await starting
+  expect(await releasesOf(payroll)).toEqual([1, 2, 3].map(() => nameRelease(after)))
+})
+
+/** Until a server that is being started has been asked again and again by others: whoever starts it waits for something there. */
+async function untilLookedAt(target: ConnectionTarget): Promise<void> {
+  await eventually(() => withConnection(target, () => Promise.resolve(true)).catch(() => false), 60_000)
+  await withConnection(target, async (admin) => {
+    const sessions = async () => {
+      const { rows } = await admin.query<{ sessions: number }>(
+        `select sessions::integer as sessions from pg_stat_database where datname = current_database()`,
+      )
+      return present(rows[0], 'this database').sessions
+    }
+    const first = await sessions()
+    await eventually(async () => (await sessions()) > first + 20, 60_000)
+  })
+}
 
 test('U5, U6: who attaches with another release is refused, and who has attached before cannot write any more', async () => {
   const [before, after] = [await packageRelease(), await releaseWith(more)]
