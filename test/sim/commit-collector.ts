@@ -1,13 +1,14 @@
 import { present } from '../../src/base/assert.ts'
 import type { TransactionId } from '../../src/directory/topology.ts'
 import type { RecordFacts, ShardFacts } from '../../src/transaction/collection.ts'
+import { keys } from './commit-keys.ts'
 import { nameOf } from './commit-names.ts'
 import type { Server } from './commit-server.ts'
 import type { World } from './commit-world.ts'
 import { home } from './commit-world.ts'
 
 /**
- * The collector of home's records, as far as messages go: it tells the participants, looks, raises, and removes. Each is one
+ * The collector of home's records, and of what goes behind them, as far as messages go: it tells the participants, looks, raises, and removes. Each is one
  * choice of the scheduler, and any may be the last. An id is also the time of its birth.
  */
 export class Collector {
@@ -32,7 +33,7 @@ export class Collector {
 
   /** Sees every shard behind a barrier, and raises the watermark as far as the product would. */
   #raise(id: number): void {
-    const server = present(this.#world.current[home], 'a home')
+    const server = this.#home
     const shards = new Map([...this.#participants()].map((at) => [nameOf(at.shard), this.#factsOf(at, id)] as const))
     const isHomeReplicated = server.isReplicated(server.log.length)
     const records = this.#records(server, id)
@@ -51,6 +52,38 @@ export class Collector {
     const { server, ids } = present(this.#raised, 'something was raised')
     for (const id of ids) server.append({ kind: 'uncollected', id }, false)
     this.#raised = undefined
+  }
+
+  /** K7: participants with decisions that go, by what home's watermark is behind a barrier. */
+  forgettable(): Server[] {
+    return this.#participants().filter((server) => this.#decisionsOf(server).length > 0)
+  }
+
+  forget(server: Server): void {
+    for (const id of this.#decisionsOf(server)) server.append({ kind: 'forgotten', id }, false)
+  }
+
+  #decisionsOf(server: Server): number[] {
+    const isAtOnce = this.#world.parts.decisionsGo === 'at once'
+    if (!isAtOnce && !this.#home.isReplicated(this.#home.log.length)) return []
+    const through = Math.min(this.#home.collectedThrough, server.announcedThrough)
+    return this.#world.clients.flatMap(({ id }) =>
+      (isAtOnce || id <= through) && server.decision(id)?.committed === false ? [id] : [],
+    )
+  }
+
+  /** K8: whether home has a key to collect. Whoever was born by now is old by then. */
+  get hasKeys(): boolean {
+    return keys.some((key) => typeof this.#home.userOf(key) === 'number')
+  }
+
+  collectKeys(): void {
+    const refuses = this.#world.parts.refusesOldClaims
+    this.#home.append({ kind: 'keys', through: this.#world.clients.length - 1, refuses }, false)
+  }
+
+  get #home(): Server {
+    return present(this.#world.current[home], 'a home')
   }
 
   #participants(): Server[] {

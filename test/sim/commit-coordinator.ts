@@ -5,6 +5,7 @@ import type { CommitEffect, CommitEvent, CommitState } from '../../src/transacti
 import { beginCommit } from '../../src/transaction/commit-protocol.ts'
 import type { Decision } from '../../src/transaction/decision-store.ts'
 import { nameOf, scheduledFailure as failure, shardOf } from './commit-names.ts'
+import { claimKey } from './commit-keys.ts'
 import type { Reader } from './commit-reader.ts'
 import type { Answer, Client, Opened, World } from './commit-world.ts'
 import { home } from './commit-world.ts'
@@ -37,6 +38,14 @@ export class Coordinator {
 
   /** What is read is awaited by the caller's function; the commit begins when that has returned. */
   begin(): void {
+    if (this.#client.key === undefined) return this.#read()
+    claimKey(this.#world, this.#gateway, this.#opened, this.#client, (isClaimed) => {
+      if (isClaimed) return this.#read()
+      this.#world.endHome(this.#opened, this.#client.id)
+    })
+  }
+
+  #read(): void {
     let unread = this.#readers.length
     if (unread === 0) return this.#commit()
     for (const reader of this.#readers) {

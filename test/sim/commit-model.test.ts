@@ -38,6 +38,7 @@ const bugs: Readonly<Record<string, Partial<Parts>>> = {
     judgeCollection: (aimMs, records) => collectsAll(aimMs, records),
   },
   'a branch prepared below the watermark (HZ-X2)': { announcesCollection: false },
+  'a decision ABORTED collected before its branch is gone (K7)': { decisionsGo: 'at once' },
   'a decision before every vote': { step: (state, event) => decidesEarly(state, event) },
   'an unanswered decision taken for a refusal': {
     step: (state, event) => realParts.step(state, event.kind === 'unanswered' ? { kind: 'refused', failure } : event),
@@ -89,6 +90,23 @@ describe('the model sees through', () => {
   test.each(Object.entries(bugs))('%s', (_, bug) => {
     const { failed, schedules } = explore({ ...realParts, ...bug }, { seed: 1, schedules: 20_000 })
     expect(failed, `${schedules} schedules saw nothing`).toBeDefined()
+  })
+
+  test('a key claimed by who was born before keys were collected (K8), among requests of one key', () => {
+    const skip = /^(begin 1$|begin 1\+2|begin 1, read|resolve|push|write)/
+    const options = { seed: 1, schedules: 20_000, skip }
+    const { failed, schedules } = explore({ ...realParts, refusesOldClaims: false }, options)
+    expect(failed?.violations, `${schedules} schedules saw nothing`).toEqual([expect.stringMatching(/^twice: /)])
+  })
+
+  test('a retry that is told of a first use without a barrier, which takes a commit that nobody has', () => {
+    const commit = ['deliver 0', 'deliver 0', 'replicate 1.0', 'acknowledge 0', 'deliver 0', 'deliver 0', 'cancel 0']
+    const retry = ['begin 1 with the key', 'deliver 1', 'deliver 1', 'promote 0']
+    const script = ['begin 1 with the key', ...commit, ...retry]
+    const early = playScript({ ...realParts, replaysBehindBarrier: false }, script)
+    expect(early.trace).toEqual([...script, 'settled'])
+    expect(early.violations).toEqual(['lost: 1 was told what became of 0, which is not committed'])
+    expect(playScript(realParts, script)).toEqual({ trace: early.trace, violations: [] })
   })
 
   test('a record collected as soon as its branches are settled here (HZ-X2), which takes a failover at one moment', () => {

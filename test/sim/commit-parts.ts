@@ -20,6 +20,12 @@ export interface Parts {
   readonly collectsReplicated: boolean
   /** Participants are told before, and prepare nothing older any more. */
   readonly announcesCollection: boolean
+  /** When decisions ABORTED of participants are collected (K7). */
+  readonly decisionsGo: 'behind the watermark' | 'at once'
+  /** Who was born before keys that were collected claims none (K8). */
+  readonly refusesOldClaims: boolean
+  /** What was read of the first use of a key counts once a barrier has passed. */
+  readonly replaysBehindBarrier: boolean
   /** When the barrier of who only reads is begun. */
   readonly readerBarrier: 'behind the read' | 'with the read' | 'never'
 }
@@ -34,5 +40,8 @@ export const realParts: Parts = {
   judgeCollection,
   collectsReplicated: true,
   announcesCollection: true,
+  decisionsGo: 'behind the watermark',
+  refusesOldClaims: true,
+  replaysBehindBarrier: true,
   readerBarrier: 'behind the read',
 }

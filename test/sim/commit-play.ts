@@ -1,6 +1,7 @@
 import { present } from '../../src/base/assert.ts'
 import { Collector } from './commit-collector.ts'
 import { Coordinator } from './commit-coordinator.ts'
+import { keys } from './commit-keys.ts'
 import { resolve } from './commit-resolver.ts'
 import { followers } from './commit-server.ts'
 import { Reader, writeRow } from './commit-reader.ts'
@@ -32,6 +33,7 @@ interface Budget {
   lose: number
   die: number
   collect: number
+  forget: number
   write: number
 }
 
@@ -48,14 +50,17 @@ export function numbersFrom(seed: number): () => number {
   }
 }
 
-/** Plays one schedule. `pick` is asked once a choice, and told what there is; undefined ends the schedule early. */
-export function play(parts: Parts, pick: (choices: readonly Choice[]) => number | undefined): Outcome {
+/**
+ * Plays one schedule. `pick` is asked once a choice, and told what there is; undefined ends the schedule early. Choices whose
+ * names match `skip` are none.
+ */
+export function play(parts: Parts, pick: (choices: readonly Choice[]) => number | undefined, skip?: RegExp): Outcome {
   const world = new World(parts, shards, gateways)
   const collector = new Collector(world)
-  const budget: Budget = { crash: 2, promote: 2, cancel: 2, lose: 3, die: 1, collect: 3, write: 3 }
+  const budget: Budget = { crash: 2, promote: 2, cancel: 2, lose: 3, die: 1, collect: 3, forget: 3, write: 3 }
   const trace: string[] = []
   for (let taken = 0; taken < choicesMax; taken += 1) {
-    const choices = choicesOf(world, collector, budget)
+    const choices = choicesOf(world, collector, budget).filter(([name]) => skip?.test(name) !== true)
     const picked = pick(choices)
     if (picked === undefined || choices.length === 0) break
     const [name, run] = present(choices[picked % choices.length], 'one of the choices')
@@ -73,6 +78,7 @@ function choicesOf(world: World, collector: Collector, budget: Budget): Choice[]
     may('begin 1+2', () => begin(world, world.alive[0] === true ? 0 : 1, [1, 2]))
     may('begin 1', () => begin(world, 1, [1]))
     may('begin 1, read 2', () => begin(world, 1, [1], [2]))
+    may('begin 1 with the key', () => begin(world, world.alive[0] === true ? 0 : 1, [1], [], keys[0]))
   }
   for (const [index] of world.messages.entries()) may(`deliver ${index}`, () => deliver(world, index))
   for (const [index, wait] of world.waits.entries()) {
@@ -86,8 +92,14 @@ function choicesOf(world: World, collector: Collector, budget: Budget): Choice[]
 }
 
 /** Home is open at the primary that the gateway knows; the commit begins. */
-function begin(world: World, gateway: number, participants: readonly number[], read: readonly number[] = []): void {
-  const client = world.join(participants)
+function begin(
+  world: World,
+  gateway: number,
+  participants: readonly number[],
+  read: readonly number[] = [],
+  key?: number,
+): void {
+  const client = world.join(participants, key)
   const readers = read.map((shard) => new Reader(world, gateway, client, shard))
   const coordinator = new Coordinator(world, gateway, client, readers)
   world.onDeath(gateway, () => coordinator.die())
@@ -174,6 +186,10 @@ function faults(world: World, collector: Collector, budget: Budget, may: May): v
     once('collect', `collect ${id}`, () => collector.collect(id))
   }
   if (collector.mayRemove) may('remove records', () => collector.remove())
+  for (const server of budget.forget === 0 ? [] : collector.forgettable()) {
+    once('forget', `forget decisions at ${server.shard}`, () => collector.forget(server))
+  }
+  if (budget.forget > 0 && collector.hasKeys) once('forget', 'collect keys', () => collector.collectKeys())
 }
 
 /** Faults are over: everything is delivered and replicated, and gateway 1 resolves what is left. */
@@ -235,30 +251,38 @@ export interface Exploration {
     | undefined
 }
 
+export interface ExplorationOptions {
+  readonly seed: number
+  readonly schedules: number
+  /** Choices to do without, so that what takes many of the others comes up more often. */
+  readonly skip?: RegExp | undefined
+}
+
 /** Plays schedules of consecutive seeds until one fails. */
-export function explore(parts: Parts, options: { readonly seed: number; readonly schedules: number }): Exploration {
+export function explore(parts: Parts, options: ExplorationOptions): Exploration {
+  const { skip } = options
   const traces = new Set<number>()
   for (let played = 0; played < options.schedules; played += 1) {
     const seed = options.seed + played
     const next = numbersFrom(seed)
-    const { violations, trace } = play(parts, () => next())
+    const { violations, trace } = play(parts, () => next(), skip)
     traces.add(hashOf(trace))
     if (violations.length > 0) {
-      return { schedules: played + 1, distinct: traces.size, failed: { seed, ...shrink(parts, seed) } }
+      return { schedules: played + 1, distinct: traces.size, failed: { seed, ...shrink(parts, seed, skip) } }
     }
   }
   return { schedules: options.schedules, distinct: traces.size, failed: undefined }
 }
 
 /** Drops choices for as long as it still fails. */
-function shrink(parts: Parts, seed: number): Outcome {
+function shrink(parts: Parts, seed: number, skip?: RegExp): Outcome {
   const next = numbersFrom(seed)
   let picks = Array.from({ length: choicesMax }, () => next())
-  let best = playPicks(parts, picks)
+  let best = playPicks(parts, picks, skip)
   for (let size = 32; size >= 1; size = Math.floor(size / 2)) {
     for (let at = picks.length - size; at >= 0; at -= size) {
       const fewer = [...picks.slice(0, at), ...picks.slice(at + size)]
-      const outcome = playPicks(parts, fewer)
+      const outcome = playPicks(parts, fewer, skip)
       if (outcome.violations.length === 0) continue
       picks = fewer
       best = outcome
@@ -267,9 +291,9 @@ function shrink(parts: Parts, seed: number): Outcome {
   return best
 }
 
-function playPicks(parts: Parts, picks: readonly number[]): Outcome {
+function playPicks(parts: Parts, picks: readonly number[], skip?: RegExp): Outcome {
   const left = picks.values()
-  return play(parts, () => left.next().value)
+  return play(parts, () => left.next().value, skip)
 }
 
 function hashOf(trace: readonly string[]): number {

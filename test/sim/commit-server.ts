@@ -9,16 +9,33 @@ import { toLsn } from '../../src/postgres/lsn.ts'
  * of entries. Ids of transactions are small numbers, in the order in which they were born.
  */
 export type Entry =
-  | { readonly kind: 'record'; readonly id: number; readonly committed: boolean; readonly timestamp: number }
+  /** `key`: of its request, used up with it. */
+  | {
+      readonly kind: 'record'
+      readonly id: number
+      readonly committed: boolean
+      readonly timestamp: number
+      readonly key?: number | undefined
+    }
   | { readonly kind: 'watermark'; readonly through: number }
   | { readonly kind: 'uncollected'; readonly id: number }
+  /** Keys of transactions born up to there are gone; `refuses`: and can be claimed by nobody who was born up to there. */
+  | { readonly kind: 'keys'; readonly through: number; readonly refuses: boolean }
   | { readonly kind: 'announced'; readonly through: number }
   | { readonly kind: 'prepare'; readonly id: number; readonly timestamp: number }
   /** `timestamp`: of its commit; 0 when it is rolled back. */
   | { readonly kind: 'settle'; readonly id: number; readonly committed: boolean; readonly timestamp: number }
   /** A local commit of somebody else. */
   | { readonly kind: 'row'; readonly id: number; readonly timestamp: number }
-  | { readonly kind: 'home epoch'; readonly epoch: number }
+  /** What home decided, as a participant wrote it down, and the epoch of home that it was told at. */
+  | {
+      readonly kind: 'decision'
+      readonly id: number
+      readonly committed: boolean
+      readonly timestamp: number
+      readonly epoch: number
+    }
+  | { readonly kind: 'forgotten'; readonly id: number }
   | { readonly kind: 'barrier' }
 
 export type Shown = Extract<Entry, { kind: 'row' | 'settle' }>
@@ -37,6 +54,8 @@ export class Server {
   readonly received: number[]
   /** Transactions whose part at home is open here: a lock that no crash and no promotion leaves behind. */
   readonly open = new Set<number>()
+  /** Who claimed a key last. It holds the key for as long as it is open. */
+  readonly claims = new Map<number, number>()
   /** Grows at every crash: connections from before are gone. */
   life = 0
   clock: number
@@ -94,10 +113,40 @@ export class Server {
     return this.#greatest('announced')
   }
 
-  #greatest(kind: 'watermark' | 'announced'): number {
+  /** Nobody who was born up to here may claim a key any more. */
+  get keysRefusedThrough(): number {
+    return this.#greatest('keys')
+  }
+
+  #greatest(kind: 'watermark' | 'announced' | 'keys'): number {
     let through = -1
-    for (const entry of this.log) if (entry.kind === kind && entry.through > through) through = entry.through
+    for (const entry of this.log) {
+      if (entry.kind !== kind || entry.through <= through) continue
+      if (entry.kind !== 'keys' || entry.refuses) through = entry.through
+    }
     return through
+  }
+
+  /** Whose a key is: 'held' while its commit waits for followers, or has not come yet. */
+  userOf(key: number): number | 'held' | undefined {
+    const claimed = this.claims.get(key)
+    if (claimed !== undefined && this.open.has(claimed)) return 'held'
+    let user: number | 'held' | undefined
+    for (const [at, entry] of this.log.entries()) {
+      if (entry.kind === 'record' && entry.key === key) user = this.hidden.has(at) ? 'held' : entry.id
+      if (entry.kind === 'keys' && typeof user === 'number' && user <= entry.through) user = undefined
+    }
+    return user
+  }
+
+  /** What a participant wrote down of a decision. */
+  decision(id: number): Extract<Entry, { kind: 'decision' }> | undefined {
+    let found: Extract<Entry, { kind: 'decision' }> | undefined
+    for (const entry of this.log) {
+      if (entry.kind === 'decision' && entry.id === id) found = entry
+      if (entry.kind === 'forgotten' && entry.id === id) found = undefined
+    }
+    return found
   }
 
   branch(id: number): 'none' | 'prepared' | 'committed' | 'rolled back' {
@@ -130,7 +179,7 @@ export class Server {
 
   get homeEpochSeen(): number {
     let seen = 0
-    for (const entry of this.log) if (entry.kind === 'home epoch' && entry.epoch > seen) seen = entry.epoch
+    for (const entry of this.log) if (entry.kind === 'decision' && entry.epoch > seen) seen = entry.epoch
     return seen
   }
 }

@@ -1,5 +1,5 @@
 import { present } from '../../src/base/assert.ts'
-import type { Shown } from './commit-server.ts'
+import type { Server, Shown } from './commit-server.ts'
 import type { Reading, World } from './commit-world.ts'
 import { home } from './commit-world.ts'
 
@@ -17,11 +17,49 @@ export function verdict(world: World): string[] {
       violations.push(`half: ${id} is ${isCommitted ? '' : 'not '}committed at home, ${branches.join(' and ')}`)
     if (told === 'committed' && !isCommitted) violations.push(`lost: ${id} was told committed`)
     if (told === 'aborted' && isCommitted) violations.push(`untrue: ${id} was told aborted`)
+    if (typeof told === 'object' && !isUsed(homePrimary, told.replayed)) {
+      violations.push(`lost: ${id} was told what became of ${told.replayed}, which is not committed`)
+    }
     if (record === undefined && isCommitted && !wasCollected) violations.push(`no record of ${id}`)
     violations.push(...order(world, id))
     if (isCommitted) violations.push(...readings.flatMap((reading) => judgeReading(world, id, reading)))
   }
+  return [...violations, ...usedTwice(homePrimary), ...world.current.flatMap(forgottenEarly)]
+}
+
+function isUsed(homePrimary: Server, id: number): boolean {
+  return homePrimary.log.some((entry) => entry.kind === 'record' && entry.id === id && entry.committed)
+}
+
+/** K8: what a key stands for is carried out once, but for a retry that was born after the key had gone. */
+function usedTwice({ log }: Server): string[] {
+  const violations: string[] = []
+  const users = new Map<number, number>()
+  let goneThrough = -1
+  for (const entry of log) {
+    if (entry.kind === 'keys') goneThrough = entry.through
+    if (entry.kind !== 'record' || entry.key === undefined) continue
+    const first = users.get(entry.key)
+    if (first !== undefined && !(first <= goneThrough && entry.id > goneThrough)) {
+      violations.push(`twice: ${entry.id} and ${first} were committed for one key`)
+    }
+    users.set(entry.key, entry.id)
+  }
   return violations
+}
+
+/** K7: where a decision went, its branch was not prepared, and is not prepared afterwards. */
+function forgottenEarly({ shard, log }: Server): string[] {
+  const prepared = new Set<number>()
+  const forgotten = new Set<number>()
+  const early = new Set<number>()
+  for (const entry of log) {
+    if (entry.kind === 'prepare') prepared.add(entry.id)
+    if (entry.kind === 'settle') prepared.delete(entry.id)
+    if (entry.kind === 'forgotten') forgotten.add(entry.id)
+    for (const id of forgotten) if (prepared.has(id)) early.add(id)
+  }
+  return [...early].map((id) => `early: the decision of ${id} went from ${shard}, where its branch is prepared`)
 }
 
 /** The stamp lies above every prepare timestamp of its branches. */

@@ -15,6 +15,8 @@ export type Answer =
   | { readonly kind: 'ok' | 'warned'; readonly value: number }
   | { readonly kind: 'record'; readonly decision: Decision }
   | { readonly kind: 'none'; readonly homeIsOpen: boolean; readonly couldBeCollected: boolean }
+  /** The key was used by another. */
+  | { readonly kind: 'used'; readonly by: number }
   | { readonly kind: 'refused' | 'person' | 'lost' }
 type Reply = (answer: Answer) => void
 
@@ -39,7 +41,10 @@ export interface Client {
   readonly participants: readonly number[]
   /** What it read where it only reads. */
   readonly readings: Reading[]
-  told: 'nothing' | 'committed' | 'aborted' | 'ambiguous'
+  /** Of its request; another transaction may be of the same. */
+  readonly key: number | undefined
+  /** `replayed`: what became of the first use of its key. */
+  told: 'nothing' | 'committed' | 'aborted' | 'ambiguous' | { readonly replayed: number }
 }
 
 /** A local commit at a participant. */
@@ -139,8 +144,8 @@ export class World {
   }
 
   /** A client whose statements are done, with its transaction's id. */
-  join(participants: readonly number[]): Client {
-    const client: Client = { id: this.clients.length, participants, readings: [], told: 'nothing' }
+  join(participants: readonly number[], key?: number): Client {
+    const client: Client = { id: this.clients.length, participants, readings: [], key, told: 'nothing' }
     this.clients.push(client)
     return client
   }
@@ -192,7 +197,11 @@ export class World {
       participant,
       (server, heard) => {
         if (this.parts.requireHomeEpoch && epoch < server.homeEpochSeen) return heard({ kind: 'refused' })
-        if (epoch > server.homeEpochSeen) server.append({ kind: 'home epoch', epoch }, false)
+        const known = server.decision(id)
+        if (known !== undefined && known.committed !== committed) return heard({ kind: 'person' })
+        if (known === undefined || epoch > server.homeEpochSeen) {
+          server.append({ kind: 'decision', id, committed, timestamp, epoch }, false)
+        }
         server.clock = Math.max(server.clock, timestamp)
         heard({ kind: 'ok', value: 0 })
       },
@@ -258,7 +267,8 @@ export class World {
           return heard({ kind: 'refused' })
         }
         const timestamp = at.clock
-        const position = at.append({ kind: 'record', id, committed: true, timestamp }, true)
+        const key = this.clients[id]?.key
+        const position = at.append({ kind: 'record', id, committed: true, timestamp, key }, true)
         const tell = (answer: Answer) =>
           heard(answer.kind === 'ok' || answer.kind === 'warned' ? { ...answer, value: timestamp } : answer)
         this.commit(at, position, tell, () => at.open.delete(id))
