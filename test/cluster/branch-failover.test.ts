@@ -67,10 +67,16 @@ async function gateway(cluster: TestShards, onStep: OnStep = noStep): Promise<Tr
   })
 }
 
+/** What every approval locks on the treasury, for who waits until none is under way. */
+const drained = 1014
+
 const approve = (environment: TransactionEnvironment, run: string) =>
   transact(environment, { tenant, action: 'payroll.approve', subject: run, actor: 'm' }, async (tx) => {
     await tx.query('payroll', `insert into runs (tenant, id, status) values ($1, $2, 'approved')`, [tenant, run])
-    tx.batch('treasury', [['insert into holds (tenant, run, amount) values ($1, $2, 10)', [tenant, run]]])
+    tx.batch('treasury', [
+      ['select pg_advisory_xact_lock_shared($1)', [drained]],
+      ['insert into holds (tenant, run, amount) values ($1, $2, 10)', [tenant, run]],
+    ])
   })
 
 /** Loses the primary of a shard and opens its only follower, at the next epoch, with a history and a follower of its own. */
@@ -147,6 +153,27 @@ test('HZ-X7: branches survive the failover of their participant, unseen on the f
   expect(await prepared(cluster, `${treasuryShard}.2`)).toHaveLength(2)
   await resolveAll(cluster)
   expect([await runs(cluster), await holds(cluster)]).toEqual([['decided'], ['decided']])
+})
+
+test('HZ-X9: who waits for the advisory lock of branches has waited for their settlement, over a failover and a crash', async () => {
+  const cluster = shards ?? (await openShards())
+  await leaveBranches(cluster)
+  const isDrained = async () => {
+    const { primary } = cluster.shard(treasuryShard)
+    const [row] = await ask<{ free: boolean }>(cluster, primary.id, 'select pg_try_advisory_xact_lock($1) as free', [
+      drained,
+    ])
+    return row?.free
+  }
+  expect(await isDrained()).toBe(false)
+  await failOver(cluster, treasuryShard)
+  expect(await isDrained()).toBe(false)
+  const server = cluster.server(`${treasuryShard}.2`)
+  await server.stop('immediate')
+  await server.start()
+  expect(await isDrained()).toBe(false)
+  await resolveAll(cluster)
+  expect(await isDrained()).toBe(true)
 })
 
 test('HZ-X7: a resolver that was elected before goes on at the new primary', async () => {

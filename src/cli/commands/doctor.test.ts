@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { InDoubtView } from '../../fleet/operations-api.ts'
-import { durabilityFindings, inDoubtFindings } from './doctor.ts'
+import { durabilityFindings, inDoubtFindings, postgresFindings } from './doctor.ts'
 
 const branch: InDoubtView = {
   gid: 'hf_payledger_eu-west/payroll_019d4d4e-0000-7000-8000-000000000000_us-east/treasury',
@@ -26,4 +26,16 @@ test('a shard whose commits nobody can acknowledge is a problem; one that waits 
     ['problem', 'no follower can acknowledge commits of eu-west/s0: writes stop'],
     ['warning', 'one follower of eu-west/s1 can acknowledge its commits: losing that one stops writes'],
   ])
+})
+
+test('HZ-X8: a server that can commit what was rolled back is told of, and is a problem where it can be renewed', () => {
+  const binaries = { binDir: '/usr/lib/postgresql/18/bin', major: 18 }
+  const told = (version: string, source: 'npm' | 'path') =>
+    postgresFindings({ ...binaries, version, source }).map(({ what, status }) => [what, status])
+  expect(told('18.6', 'npm')).toEqual([
+    ['postgres', 'ok'],
+    ['branches', 'warning'],
+  ])
+  expect(told('18.6', 'path').at(-1)).toEqual(['branches', 'problem'])
+  expect(told('18.7', 'path')).toEqual([['postgres', 'ok']])
 })

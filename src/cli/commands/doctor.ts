@@ -4,8 +4,10 @@ import { HoldfastError } from '../../base/errors.ts'
 import type { FleetConfig } from '../../fleet/config.ts'
 import type { InDoubtView, ShardStatus } from '../../fleet/operations-api.ts'
 import { findSupervisor } from '../../fleet/registry.ts'
+import type { PostgresBinaries } from '../../postgres/server/binaries.ts'
 import { defaultCacheRoot, locatePostgres } from '../../postgres/server/binaries.ts'
 import { canEnter, serverUser } from '../../postgres/server/server-user.ts'
+import { missingTwoPhaseFixes } from '../../postgres/server/two-phase-fixes.ts'
 import { resolverLimitsDefault } from '../../transaction/resolver.ts'
 import type { CommonOptions } from '../attach.ts'
 import { attachFleet, quietRuntime } from '../../fleet/fleet.ts'
@@ -46,12 +48,7 @@ async function examineMachine(config: FleetConfig): Promise<Finding[]> {
   const user = await serverUser()
   const findings: Finding[] = []
   try {
-    const { version, source, major } = await locatePostgres(await defaultCacheRoot(user), user)
-    findings.push({ what: 'postgres', status: 'ok', detail: `PostgreSQL ${version} from ${source}` })
-    if (major < 17) {
-      const detail = `PostgreSQL ${major} does not keep logical slots over a failover: the redo stream has a hole after one`
-      findings.push({ what: 'redo stream', status: 'warning', detail })
-    }
+    findings.push(...postgresFindings(await locatePostgres(await defaultCacheRoot(user), user)))
   } catch (error) {
     if (!(error instanceof HoldfastError)) throw error
     findings.push({ what: 'postgres', status: 'problem', detail: error.message })
@@ -64,6 +61,21 @@ async function examineMachine(config: FleetConfig): Promise<Finding[]> {
     findings.push({ what: 'server user', status: enterable ? 'ok' : 'warning', detail })
   }
   findings.push(await freeSpace(config.dataDir))
+  return findings
+}
+
+/** What the servers would be. The npm package brings the version that it brings; that of the machine can be renewed. */
+export function postgresFindings({ version, source, major }: PostgresBinaries): Finding[] {
+  const findings: Finding[] = [{ what: 'postgres', status: 'ok', detail: `PostgreSQL ${version} from ${source}` }]
+  const first = missingTwoPhaseFixes(version)
+  if (first !== undefined) {
+    const detail = `PostgreSQL ${version} lacks fixes of what becomes of branches in a crash: ${first} is the first with them`
+    findings.push({ what: 'branches', status: source === 'npm' ? 'warning' : 'problem', detail })
+  }
+  if (major < 17) {
+    const detail = `PostgreSQL ${major} does not keep logical slots over a failover: the redo stream has a hole after one`
+    findings.push({ what: 'redo stream', status: 'warning', detail })
+  }
   return findings
 }
 
