@@ -119,10 +119,15 @@ export class TestFleet {
     return perShard.flat().map(({ gid }) => gid)
   }
 
-  /** Waits first for the places that an earlier promotion left empty: the region that is asked for may be one of them. */
-  async failover(shard: string, to?: string): Promise<void> {
+  /** Waits until the places that an earlier promotion left empty are filled again, which takes a primary. */
+  async whole(shard: string): Promise<void> {
     const left = () => this.supervisor.topology.document.shards[shard as ShardName]?.retired?.length ?? 0
     await eventually(() => left() === 0, 60_000)
+  }
+
+  /** Once the shard is whole: the region that is asked for may be one that an earlier promotion left. */
+  async failover(shard: string, to?: string): Promise<void> {
+    await this.whole(shard)
     await this.#embedded.call('failover', { shard, ...(to === undefined ? {} : { to }) }, silentProgress)
   }
 

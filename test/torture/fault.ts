@@ -26,10 +26,14 @@ export function followersOf({ stand: { fleet } }: Pick<Scene, 'stand'>, shard: s
 
 export const nothing = () => Promise.resolve()
 
-/** Again and again for a while; how many it reached in all. */
+/** Longer than all clients can stand in a deadlock over two shards, which ends by time: none of them commits for so long. */
+const reachedWithinMs = 20_000
+
+/** Again and again for a while, and on until it reached one; how many it reached in all. */
 export async function keepReaching(run: () => Promise<number>, times = 20): Promise<number> {
   let reached = 0
-  for (let attempt = 0; attempt < times; attempt += 1) {
+  const deadline = systemClock.monotonicMs() + reachedWithinMs
+  for (let attempt = 0; attempt < times || (reached === 0 && systemClock.monotonicMs() < deadline); attempt += 1) {
     reached += await run()
     await systemClock.sleep(50)
   }

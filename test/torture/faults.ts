@@ -25,15 +25,16 @@ export function faultOf(name: string): Fault {
 const apartMs = 400
 
 /**
- * Several of them at once, of different kinds, one a while after the other. Those that only a fleet that answers can show
- * come before those that silence it; healed in reverse.
+ * Several of them at once, of different kinds, one a while after the other. What ends commits comes first, while there are
+ * some: a shard refuses those by a clock that jumped. Those that only a fleet that answers can show come before those that
+ * silence it; healed in reverse.
  */
 function mix(): Fault {
   let under: Fault[] = []
   return {
     name: 'mix',
     inject: async (scene) => {
-      const kinds = [clockFaults(), gatewayFaults(), backendFaults(), serverFaults()]
+      const kinds = [backendFaults(), clockFaults(), gatewayFaults(), serverFaults()]
       const without = scene.below(kinds.length)
       under = []
       let seen = true

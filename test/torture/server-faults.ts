@@ -117,11 +117,15 @@ export function backendFaults(): readonly Fault[] {
 }
 
 const waiting = `wait_event = 'SyncRep'`
+/** Of gateways; what they do on their own account goes by another name than what they do for a client. */
+const ofGateway = `application_name like 'gateway-%'`
+const ofClient = `${ofGateway} and application_name not like '% service'`
 
+/** Reaches all of them, and counts what a client waits for. */
 async function signalled(scene: Scene, shard: string, how: 'cancel' | 'terminate', which: string): Promise<number> {
   const rows = await scene.stand.fleet.ask<{ reached: boolean }>(
     shard,
-    `select pg_${how}_backend(pid) as reached from pg_stat_activity where application_name like 'gateway-%' and ${which}`,
+    `select pg_${how}_backend(pid) and ${ofClient} as reached from pg_stat_activity where ${ofGateway} and ${which}`,
   )
   return rows.filter(({ reached }) => reached).length
 }
@@ -148,6 +152,8 @@ function primaryLost(name: string, cancel: boolean): Fault {
     inject: async (scene) => {
       const { fleet, gateway } = scene.stand
       const shard = pickShard(scene)
+      // Nobody fills a place that an earlier round has left once the primary is gone.
+      await fleet.whole(shard)
       const before = fleet.primary(shard).id
       // Not frozen: what was sent to a frozen one is there when it goes on.
       for (const id of followersOf(scene, shard)) await fleet.supervisor.shardServers.detach(fleet.node(id))
@@ -162,12 +168,12 @@ function primaryLost(name: string, cancel: boolean): Fault {
   }
 }
 
-/** How many commits wait on a primary that no follower receives from. */
+/** How many commits of clients wait on a primary that no follower receives from. */
 async function waitingAlone(scene: Scene, shard: string): Promise<number> {
   const [row] = await scene.stand.fleet.ask<{ count: number }>(
     shard,
     `select count(*)::int as count from pg_stat_activity
-     where wait_event = 'SyncRep' and not exists (select from pg_stat_replication where application_name not like 'archive-%')`,
+     where ${waiting} and ${ofClient} and not exists (select from pg_stat_replication where application_name not like 'archive-%')`,
   )
   return row?.count ?? 0
 }
