@@ -25,9 +25,10 @@ async function play(asked: Asked, report: Report): Promise<void> {
   let stand: Stand | undefined
   let played = 0
   const untilMs = Date.now() + (asked.untilMs - Date.now()) * shareOfTime(asked)
-  const isOver = () => asked.signal.aborted || (played > 0 && Date.now() > untilMs)
+  const isWhole = asked.part !== undefined
+  const isOver = () => asked.signal.aborted || (!isWhole && played > 0 && Date.now() > untilMs)
   try {
-    for (let round = 0; !isOver(); round += 1) {
+    for (let round = 0; !isOver() && !(isWhole && round > 0); round += 1) {
       for (const [name, kind, fault] of pairs(asked, round)) {
         if (isOver()) break
         const seed = `${asked.seed} ${name} ${fault.name} ${round}`
@@ -60,6 +61,7 @@ const shareOfTime = ({ workload, fault }: Asked) => (workload === undefined && f
 /** In an order that the seed gives, so that a short time with another seed plays others. */
 function pairs(asked: Asked, round: number): (readonly [string, Kind, Fault])[] {
   const below = new Sources(`${asked.seed} order ${round}`).of('pairs')
+  const isOfPart = (_: unknown, at: number) => asked.part === undefined || at % asked.part.of === asked.part.at - 1
   return [...workloads]
     .filter(([name]) => asked.workload === undefined || asked.workload === name)
     .flatMap(([name, kind]) =>
@@ -69,6 +71,7 @@ function pairs(asked: Asked, round: number): (readonly [string, Kind, Fault])[] 
     )
     .toSorted((a, b) => a.at - b.at)
     .map(({ pair }) => pair)
+    .filter(isOfPart)
 }
 
 async function keep(asked: Asked, seed: string, { cell, violations, history }: Played): Promise<void> {

@@ -20,8 +20,16 @@ export interface Asked {
   readonly signal: AbortSignal
   readonly workload: string | undefined
   readonly fault: string | undefined
+  /** Every pair of one of several parts once, however long it takes; undefined for as much as there is time for. */
+  readonly part: Part | undefined
   /** Where histories are kept: of cells with a violation, or of all. */
   readonly histories: { readonly folder: string; readonly all: boolean }
+}
+
+/** The `at`th, from 1, of `of` parts. */
+export interface Part {
+  readonly at: number
+  readonly of: number
 }
 
 export interface Found extends Violation {

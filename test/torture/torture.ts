@@ -3,7 +3,7 @@ import { stepsPlay } from '../crash/steps-play.ts'
 import { fleetPlay } from './fleet-play.ts'
 import { readHistory } from './history-file.ts'
 import { modelPlay } from './model-play.ts'
-import type { Asked, Play } from './play.ts'
+import type { Asked, Part, Play } from './play.ts'
 import { plantedPlay } from './planted-play.ts'
 import { Report, say } from './play.ts'
 import { workloadOf } from './workloads.ts'
@@ -15,7 +15,7 @@ import { workloadOf } from './workloads.ts'
  */
 const plays: readonly Play[] = [modelPlay, stepsPlay, fleetPlay, plantedPlay]
 
-type Wish = Pick<Asked, 'seed' | 'workload' | 'fault' | 'histories'> & {
+type Wish = Pick<Asked, 'seed' | 'workload' | 'fault' | 'part' | 'histories'> & {
   readonly minutes: number
   /** A kept history to ask the checker about, instead of playing. */
   readonly check: string | undefined
@@ -49,7 +49,9 @@ export async function main(args: readonly string[]): Promise<number> {
   return cells.length > 0 && cells.every(({ passed }) => passed) ? 0 : 8
 }
 
-function isAskedFor({ workloads, faults }: Play, { workload, fault }: Pick<Wish, 'workload' | 'fault'>): boolean {
+function isAskedFor(one: Play, { workload, fault, part }: Pick<Wish, 'workload' | 'fault' | 'part'>): boolean {
+  const { workloads, faults } = one
+  if (part !== undefined && one !== fleetPlay) return false
   return (workload === undefined || workloads.includes(workload)) && (fault === undefined || faults.includes(fault))
 }
 
@@ -76,6 +78,7 @@ function read(args: readonly string[]): { wish: Wish; json: boolean } {
       minutes: { type: 'string', default: '10' },
       workload: { type: 'string' },
       fault: { type: 'string' },
+      part: { type: 'string' },
       histories: { type: 'string' },
       check: { type: 'string' },
       json: { type: 'boolean', default: false },
@@ -96,11 +99,21 @@ function read(args: readonly string[]): { wish: Wish; json: boolean } {
     fault,
     plays.flatMap(({ faults }) => faults),
   )
-  if (!plays.some((one) => isAskedFor(one, { workload, fault }))) {
+  const part = values.part === undefined ? undefined : readPart(values.part)
+  if (part !== undefined && !isAskedFor(fleetPlay, { workload, fault, part })) {
+    throw new Error('--part is of the pairs of a workload of the fleet and a fault')
+  }
+  if (!plays.some((one) => isAskedFor(one, { workload, fault, part }))) {
     throw new Error(`${workload} plays all of its faults together, and no ${fault} alone`)
   }
   const histories = { folder: folder ?? 'torture-histories', all: folder !== undefined }
-  return { wish: { seed, minutes, workload, fault, histories, check: values.check }, json: values.json }
+  return { wish: { seed, minutes, workload, fault, part, histories, check: values.check }, json: values.json }
+}
+
+function readPart(text: string): Part {
+  const [, at = 0, of = 0] = (/^(\d+)\/(\d+)$/.exec(text) ?? []).map(Number)
+  if (at < 1 || at > of) throw new Error(`--part takes one of several, as 2/5, not ${text}`)
+  return { at, of }
 }
 
 function known(what: string, name: string | undefined, names: readonly string[]): void {
