@@ -122,6 +122,15 @@ begin
 end
 $$;
 
+-- Who was taken for a reader wrote, or holds a lock that others may rely on. Always raises.
+create or replace function holdfast.refuse_reading(p_transaction uuid) returns bigint
+language plpgsql
+as $$
+begin
+  raise exception 'transaction % has left a trace here, and must be prepared', p_transaction using errcode = 'HF018';
+end
+$$;
+
 -- What a participant that only read says in place of a prepare: that its authority stands, and its clock, which lies above
 -- whatever was read. Raises where something was written: the COMMIT behind it would decide alone.
 create or replace function holdfast.conclude_reading(
@@ -138,7 +147,7 @@ begin
     perform holdfast.refuse_authority(p_transaction, p_tenant, p_epoch, p_placements);
   end if;
   if pg_current_xact_id_if_assigned() is not null then
-    raise exception 'transaction % has written here, and must be prepared', p_transaction using errcode = 'XX000';
+    perform holdfast.refuse_reading(p_transaction);
   end if;
   return (select c.last_value from holdfast.hlc c);
 end
@@ -148,8 +157,8 @@ revoke all on function
   holdfast.stamp(uuid, text, integer, text, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
   holdfast.require_global(uuid),
   holdfast.prepare_branch(uuid, text, integer, text, text, integer, text[], text, text, text, jsonb, bigint, bigint),
-  holdfast.conclude_reading(uuid, text, integer, jsonb) from public;
+  holdfast.refuse_reading(uuid), holdfast.conclude_reading(uuid, text, integer, jsonb) from public;
 grant execute on function
   holdfast.stamp(uuid, text, integer, text, text, text, text, jsonb, text[], bigint, jsonb, jsonb),
   holdfast.prepare_branch(uuid, text, integer, text, text, integer, text[], text, text, text, jsonb, bigint, bigint),
-  holdfast.conclude_reading(uuid, text, integer, jsonb) to holdfast_gateway;
+  holdfast.refuse_reading(uuid), holdfast.conclude_reading(uuid, text, integer, jsonb) to holdfast_gateway;

@@ -37,7 +37,9 @@ export interface Transaction {
    */
   query<R = Record<string, unknown>>(domain: string, text: string, values?: readonly unknown[]): Promise<QueryResult<R>>
   /**
-   * Statements that nobody waits for: on a far shard they travel with the prepare, in one flight. A failure of any of
+   * Statements that nobody waits for: on a far shard they travel with the prepare, in one flight, or with the commit there
+   * where all of them are queries. A query that writes or locks by a function that it calls is found out there; the function
+   * given to `transact` is run once more then, the first time that this process meets it. A failure of any of
    * them rejects `transact`, and nothing is written anywhere; so does one that affects another number of rows than its
    * `{ rows }` says, with `transaction_refused`.
    */

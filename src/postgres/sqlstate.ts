@@ -47,6 +47,7 @@ export const sqlState = {
   presumedAborted: 'HF015',
   waitsForNobody: 'HF016',
   keysCollected: 'HF017',
+  mustBePrepared: 'HF018',
 } as const
 
 export type SqlState = (typeof sqlState)[keyof typeof sqlState]

@@ -1,6 +1,7 @@
 import type { Hlc } from '../hlc/hlc.ts'
 import type { StatementOutcome } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
+import { sqlState } from '../postgres/sqlstate.ts'
 import { readConcluded, readPosition, readSettingsLoaded, readStamp } from './transaction-store.ts'
 
 /**
@@ -58,11 +59,16 @@ export function judgePrepare(outcomes: readonly StatementOutcome[]): PrepareAnsw
   return { kind: 'yes', timestamp: readStamp(branch), position: readPosition(position) }
 }
 
-export type ReadingAnswer = { readonly kind: 'read'; readonly timestamp: Hlc } | { readonly kind: 'no' }
+export type ReadingAnswer =
+  | { readonly kind: 'read'; readonly timestamp: Hlc }
+  /** Its shard found that it wrote or locked. */
+  | { readonly kind: 'trace' }
+  | { readonly kind: 'no' }
 
 /** The flight ends with the conclusion and COMMIT. Nothing was written, so nobody is waited for and nothing may stand. */
 export function judgeReading(outcomes: readonly StatementOutcome[]): ReadingAnswer {
   const [concluded, committed] = outcomes.slice(-2)
+  if (concluded?.ok === false && concluded.error.sqlState === sqlState.mustBePrepared) return { kind: 'trace' }
   if (!concluded?.ok || !committed?.ok) return { kind: 'no' }
   if (committed.tag !== 'COMMIT' || committed.warnings.length > 0) return { kind: 'no' }
   return { kind: 'read', timestamp: readConcluded(concluded) }

@@ -38,6 +38,7 @@ export class Attempt {
   readonly home: ShardTransaction
   readonly #environment: TransactionEnvironment
   readonly #request: TransactRequest
+  readonly #trustsBatches: boolean
   readonly #participants = new Map<ShardName, ShardTransaction>()
   readonly #events: OutboxEvent[] = []
   readonly #underway = new Set<Promise<unknown>>()
@@ -45,9 +46,15 @@ export class Attempt {
   #ended = false
 
   /** Throws what routing refuses: `unknown_tenant`, `shard_fenced`, `tenant_rejected`. */
-  constructor(environment: TransactionEnvironment, request: TransactRequest, transactionId: TransactionId) {
+  constructor(
+    environment: TransactionEnvironment,
+    request: TransactRequest,
+    transactionId: TransactionId,
+    trustsBatches: boolean,
+  ) {
     this.#environment = environment
     this.#request = request
+    this.#trustsBatches = trustsBatches
     this.transactionId = transactionId
     const key = request.idempotencyKey ?? null
     const placement = homePlacement(environment, request.tenant)
@@ -106,8 +113,8 @@ export class Attempt {
     }
     const { tenant, action, subject, actor } = this.#request
     const parts = [...this.#participants.values()]
-    const readers = parts.filter((part) => part.isReadOnly)
-    const writers = parts.filter((part) => !part.isReadOnly)
+    const readers = parts.filter((part) => this.#readsOnly(part))
+    const writers = parts.filter((part) => !readers.includes(part))
     const end = await commitTransaction(this.#environment, {
       transactionId: this.transactionId,
       business: { tenant, action, subject, actor },
@@ -144,6 +151,12 @@ export class Attempt {
         replayed: false,
       },
     }
+  }
+
+  /** Nothing that was awaited left a trace, and nothing that is batched will, as far as it can be told (Q6). */
+  #readsOnly(part: ShardTransaction): boolean {
+    if (!part.hasOnlyRead || part.batch.length === 0) return part.hasOnlyRead
+    return this.#trustsBatches && this.#environment.readingBatches.looksLikeReading(part.batch)
   }
 
   #abandon<E>(end: E): E {

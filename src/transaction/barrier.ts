@@ -9,7 +9,7 @@ import type { ConnectionPools } from '../postgres/pools.ts'
 import { oneRow } from './transaction-store.ts'
 
 /** What was visible before lies before `written`; `replicated` is what enough followers have flushed. */
-const barrierFlight: readonly Statement[] = [
+export const barrierFlight: readonly Statement[] = [
   { text: 'select holdfast.barrier(), pg_current_wal_insert_lsn()::text as written' },
   { text: 'select pg_current_wal_flush_lsn()::text as position, holdfast.replicated_through()::text as replicated' },
 ]
@@ -91,13 +91,26 @@ export class BarrierGroup {
       const { id, target } = this.#primaryOf(shard)
       return { on: id, position: judgeBarrier(await this.#pools.flight(target, barrierFlight, this.#withinMs)) }
     } catch (error) {
-      throw new HoldfastError('node_unavailable', `no barrier passes on ${shard}`, {
-        hint: 'its followers may be away; commits wait for them too',
-        detail: { shard },
-        cause: error,
-      })
+      throw noBarrier(shard, error)
     }
   }
+}
+
+/** Of a barrier that travelled on the connection that read (B1, B3). Throws `node_unavailable`, as `pass` does. */
+export function readBarrier(shard: ShardName, outcomes: readonly StatementOutcome[]): Lsn {
+  try {
+    return judgeBarrier(outcomes)
+  } catch (error) {
+    throw noBarrier(shard, error)
+  }
+}
+
+function noBarrier(shard: ShardName, cause: unknown): HoldfastError {
+  return new HoldfastError('node_unavailable', `no barrier passes on ${shard}`, {
+    hint: 'its followers may be away; commits wait for them too',
+    detail: { shard },
+    cause,
+  })
 }
 
 /** The barrier of an operator's own connection, whose primary is in no topology yet. Throws `node_unavailable`. */

@@ -115,8 +115,11 @@ describe('a gateway that dies', () => {
     })
   }
 
-  for (const step of ['global reading sent', 'global reading confirmed'] as const) {
-    test(`at "${step}" leaves nothing of a transaction that only read at the treasury`, async () => {
+  const readings = (['global reading sent', 'global reading confirmed'] as const).flatMap((step) =>
+    (['awaited', 'batched'] as const).map((how) => [step, how] as const),
+  )
+  for (const [step, how] of readings) {
+    test(`at "${step}" leaves nothing of a transaction that only read at the treasury: ${how}`, async () => {
       const death = deathAt(step)
       const gateway = await shards.gateway({ onStep: death.onStep })
       const run = newRun()
@@ -125,7 +128,8 @@ describe('a gateway that dies', () => {
           tenant,
           run,
         ])
-        await tx.query('treasury', 'select from holds')
+        if (how === 'batched') tx.batch('treasury', [['select from holds']])
+        else await tx.query('treasury', 'select from holds')
       }).catch(() => undefined)
       await death.reached
       await gateway.kill()

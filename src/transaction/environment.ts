@@ -9,6 +9,7 @@ import type { ConnectionPools } from '../postgres/pools.ts'
 import { Background } from './background.ts'
 import { BarrierGroup, type Primary } from './barrier.ts'
 import { ClockReadings } from './clock-readings.ts'
+import { ReadingBatches } from './reading-batches.ts'
 
 /** Where this process reaches a node, as the gateway role. */
 export type TargetOf = (node: FleetNode) => ConnectionTarget
@@ -18,6 +19,7 @@ export interface TransactionEnvironment extends TransactionParts {
   readonly limits: TransactionLimits
   readonly barriers: BarrierGroup
   readonly clocks: ClockReadings
+  readonly readingBatches: ReadingBatches
   /** Settlements and journal entries that no caller waits for; `drain` waits for them before the pools close. */
   readonly background: Background
 }
@@ -72,7 +74,14 @@ export function transactionEnvironment(
   limits: TransactionLimits = transactionLimitsDefault,
 ): TransactionEnvironment {
   const barriers = new BarrierGroup((shard) => primaryOf(parts, shard), parts.pools, limits.serviceWithinMs)
-  return { ...parts, limits, barriers, clocks: new ClockReadings(), background: new Background() }
+  return {
+    ...parts,
+    limits,
+    barriers,
+    clocks: new ClockReadings(),
+    readingBatches: new ReadingBatches(),
+    background: new Background(),
+  }
 }
 
 /** A shard of the topology. Throws `unknown_shard`. */

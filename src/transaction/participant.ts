@@ -8,6 +8,7 @@ import { ConnectionLost } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import { judgePrepare, judgeReading } from './acknowledgement.ts'
+import { barrierFlight, readBarrier } from './barrier.ts'
 import { unexpectedRows } from './batch.ts'
 import { unsendable } from './caller-statement.ts'
 import type { CommitEvent } from './commit-protocol.ts'
@@ -73,9 +74,10 @@ export async function prepareParticipant(
 }
 
 /**
- * The vote of a participant that only read. It has nothing to lose, so it is not prepared; but what was read must come from
- * the authority. Its shard confirms that it is one, at the epoch and for the placements of this transaction, and a barrier on
- * the server that was read, begun after the reads, confirms that no other has taken its place by then.
+ * The vote of a participant that only read, in one flight: a batch that is taken for a reading, the conclusion, and a barrier.
+ * It has nothing to lose, so it is not prepared; but what was read must come from the authority. Its shard confirms that it is
+ * one, at the epoch and for the placements of this transaction, and a barrier behind the reads, on the connection that read,
+ * confirms that no other has taken its place by then.
  *
  * It commits in the same flight, so the vote is final. A rollback would take from a serializable one what watches over its
  * reads, and so would the loss of a connection that holds it open; behind a COMMIT PostgreSQL keeps its locks of reading for as
@@ -86,28 +88,32 @@ export async function confirmReader(
   reader: ShardTransaction,
   { transactionId, tenant }: { readonly transactionId: TransactionId; readonly tenant: string },
 ): Promise<Vote> {
-  const { onStep, barriers, limits } = environment
-  const { shard, placements } = reader
+  const { onStep, readingBatches, limits } = environment
+  const { shard, placements, batch } = reader
   const where = { transactionId, shard: shard.name }
   try {
-    const tail = [
-      ...store.concludeCaller,
-      store.concludeReading(transactionId, tenant, shard.epoch, placements),
-      store.commit,
-    ]
-    const [concluded, passed] = await Promise.allSettled([
-      reader.last(tail, limits.commitWithinMs, () => onStep('global reading sent', where)),
-      barriers.pass(shard.name, shard.primary.id),
-    ])
-    if (concluded.status === 'rejected') throw concluded.reason
-    if (passed.status === 'rejected') throw passed.reason
-    const answer = judgeReading(concluded.value.outcomes)
-    if (answer.kind === 'no') return { event: readingRefused(concluded.value.outcomes, where) }
+    const { outcomes, openingFailure, outcomesBehind } = await reader.last(
+      [
+        ...batch.map(({ statement }) => statement),
+        ...store.concludeCaller,
+        store.concludeReading(transactionId, tenant, shard.epoch, placements),
+        store.commit,
+      ],
+      limits.commitWithinMs,
+      () => onStep('global reading sent', where),
+      barrierFlight,
+    )
+    const answer = judgeReading(outcomes)
+    if (answer.kind === 'trace') readingBatches.noteTrace(batch)
+    if (answer.kind !== 'read') return { event: readingRefused(outcomes, openingFailure, where) }
+    const position = readBarrier(shard.name, outcomesBehind)
+    const failure = unexpectedRows(batch, outcomes, shard.name)
+    if (failure !== undefined) return { event: { kind: 'vote no', shard: shard.name, failure } }
     await onStep('global reading confirmed', where)
-    const event = { kind: 'vote read', shard: shard.name, timestamp: answer.timestamp } as const
-    return { event, position: passed.value }
+    return { event: { kind: 'vote read', shard: shard.name, timestamp: answer.timestamp }, position }
   } catch (error) {
-    return { event: { kind: 'vote no', shard: shard.name, failure: toHoldfastError(error, where) } }
+    const failure = error instanceof TypeError ? unsendable(error) : toHoldfastError(error, where)
+    return { event: { kind: 'vote no', shard: shard.name, failure } }
   } finally {
     reader.release()
   }
@@ -115,13 +121,13 @@ export async function confirmReader(
 
 function readingRefused(
   outcomes: readonly StatementOutcome[],
+  openingFailure: HoldfastError | undefined,
   where: { readonly transactionId: TransactionId; readonly shard: ShardName },
 ): CommitEvent {
   const failed = outcomes.find((outcome) => !outcome.ok)
-  const failure =
-    failed === undefined
-      ? aborted(`the reading on ${where.shard} did not end in COMMIT`, where)
-      : toHoldfastError(failed.error, where)
+  const unended =
+    failed === undefined ? aborted(`the reading on ${where.shard} did not end in COMMIT`, where) : undefined
+  const failure = openingFailure ?? unended ?? toHoldfastError(failed?.error, where)
   return { kind: 'vote no', shard: where.shard, failure }
 }
 

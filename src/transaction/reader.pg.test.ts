@@ -1,11 +1,11 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, describe, expect, test } from 'vitest'
 import { both, gate, gatewayOf, insertHold, insertRun, newRun, request } from '../../test/support/approval.ts'
 import { bind } from '../../test/support/bind.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { present } from '../base/assert.ts'
-import { newRandomUuid } from '../base/random.ts'
+import { newRandomUuid, newTimeOrderedUuid } from '../base/random.ts'
 import type { StepName } from '../base/step.ts'
-import type { NodeId } from '../directory/topology.ts'
+import type { NodeId, TransactionId } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
 import type { Tx } from './transaction.ts'
 import { transact } from './transaction.ts'
@@ -17,9 +17,21 @@ beforeAll(async () => {
   shards = await DatabaseShards.open()
 })
 
+afterEach(async () => {
+  await shards.closeGateways()
+})
+
 afterAll(async () => {
   await shards.close()
 })
+
+/** The same batched: it travels with its vote. */
+const check =
+  (run: string, sql: string, values: unknown[] = [], expected?: { rows: number }) =>
+  async (tx: Tx) => {
+    tx.batch('treasury', [expected === undefined ? [sql, values] : [sql, values, expected]])
+    await tx.query('payroll', insertRun, [tenant, run])
+  }
 
 const lookAt =
   (run: string, sql: string, values: unknown[] = []) =>
@@ -40,17 +52,21 @@ const levels = ['read committed', 'repeatable read', 'serializable'] as const
 const openHere = `select from pg_stat_activity where state like 'idle in transaction%' and usename = 'holdfast_gateway'
   and datname = current_database()`
 
-test.each(levels)(
-  'is not prepared and is in no record, and the stamp lies above what it read: %s',
-  async (isolation) => {
+const ways = [
+  ['awaited', lookAt],
+  ['batched', check],
+] as const
+
+test.each(levels.flatMap((isolation) => ways.map(([how, act]) => [isolation, how, act] as const)))(
+  'is not prepared and is in no record, and the stamp lies above what it read: %s, %s',
+  async (isolation, _, act) => {
     const { environment, prepares, reads } = await counting()
     await shards.rows(
       treasury,
       'select holdfast.observe(holdfast.wall_hlc() + (300::bigint << 16), holdfast.wall_hlc())',
     )
     const run = newRun()
-    const read = lookAt(run, 'select from holds')
-    const outcome = await transact(environment, request(run, { isolation }), read)
+    const outcome = await transact(environment, request(run, { isolation }), act(run, 'select from holds'))
     expect([prepares(), reads()]).toEqual([0, 1])
     expect(outcome.shards.map(({ shard, role, pending }) => [shard, role, pending])).toEqual([
       [home, 'home', undefined],
@@ -105,8 +121,8 @@ test('refuses to conclude what has written: the commit behind it would decide al
       'SET',
       'INSERT',
       'RESET',
-      'XX000',
-      'XX000',
+      'HF018',
+      'HF018',
     ])
     expect(raw.status).toBe('failed')
   } finally {
@@ -115,30 +131,118 @@ test('refuses to conclude what has written: the commit behind it would decide al
   expect(await both(shards, run)).toEqual([0, 0])
 })
 
-test('counts only where its server is still the authority afterwards: another primary by then refuses it', async () => {
+describe('a batch that was taken at its word (Q6)', () => {
+  const writes: [string, string][] = [
+    ['wrote', "select add_hold('$run')"],
+    ['took a lock that others rely on', 'select pg_advisory_xact_lock(7)'],
+    ['locked a table', 'select lock_holds()'],
+    ['drew a number', "select nextval('numbers')"],
+  ]
+
+  beforeAll(() =>
+    shards.admin(treasury).script(`
+      create or replace function add_hold(p_run text) returns void language sql as
+        $$ insert into holds (tenant, run, cents) values ('${tenant}', p_run, 1) $$;
+      create function lock_holds() returns void language plpgsql as
+        $$ begin lock table holds in row share mode; end $$;
+      create sequence numbers;
+      grant usage on sequence numbers to public`),
+  )
+
+  test.each(writes)('and %s is prepared by a second attempt, and by the first from then on', async (_, sql) => {
+    const { environment, prepares, reads } = await counting()
+    const run = newRun()
+    let runs = 0
+    const act = async (tx: Tx) => {
+      runs += 1
+      await check(run, sql.replace('$run', run))(tx)
+    }
+    await transact(environment, request(run), act)
+    await environment.background.drain()
+    expect([runs, prepares(), reads()]).toEqual([2, 1, 0])
+    const added = sql.includes('add_hold') ? 1 : 0
+    expect(await both(shards, run)).toEqual([1, added])
+    await shards.rows(home, 'delete from runs where id = $1', [run])
+    await shards.rows(treasury, 'delete from holds where run = $1', [run])
+    await transact(environment, request(run), act)
+    await environment.background.drain()
+    expect([runs, prepares(), reads()]).toEqual([3, 2, 0])
+    expect(await both(shards, run)).toEqual([1, added])
+  })
+
+  test('behind an awaited read it costs no more: the same part, the same conclusion', async () => {
+    const { environment, prepares, reads } = await counting()
+    const run = newRun()
+    await transact(environment, request(run), async (tx) => {
+      await tx.query('treasury', 'select from holds')
+      await check(run, 'select from holds')(tx)
+    })
+    expect([prepares(), reads()]).toEqual([0, 1])
+  })
+
+  test('is not where the caller chose the id: that request is tried once, and must not fail by a guess', async () => {
+    const { environment, prepares, reads } = await counting()
+    const run = newRun()
+    const transactionId = newTimeOrderedUuid() as TransactionId
+    await transact(environment, request(run, { transactionId }), check(run, `select add_hold('${run}')`))
+    expect([prepares(), reads()]).toEqual([1, 0])
+  })
+
+  test('counts its rows: another number than was demanded is an abort', async () => {
+    const { environment, prepares, reads } = await counting()
+    const run = newRun()
+    const sql = 'select from holds where run = $1'
+    const refused = transact(environment, request(run), check(run, sql, [run], { rows: 1 }))
+    await expect(refused).rejects.toMatchObject({ code: 'transaction_refused', detail: { shard: treasury, rows: 0 } })
+    await shards.rows(treasury, insertHold, [tenant, run])
+    await transact(environment, request(run), check(run, sql, [run], { rows: 1 }))
+    expect([prepares(), reads()]).toEqual([0, 1])
+    expect(await both(shards, run)).toEqual([1, 1])
+  })
+
+  test('fails as a whole: nothing of its statements decides alone', async () => {
+    const environment = await gatewayOf(shards)
+    const run = newRun()
+    const failing = transact(environment, request(run), async (tx) => {
+      tx.batch('treasury', [[`select add_hold('${run}')`], ['select 1 / 0']])
+      await tx.query('payroll', insertRun, [tenant, run])
+    })
+    await expect(failing).rejects.toMatchObject({ code: 'statement_failed', detail: { sqlState: '22012' } })
+    await environment.background.drain()
+    expect(await both(shards, run)).toEqual([0, 0])
+    expect(await shards.rows(treasury, openHere)).toEqual([])
+  })
+})
+
+test('counts by the barrier of the server that it read, whoever is said to be its primary by then', async () => {
   const environment = await gatewayOf(shards)
   const { primary } = present(shards.topology.current().shards.get(treasury), 'a shard of the test')
   const run = newRun()
-  let attempts = 0
-  const outcome = transact(environment, request(run), async (tx) => {
-    attempts += 1
+  await transact(environment, request(run), async (tx) => {
     await tx.query('treasury', 'select from holds')
-    // Promoted behind the read, and told to this gateway.
-    shards.replaceShard(treasury, { primary: { ...primary, id: `${treasury}.${attempts + 1}` as NodeId } })
+    shards.replaceShard(treasury, { primary: { ...primary, id: `${treasury}.2` as NodeId, port: 1 } })
     await tx.query('payroll', insertRun, [tenant, run])
   })
-  await expect(outcome).rejects.toMatchObject({ code: 'node_unavailable', detail: { shard: treasury } })
-  await environment.background.drain()
-  expect(await both(shards, run)).toEqual([0, 0])
   shards.replaceShard(treasury, { primary })
+  expect(await both(shards, run)).toEqual([1, 0])
 })
 
-test('is refused by a placement that moved before its vote', async () => {
+test.each(ways)('is refused by a placement that moved before its vote: %s', async (_, act) => {
   await shards.rows(treasury, "update holdfast.placement set version = version + 1 where domain = 'treasury'")
   const stale = { current: () => shards.directory, refresh: () => Promise.resolve(shards.directory) }
-  const late = transact(await gatewayOf(shards, { directory: stale }), request('x'), lookAt('x', 'select from holds'))
+  const late = transact(await gatewayOf(shards, { directory: stale }), request('x'), act('x', 'select from holds'))
   await expect(late).rejects.toMatchObject({ code: 'placement_stale', detail: { shard: treasury } })
   await shards.rows(treasury, "update holdfast.placement set version = version - 1 where domain = 'treasury'")
+})
+
+test.each(ways)('is refused by a shard at another epoch than it was routed by: %s', async (_, act) => {
+  await shards.rows(treasury, 'update holdfast.shard set epoch = epoch + 1')
+  const run = newRun()
+  const late = transact(await gatewayOf(shards), request(run), act(run, 'select from holds'))
+  await expect(late).rejects.toMatchObject({ code: 'shard_fenced', detail: { shard: treasury } })
+  await shards.rows(treasury, 'update holdfast.shard set epoch = epoch - 1')
+  expect(await both(shards, run)).toEqual([0, 0])
+  expect(await shards.rows(treasury, openHere)).toEqual([])
 })
 
 test.each(levels)('holds nothing at its shard behind its vote, and nothing there undoes it: %s', async (isolation) => {

@@ -35,6 +35,8 @@ export interface LastFlight {
   readonly openingFailure: HoldfastError | undefined
   /** Of what was asked for, without the opening. */
   readonly outcomes: readonly StatementOutcome[]
+  /** Of what stood behind its sync point. */
+  readonly outcomesBehind: readonly StatementOutcome[]
 }
 
 export class ShardTransaction {
@@ -78,13 +80,9 @@ export class ShardTransaction {
     return this.#options.home?.key ?? null
   }
 
-  get isTouched(): boolean {
-    return this.#connecting !== undefined
-  }
-
-  /** It has read and nothing else: there is nothing to prepare. */
-  get isReadOnly(): boolean {
-    return this.#opened !== undefined && !this.#leavesTrace && this.batch.length === 0 && this.#isTraced()
+  /** What was awaited at this participant read and did nothing else. */
+  get hasOnlyRead(): boolean {
+    return !this.#leavesTrace && this.#isTraced()
   }
 
   /** The process that serves it, to ask whether it still lives. */
@@ -148,24 +146,30 @@ export class ShardTransaction {
   /**
    * The last flight: with the opening in front when nothing was sent before. `onSent` is called when it is written.
    * Rejects with `ConnectionLost`, or before anything is written with what kept it from being sent.
+   *   behind  what travels in the same write and is run when all of that has ended
    */
-  async last(tail: readonly Statement[], deadlineMs: number, onSent: () => Promise<void>): Promise<LastFlight> {
+  async last(
+    tail: readonly Statement[],
+    deadlineMs: number,
+    onSent: () => Promise<void>,
+    behind: readonly Statement[] = [],
+  ): Promise<LastFlight> {
     const connection = await this.#connect()
     if (this.#opening !== undefined) await this.#opening
     const head = this.#opening === undefined ? this.#openingStatements() : []
     // One sync point: nothing of it is run behind an opening that was refused, or behind another failure.
-    const answer = connection.flight(
-      [...head, ...tail.map((statement) => ({ ...statement, joined: true as const }))],
-      deadlineMs,
+    const own = [...head, ...tail.map((statement) => ({ ...statement, joined: true as const }))]
+    const answer = connection.inOneWrite(() =>
+      Promise.all([connection.flight(own, deadlineMs), connection.flight(behind, deadlineMs)]),
     )
     const [sent, answered] = await Promise.allSettled([onSent(), answer])
     if (answered.status === 'rejected') throw answered.reason
     if (sent.status === 'rejected') throw new ConnectionLost('stopped after it was sent', true, sent.reason)
-    const outcomes = answered.value
-    if (head.length === 0) return { openingFailure: undefined, outcomes }
+    const [outcomes, outcomesBehind] = answered.value
     return {
-      openingFailure: this.#openingFailure(outcomes.slice(0, head.length)),
+      openingFailure: head.length === 0 ? undefined : this.#openingFailure(outcomes.slice(0, head.length)),
       outcomes: outcomes.slice(head.length),
+      outcomesBehind,
     }
   }
 

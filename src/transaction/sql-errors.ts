@@ -43,6 +43,7 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   [sqlState.presumedAborted]: 'transaction_aborted',
   [sqlState.waitsForNobody]: 'durability_suspended',
   [sqlState.keysCollected]: 'idempotency_expired',
+  [sqlState.mustBePrepared]: 'transaction_aborted',
 }
 
 /** Whole classes, for what has no entry of its own: too many connections, a server that goes away, a constraint. */
@@ -87,6 +88,11 @@ function refusal(error: ServerError, place: FailurePlace): HoldfastError {
   }
   const isOurs = error.sqlState.startsWith('HF')
   return new HoldfastError(code, isOurs ? error.message : `${error.message} (SQLSTATE ${error.sqlState})`, options)
+}
+
+/** Whether a shard refused to conclude a batch that was taken for a reading (Q6): nothing of its attempt was written. */
+export function leftTrace(failure: HoldfastError | undefined): boolean {
+  return failure?.detail['sqlState'] === sqlState.mustBePrepared
 }
 
 /**

@@ -12,6 +12,15 @@ export type SqlToken =
   | { readonly kind: 'string' | 'number' | 'parameter' }
   | { readonly kind: 'symbol'; readonly text: string }
 
+/** A word that may be one of the language; quoted it is a name. */
+export function keyword(token: SqlToken | undefined): string | undefined {
+  return token?.kind === 'word' && !token.quoted ? token.text : undefined
+}
+
+export function isSymbol(token: SqlToken | undefined, text: string): boolean {
+  return token?.kind === 'symbol' && token.text === text
+}
+
 /** What cannot be cut: PostgreSQL would refuse most of it too. */
 export interface LexFailure {
   readonly kind: 'failure'

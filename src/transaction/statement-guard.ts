@@ -1,6 +1,6 @@
 import { remembered } from '../base/remembered.ts'
 import type { SqlToken } from './sql-lexer.ts'
-import { lexSql } from './sql-lexer.ts'
+import { isSymbol, keyword, lexSql } from './sql-lexer.ts'
 
 /**
  * Which statements a caller may send inside a transaction of Holdfast.
@@ -189,14 +189,6 @@ function isRollbackTo(tokens: readonly SqlToken[], start: number): boolean {
   const second = keyword(tokens[start + 1])
   const next = second === 'work' || second === 'transaction' ? keyword(tokens[start + 2]) : second
   return next === 'to'
-}
-
-function keyword(token: SqlToken | undefined): string | undefined {
-  return token?.kind === 'word' && !token.quoted ? token.text : undefined
-}
-
-function isSymbol(token: SqlToken | undefined, text: string): boolean {
-  return token?.kind === 'symbol' && token.text === text
 }
 
 function refuseCommand(command: string): StatementVerdict {

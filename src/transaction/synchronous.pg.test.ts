@@ -1,5 +1,6 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import { acknowledgedBy, startAcknowledging, untilInForce } from '../../test/support/acknowledging-follower.ts'
+import { eager, insertHold, insertRun, newRun, request } from '../../test/support/approval.ts'
 import type { Running } from '../../test/support/archive.ts'
 import type { FreshDatabase } from '../../test/support/database.ts'
 import type { GatewayOptions } from '../../test/support/database-shards.ts'
@@ -18,7 +19,7 @@ import type { TransactionEnvironment } from './environment.ts'
 import { primaryOf } from './environment.ts'
 import { parseGid } from './gid.ts'
 import { lookUpOutcome } from './outcome.ts'
-import { Resolver, resolverLimitsDefault } from './resolver.ts'
+import { Resolver } from './resolver.ts'
 import type { TransactRequest } from './transaction.ts'
 import { transact } from './transaction.ts'
 
@@ -34,7 +35,6 @@ let follower: Running
 const missing = 'ANY 1 (missing)'
 const nobody = ''
 const settings = { wal_level: 'logical', max_connections: 200, max_prepared_transactions: 16, fsync: false } as const
-const eager = { ...resolverLimitsDefault, settleAfterMs: 0, abortAfterMs: 0 }
 /** For gateways that are to run into their deadlines; what has to succeed is asked of another. */
 const quick = { commitWithinMs: 400, outcomeWithinMs: 400, serviceWithinMs: 300 } as const
 
@@ -96,15 +96,11 @@ async function gateway(options: GatewayOptions = {}): Promise<TransactionEnviron
   return (await shards.gateway(options)).environment
 }
 
-const newRun = () => `run-${newRandomUuid().slice(0, 8)}`
-const request = (subject: string): TransactRequest => ({ tenant, action: 'payroll.approve', subject, actor: 'm' })
 /** A caller that chose the id is tried once, and hears of the abort. */
 const tried = (subject: string): TransactRequest => ({
   ...request(subject),
   transactionId: newTimeOrderedUuid() as TransactionId,
 })
-const insertRun = "insert into runs (tenant, id, status, cents) values ($1, $2, 'draft', 10)"
-const insertHold = 'insert into holds (tenant, run, cents) values ($1, $2, 10)'
 const record = (environment: TransactionEnvironment, run: string) =>
   transact(environment, request(run), (tx) => tx.query('payroll', insertRun, [tenant, run]))
 
@@ -318,6 +314,11 @@ test('Q1, HZ-S1: who only read what no follower has gets no commit to rest on it
       await tx.query('payroll', insertRun, [tenant, run])
       return rowCount
     })
+  const checking = transact(environment, request(run), async (tx) => {
+    tx.batch('treasury', [['select from holds where run = $1', [seen], { rows: 1 }]])
+    await tx.query('payroll', insertRun, [tenant, run])
+  })
+  await expect(checking).rejects.toMatchObject({ code: 'node_unavailable', detail: { shard: treasury } })
   await expect(reading(environment)).rejects.toMatchObject({ code: 'node_unavailable', detail: { shard: treasury } })
   expect(await shards.rows(home, 'select from runs where id = $1', [run])).toEqual([])
   await followers(acknowledgedBy)

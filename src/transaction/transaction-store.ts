@@ -231,15 +231,16 @@ export function prepareBranch(args: {
 }
 
 /**
- * Behind each awaited statement at a participant: whether its transaction leaves a trace, be it rows or a lock that others
- * may rely on until the decision. Locks of reading are none, nor is that of the opening's look at the clock.
+ * Whether a transaction leaves a trace at a participant, be it rows or a lock that others may rely on until the decision.
+ * Locks of reading are none, nor is that of the opening's look at the clock.
  */
-export const leavesTrace: Statement = {
-  text: `select pg_current_xact_id_if_assigned() is not null or exists (
-             select from pg_locks l where l.pid = pg_backend_pid() and (l.locktype = 'advisory'
-               or l.locktype = 'relation' and l.mode not in ('AccessShareLock', 'SIReadLock')
-                 and l.relation <> 'holdfast.hlc'::regclass)) as leaves_trace`,
-}
+const trace = `(pg_current_xact_id_if_assigned() is not null or exists (
+  select from pg_locks l where l.pid = pg_backend_pid() and (l.locktype = 'advisory'
+    or l.locktype = 'relation' and l.mode not in ('AccessShareLock', 'SIReadLock')
+      and l.relation <> 'holdfast.hlc'::regclass)))`
+
+/** Behind each awaited statement at a participant. */
+export const leavesTrace: Statement = { text: `select ${trace} as leaves_trace` }
 
 export function readTrace(outcome: StatementOutcome): boolean {
   return oneRow<{ leaves_trace: boolean }>(outcome).leaves_trace
@@ -252,7 +253,8 @@ export function concludeReading(
   placements: RoutedPlacements,
 ): Statement {
   return {
-    text: 'select holdfast.conclude_reading($1, $2, $3, $4)::text as clock',
+    text: `select case when ${trace} then holdfast.refuse_reading($1)
+             else holdfast.conclude_reading($1, $2, $3, $4) end::text as clock`,
     values: [transactionId, tenant, epoch, jsonOf(placements)],
     joined: true,
   }

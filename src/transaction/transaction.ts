@@ -10,6 +10,7 @@ import type { TransactionEnvironment } from './environment.ts'
 import { replay } from './idempotency.ts'
 import { journalAttempt } from './journal.ts'
 import { nextAttempt } from './retry.ts'
+import { leftTrace } from './sql-errors.ts'
 
 /**
  * A transaction of Holdfast: one business action, on the shards that own what it touches, decided in one place.
@@ -30,7 +31,7 @@ import { nextAttempt } from './retry.ts'
  *   T6  Failed means: nothing was written, and nothing will be. What is neither is `outcome_ambiguous`, with the id.
  *   T7  A key of a tenant decides once. Every later use tells the first outcome, behind a barrier.
  *   T8  The caller's function is run again only when nothing was written: once for a stale placement, topology or lost
- *       server, or when an answer was lost and the abort is proven; a few times for serialisation failures and for locks
+ *       server, a batch that was wrongly taken for a reading (Q6), or when an answer was lost and the abort is proven; a few times for serialisation failures and for locks
  *       that were waited for too long, as in a deadlock over two shards; each time under an id of its own.
  *
  * Owns: the attempt (`attempt.ts`), the parts (`shard-transaction.ts`), the vote (`participant.ts`), the decision
@@ -138,17 +139,24 @@ export async function transact<T>(
   body: (tx: Tx) => Promise<T>,
 ): Promise<Committed<T>> {
   checkRequest(request)
+  // A caller that chose the id asks for that one later: another may not take its place.
+  const isTriedOnce = request.transactionId !== undefined
+  let trustsBatches = !isTriedOnce
   let refreshes = 0
   for (let attempts = 1; ; attempts += 1) {
     const transactionId = request.transactionId ?? (newTimeOrderedUuid() as TransactionId)
-    const end = await runAttempt(environment, request, transactionId, body)
+    const end = await runAttempt(environment, request, transactionId, trustsBatches, body)
     if (end.kind === 'committed') return end.committed
     if (end.kind === 'used before') return replay<T>(environment, end.home, request, end.first)
     if (end.kind === 'ambiguous') throw end.error
     const { metrics, limits, clock } = environment
+    if (trustsBatches && leftTrace(end.mayRepeat)) {
+      trustsBatches = false
+      metrics.count('transaction_retried_total', { code: 'transaction_aborted' })
+      continue
+    }
     const next = nextAttempt(end.mayRepeat?.code, attempts, refreshes, limits.serializationRetriesMax)
-    // A caller that chose the id asks for that one later: another may not take its place.
-    if (next.kind === 'give up' || request.transactionId !== undefined) {
+    if (next.kind === 'give up' || isTriedOnce) {
       journalAttempt(environment, request, transactionId, end.error)
       throw end.error
     }
@@ -167,11 +175,12 @@ async function runAttempt<T>(
   environment: TransactionEnvironment,
   request: TransactRequest,
   transactionId: TransactionId,
+  trustsBatches: boolean,
   body: (tx: Tx) => Promise<T>,
 ): Promise<AttemptEnd<T>> {
   let attempt: Attempt
   try {
-    attempt = new Attempt(environment, request, transactionId)
+    attempt = new Attempt(environment, request, transactionId, trustsBatches)
   } catch (error) {
     if (!(error instanceof HoldfastError)) throw error
     return { kind: 'failed', error, mayRepeat: error }

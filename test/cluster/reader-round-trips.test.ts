@@ -1,5 +1,6 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import type { Gateway } from '../../src/fleet/gateway.ts'
+import type { Transaction } from '../../src/fleet/transact-api.ts'
 import { seedTenant, TestFleet } from '../support/fleet.ts'
 
 /** What an action that reads far away and writes at home costs on the link to there. */
@@ -19,13 +20,17 @@ beforeAll(async () => {
 
 afterAll(() => fleet?.close())
 
+type Isolation = 'read committed' | 'repeatable read' | 'serializable'
+const awaited = (sql: string) => (tx: Transaction) => tx.query('treasury', sql)
+const batched = (sql: string) => async (tx: Transaction) => tx.batch('treasury', [[sql]])
+
 let runs = 0
-async function act(isolation: 'read committed' | 'repeatable read' | 'serializable', look: string): Promise<string> {
+async function act(isolation: Isolation, read: (tx: Transaction) => Promise<unknown>): Promise<string> {
   runs += 1
   const subject = `apr-${runs}`
   const action = { tenant, action: 'payroll.draft', subject, actor: 'm', isolation }
   const { transactionId } = await gateway.transact(action, async (tx) => {
-    await tx.query('treasury', look)
+    await read(tx)
     tx.batch('payroll', [
       [`insert into payroll_runs (tenant, id, status, total_cents) values ($1, $2, 'draft', 1)`, [tenant, subject]],
     ])
@@ -62,11 +67,24 @@ const look = 'select balance_cents from treasury_accounts'
 test.each(['read committed', 'repeatable read', 'serializable'] as const)(
   'one for each awaited read, one for the vote, none behind the reply, and no prepare: %s',
   async (isolation) => {
-    expect(await costOf(() => act(isolation, look))).toEqual({ replied: 2, inAll: 2, branches: 0 })
+    expect(await costOf(() => act(isolation, awaited(look)))).toEqual({ replied: 2, inAll: 2, branches: 0 })
   },
 )
 
+test.each(['read committed', 'repeatable read', 'serializable'] as const)(
+  'one in all where the read is batched: opening, read, conclusion and barrier travel at once: %s',
+  async (isolation) => {
+    expect(await costOf(() => act(isolation, batched(look)))).toEqual({ replied: 1, inAll: 1, branches: 0 })
+  },
+)
+
+test('Q6: a batch that takes a lock by a function is prepared from its second use on, in the same round trip', async () => {
+  const lock = batched('select pg_advisory_xact_lock(7)')
+  const { replied, branches } = await costOf(() => act('read committed', lock))
+  expect({ replied, branches }).toEqual({ replied: 1, branches: 1 })
+})
+
 test('with a lock that lasts until the decision it is prepared, and its branch is settled behind the reply', async () => {
-  const { replied, branches } = await costOf(() => act('read committed', `${look} for share`))
+  const { replied, branches } = await costOf(() => act('read committed', awaited(`${look} for share`)))
   expect({ replied, branches }).toEqual({ replied: 2, branches: 1 })
 })

@@ -131,4 +131,16 @@ describe('the model sees through', () => {
     expect(real.trace).toEqual([...behind, 'settled'])
     expect(real.violations).toEqual([])
   })
+
+  test('a barrier beside a batch that reads, which overtakes it', () => {
+    const overtake = ['begin 1, check 2', 'deliver 0', 'replicate 2.0', 'acknowledge 0']
+    const rest = ['replicate 0.0', 'acknowledge 0', 'deliver 0']
+    const script = [...overtake, 'write 2', 'deliver 2', 'cancel 0', 'deliver 0', 'promote 2', ...rest]
+    const beside = playScript({ ...realParts, readerBarrier: 'with the read' }, script)
+    expect(beside.violations).toEqual(['vanished: 0 read row 0 at 2'])
+    const behind = ['begin 1, check 2', 'write 2', 'deliver 2', 'cancel 0', 'deliver 0', 'promote 2']
+    const real = playScript(realParts, behind)
+    expect(real.trace).toEqual([...behind, 'settled'])
+    expect(real.violations).toEqual([])
+  })
 })

@@ -78,7 +78,8 @@ function choicesOf(world: World, collector: Collector, budget: Budget): Choice[]
     may('begin 1+2', () => begin(world, world.alive[0] === true ? 0 : 1, [1, 2]))
     may('begin 1', () => begin(world, 1, [1]))
     may('begin 1, read 2', () => begin(world, 1, [1], [2]))
-    may('begin 1 with the key', () => begin(world, world.alive[0] === true ? 0 : 1, [1], [], keys[0]))
+    may('begin 1, check 2', () => begin(world, 1, [1], [2], { isBatched: true }))
+    may('begin 1 with the key', () => begin(world, world.alive[0] === true ? 0 : 1, [1], [], { key: keys[0] }))
   }
   for (const [index] of world.messages.entries()) may(`deliver ${index}`, () => deliver(world, index))
   for (const [index, wait] of world.waits.entries()) {
@@ -97,10 +98,10 @@ function begin(
   gateway: number,
   participants: readonly number[],
   read: readonly number[] = [],
-  key?: number,
+  { isBatched = false, key }: { readonly isBatched?: boolean; readonly key?: number | undefined } = {},
 ): void {
   const client = world.join(participants, key)
-  const readers = read.map((shard) => new Reader(world, gateway, client, shard))
+  const readers = read.map((shard) => new Reader(world, gateway, client, shard, isBatched))
   const coordinator = new Coordinator(world, gateway, client, readers)
   world.onDeath(gateway, () => coordinator.die())
   coordinator.begin()
