@@ -1,7 +1,7 @@
 import { assert, present } from '../base/assert.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import type { PgoutputMessage, RelationMessage, Tuple } from './pgoutput.ts'
-import type { RelationName, RelationShape, RowChange, RowImage } from './redo-transaction.ts'
+import type { RelationShape, RowChange, RowImage } from './redo-transaction.ts'
 import { relationName } from './redo-transaction.ts'
 import { toImage } from './row-image.ts'
 
@@ -12,8 +12,8 @@ export interface DecodedTransaction {
   readonly xid: number
   readonly committedAtMs: number
   readonly changes: readonly RowChange[]
-  /** The shapes of the relations it changed. */
-  readonly shapes: ReadonlyMap<RelationName, RelationShape>
+  /** The shape of the relation of each change, when it was made (A7). */
+  readonly shapes: readonly RelationShape[]
 }
 
 /** Puts the messages of the output plugin together to transactions. */
@@ -21,7 +21,7 @@ export class RedoAssembly {
   readonly #relations = new Map<number, Relation>()
   #open: { commitLsn: Lsn; xid: number; committedAtMs: number } | undefined
   #changes: RowChange[] = []
-  #changed = new Map<RelationName, RelationShape>()
+  #shapes: RelationShape[] = []
 
   /** How a relation looks from here on; rows of it may follow. */
   learn({ id, columns }: RelationMessage, shape: RelationShape): void {
@@ -66,10 +66,10 @@ export class RedoAssembly {
     const begun = present(this.#open, 'a commit ends a transaction')
     assert(begun.commitLsn === commitLsn, 'begin and commit name the same commit record')
     const { xid, committedAtMs } = begun
-    const decoded = { commitLsn, endLsn, xid, committedAtMs, changes: this.#changes, shapes: this.#changed }
+    const decoded = { commitLsn, endLsn, xid, committedAtMs, changes: this.#changes, shapes: this.#shapes }
     this.#open = undefined
     this.#changes = []
-    this.#changed = new Map()
+    this.#shapes = []
     return decoded
   }
 
@@ -86,7 +86,7 @@ export class RedoAssembly {
   #add(change: RowChange, shape: RelationShape): undefined {
     assert(this.#open !== undefined, 'rows belong to a transaction')
     this.#changes.push(change)
-    this.#changed.set(change.relation, shape)
+    this.#shapes.push(shape)
     return undefined
   }
 

@@ -3,6 +3,7 @@ import type { ShardName, TenantName, TransactionId } from '../directory/topology
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcZero, maxHlc, toHlc } from '../hlc/hlc.ts'
 import type { RedoIdentity, RowChange, RowImage } from './redo-transaction.ts'
+import { isPlatformRelation } from './redo-transaction.ts'
 import { parseTextArray } from './text-array.ts'
 
 /**
@@ -28,7 +29,8 @@ export function attribute(changes: readonly RowChange[], before: Attribution): A
   const after = before.highestStamp
   const [own] = homes.length + branches.length === 1 ? [...homes, ...branches] : []
   if (own === undefined) {
-    const isPlatform = homes.length === 0 && branches.length === 0 && changes.every(({ relation }) => isOwn(relation))
+    const isPlatform =
+      homes.length === 0 && branches.length === 0 && changes.every(({ relation }) => isPlatformRelation(relation))
     return { kind: isPlatform ? 'platform' : 'unattributed', after }
   }
   const transactionId = text(own, 'transaction_id') as TransactionId
@@ -68,10 +70,6 @@ function decisionsIn(changes: readonly RowChange[]): Map<TransactionId, Hlc> {
 
 function insertsInto(relation: string, changes: readonly RowChange[]): RowImage[] {
   return changes.flatMap((change) => (change.op === 'insert' && change.relation === relation ? [change.after] : []))
-}
-
-function isOwn(relation: string): boolean {
-  return relation.startsWith('holdfast.')
 }
 
 function stamp(row: RowImage): Hlc {

@@ -30,7 +30,12 @@ export type RedoRecord =
   | ({ readonly kind: 'header' } & RedoSegmentHeader)
   /** How a relation looks in the transactions from here on. Shapes are numbered as they come, those of the header first. */
   | { readonly kind: 'shape'; readonly shape: RelationShape }
-  | { readonly kind: 'transaction'; readonly transaction: RedoTransaction }
+  | {
+      readonly kind: 'transaction'
+      readonly transaction: RedoTransaction
+      /** Of each change: a relation that is changed in between has several (A7). */
+      readonly shapes: readonly RelationShape[]
+    }
   /** Everything that ended at or before `lsn` is in the stream, and with it all at or below the closed timestamp. */
   | { readonly kind: 'through'; readonly lsn: Lsn; readonly closedTimestamp: Hlc }
 
@@ -57,7 +62,8 @@ const noDigest: Uint8Array = new Uint8Array(32)
 
 /** Turns the records of one segment into bytes, each bound to the one before. */
 export class RedoEncoder {
-  readonly #shapes = new Map<string, { index: number; shape: RelationShape }>()
+  /** Their numbers. */
+  readonly #shapes = new Map<RelationShape, number>()
   #shapeCount = 0
   #digest: Uint8Array = noDigest
 
@@ -72,6 +78,11 @@ export class RedoEncoder {
     prefix.writeUInt32BE(payload.length)
     prefix.set(this.#digest, 4)
     return Buffer.concat([prefix, payload])
+  }
+
+  /** One that is equal to another is the same from here on. */
+  rename(known: RelationShape, shape: RelationShape): void {
+    this.#shapes.set(shape, this.#indexOf(known))
   }
 
   #toPlain(record: RedoRecord): unknown {
@@ -93,18 +104,24 @@ export class RedoEncoder {
           xid,
           committedAtMs,
           identity,
-          changes.map((change) => this.#plainChange(change)),
+          changes.map((change, index) =>
+            this.#plainChange(change, present(record.shapes[index], 'a change has a shape')),
+          ),
         ]
       }
     }
   }
 
   #learn(shape: RelationShape): void {
-    this.#shapes.set(relationName(shape), { index: this.#shapeCount++, shape })
+    this.#shapes.set(shape, this.#shapeCount++)
   }
 
-  #plainChange(change: RowChange): unknown {
-    const { index, shape } = present(this.#shapes.get(change.relation), 'the shape of a relation comes before its rows')
+  #indexOf(shape: RelationShape): number {
+    return present(this.#shapes.get(shape), 'the shape of a relation comes before its rows')
+  }
+
+  #plainChange(change: RowChange, shape: RelationShape): unknown {
+    const index = this.#indexOf(shape)
     switch (change.op) {
       case 'insert':
         return ['i', index, toValues(shape, change.after)]
@@ -199,7 +216,7 @@ function fromPlain(
         identity: toIdentity(identity),
         changes: changes.map((change) => toChange(change, shapes)),
       }
-      return { kind: 'transaction', transaction }
+      return { kind: 'transaction', transaction, shapes: changes.map((change) => shapeOf(change, shapes)) }
     }
     default:
       assert(false, `an unknown record ${String(plain[0])} has a digest that matches`)
@@ -240,8 +257,13 @@ function toIdentity(plain: PlainIdentity): RedoIdentity {
     : { ...plain, after: hlcOf(plain.after) }
 }
 
-function toChange([op, index, first, second]: PlainChange, shapes: readonly RelationShape[]): RowChange {
-  const shape = present(shapes[index], 'a shape comes before its rows')
+function shapeOf([, index]: PlainChange, shapes: readonly RelationShape[]): RelationShape {
+  return present(shapes[index], 'a shape comes before its rows')
+}
+
+function toChange(change: PlainChange, shapes: readonly RelationShape[]): RowChange {
+  const [op, , first, second] = change
+  const shape = shapeOf(change, shapes)
   const relation = relationName(shape)
   switch (op) {
     case 'i':

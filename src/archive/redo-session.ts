@@ -11,7 +11,7 @@ import { RedoAssembly } from './redo-assembly.ts'
 import type { Attribution } from './redo-attribution.ts'
 import { advance, attribute } from './redo-attribution.ts'
 import { describeRelation, logRunningTransactions, readDecision, readMarks } from './redo-store.ts'
-import type { RedoIdentity, RedoTransaction, RelationName, RelationShape } from './redo-transaction.ts'
+import type { RedoIdentity, RedoTransaction, RelationShape } from './redo-transaction.ts'
 import type { RedoWriter } from './redo-writer.ts'
 import { beforePageHeader } from './wal-records.ts'
 
@@ -44,7 +44,7 @@ export interface RedoSessionOptions {
 
 interface Held {
   readonly transaction: RedoTransaction
-  readonly shapes: ReadonlyMap<RelationName, RelationShape>
+  readonly shapes: readonly RelationShape[]
   readonly bytes: number
 }
 

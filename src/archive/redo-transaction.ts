@@ -30,7 +30,7 @@ export type RedoIdentity =
       readonly home: ShardName
       readonly participants: readonly ShardName[]
     } & AttributedIdentity)
-  /** Only tables of `holdfast` changed: decisions, records, directory. Follows its transaction, never excluded by itself. */
+  /** Only tables of the platform changed: decisions, records, directory, migrations. Follows its transaction, never excluded by itself. */
   | { readonly kind: 'platform'; readonly after: Hlc }
   /**
    * Application rows changed and no opening tells by whom: break-glass. Named `shard@LSN`; its place is after the
@@ -65,6 +65,14 @@ export type RelationName = string
 
 export function relationName(shape: Pick<RelationShape, 'schema' | 'table'>): RelationName {
   return `${shape.schema}.${shape.table}`
+}
+
+/** The migrations that ran, each with a row in the transaction that it ran in. */
+export const migrationRelation: RelationName = 'public.holdfast_migration'
+
+/** What the platform keeps beside the rows of the application. */
+export function isPlatformRelation(relation: RelationName): boolean {
+  return relation.startsWith('holdfast.') || relation === migrationRelation
 }
 
 /** What a relation looked like when its rows were written to the stream. */

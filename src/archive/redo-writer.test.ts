@@ -30,7 +30,6 @@ const shape: RelationShape = {
   primaryKey: ['id'],
   foreignKeys: [],
 }
-const shapes = new Map([['public.payroll_runs', shape]])
 
 function transaction(endLsn: number, note = 'x'): RedoTransaction {
   return {
@@ -65,7 +64,7 @@ async function openWriter(
 }
 
 async function put(writer: RedoWriter, ...ends: number[]): Promise<void> {
-  for (const end of ends) writer.append(transaction(end), shapes)
+  for (const end of ends) writer.append(transaction(end), [shape])
   await writer.flush()
 }
 
@@ -181,7 +180,7 @@ describe('the redo stream on disk', () => {
       columns: Object.keys(after).map((name) => ({ name, type: 'text', sequence: null })),
     }
     const change = { op: 'insert', relation: 'holdfast.decision', after } as const
-    writer.append({ ...transaction(10), changes: [change] }, new Map([['holdfast.decision', decisionShape]]))
+    writer.append({ ...transaction(10), changes: [change] }, [decisionShape])
     writer.appendThrough(lsn(12), hlc(70))
     await writer.flush()
     await (await openWriter(folder)).close()
@@ -252,7 +251,7 @@ describe('a segment', () => {
           const bytes = Buffer.concat([
             redoMagic,
             encoder.encode({ kind: 'header', ...header, ...state }),
-            encoder.encode({ kind: 'transaction', transaction: written }),
+            encoder.encode({ kind: 'transaction', transaction: written, shapes: changes.map(() => shape) }),
           ])
           const [first, second] = records(bytes)
           expect(first).toMatchObject({ kind: 'header', ...header, ...state })

@@ -2,6 +2,7 @@ import { type FileHandle, open } from 'node:fs/promises'
 import { join } from 'node:path'
 import { storeNew } from '../base/durable-files.ts'
 import { fileFailure } from '../base/file-failure.ts'
+import { present } from '../base/assert.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcZero, maxHlc } from '../hlc/hlc.ts'
@@ -101,18 +102,19 @@ export class RedoWriter {
     return this.#state.attribution
   }
 
-  /** Adds a transaction, unless the stream has it (A4). */
-  append(transaction: RedoTransaction, shapes: ReadonlyMap<RelationName, RelationShape>): void {
+  /** Adds a transaction, with the shape of each of its changes, unless the stream has it (A4, A7). */
+  append(transaction: RedoTransaction, shapes: readonly RelationShape[]): void {
     const state = this.#state
     if (transaction.endLsn <= state.through) return
-    for (const [name, shape] of shapes) {
-      const known = state.shapes.get(name)
+    for (const [index, shape] of shapes.entries()) {
+      const { relation } = present(transaction.changes[index], 'a shape is of a change')
+      const known = state.shapes.get(relation)
       if (known === shape) continue
-      state.shapes.set(name, shape)
-      if (JSON.stringify(known) === JSON.stringify(shape)) continue
-      this.#pending.push(this.#encoder.encode({ kind: 'shape', shape }))
+      state.shapes.set(relation, shape)
+      if (known !== undefined && JSON.stringify(known) === JSON.stringify(shape)) this.#encoder.rename(known, shape)
+      else this.#pending.push(this.#encoder.encode({ kind: 'shape', shape }))
     }
-    this.#pending.push(this.#encoder.encode({ kind: 'transaction', transaction }))
+    this.#pending.push(this.#encoder.encode({ kind: 'transaction', transaction, shapes }))
     state.through = transaction.endLsn
     state.attribution = advance(state.attribution, transaction.changes, transaction.identity)
   }

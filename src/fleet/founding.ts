@@ -79,6 +79,9 @@ export async function foundShard(
   })
 }
 
+/** Whose migrations those of a domain are. */
+export const ownerOf = (domain: string) => `domain ${domain}`
+
 /**
  * Brings the application's tables of a shard to what the configuration says. Again at will. Throws `config_invalid` for what
  * is wrong with them.
@@ -92,7 +95,7 @@ export async function installDomains(
     const { name, schema, tables } = domain
     try {
       await admin.query(`set lock_timeout = '${lockWithinMs}ms'`)
-      if (schema !== null) await applyMigrations(admin, `domain ${name}`, await readSqlFiles(schema))
+      if (schema !== null) await applyMigrations(admin, ownerOf(name), await readSqlFiles(schema))
       for (const table of tables) await govern(admin, table, name, domain.class)
     } catch (error) {
       throw schemaFailure(error, domain)

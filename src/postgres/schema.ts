@@ -73,7 +73,7 @@ async function install(admin: Connection, release: Release, pending: readonly Sq
   await run(admin, { name: 'the rules of governed tables', text: ungovern })
   for (const file of pending) {
     await run(admin, file)
-    await recordMigration(admin, 'holdfast', file)
+    await recordMigration(admin, migrationOwner, file)
   }
   await run(admin, { name: 'the grants on functions', text: ungrant })
   for (const file of release.functions) {
@@ -87,6 +87,36 @@ async function install(admin: Connection, release: Release, pending: readonly Sq
     release.version,
     releaseChecksum(release),
   ])
+}
+
+/** Whose migrations those of a release are. */
+export const migrationOwner = 'holdfast'
+
+export async function isMigrated(admin: Connection, owner: string, name: string): Promise<boolean> {
+  const { rowCount } = await admin.query('select from public.holdfast_migration where owner = $1 and name = $2', [
+    owner,
+    name,
+  ])
+  return rowCount > 0
+}
+
+/**
+ * Runs one migration on a restored server as it ran before, in the transaction that is open, whose settings may be those of a
+ * redo. One of a release leaves governed tables without their rules: an installation has to follow. Throws `InstallationFailure`.
+ */
+export async function migrateAgain(admin: Connection, owner: string, file: SqlFile): Promise<void> {
+  const redoing = `select current_setting('session_replication_role') as role, current_setting('search_path') as path`
+  const { rows } = await admin.query<{ role: string; path: string }>(redoing)
+  await admin.script(`set local session_replication_role = origin; set local search_path = "$user", public`)
+  if (owner === migrationOwner) await run(admin, { name: 'the rules of governed tables', text: ungovern })
+  await run(admin, file)
+  await recordMigration(admin, owner, file)
+  for (const { role, path } of rows) {
+    await admin.query(`select set_config('session_replication_role', $1, true), set_config('search_path', $2, true)`, [
+      role,
+      path,
+    ])
+  }
 }
 
 async function run(admin: Connection, { name, text }: SqlFile): Promise<void> {
@@ -167,7 +197,7 @@ export async function readInstalled(admin: Connection): Promise<Installed> {
   )
   const migrations = new Map<string, string>()
   if (known[0]?.migrations === true) {
-    const { rows } = await admin.query<SqlRecord>(selectMigrations, ['holdfast'])
+    const { rows } = await admin.query<SqlRecord>(selectMigrations, [migrationOwner])
     for (const { name, checksum } of rows) migrations.set(name, checksum)
   }
   if (known[0]?.releases !== true) return { migrations, release: null }

@@ -5,11 +5,13 @@ import type { OnStep } from '../base/step.ts'
 import type { Directory } from '../directory/directory.ts'
 import type { Regions } from '../directory/policy.ts'
 import type { RegionName, ShardName } from '../directory/topology.ts'
+import type { Release } from '../postgres/release.ts'
 import type { ServerHost } from '../postgres/server/server-host.ts'
 import type { ServerUser } from '../postgres/server/server-user.ts'
 import type { Invariant } from './invariant.ts'
 import type { Delivery } from './invariant-check.ts'
 import type { AllowList } from './invariant-place.ts'
+import type { MigrationFiles } from './redo-migration.ts'
 
 /**
  * Recovery rebuilds the history of a fleet up to a point, or without some transactions, and proves that it did.
@@ -41,8 +43,10 @@ import type { AllowList } from './invariant-place.ts'
  *   R9  A cutover loses no transaction that was acknowledged, but those left out: the old epoch is closed first, then what
  *       came since is redone, then the environment is checked, and only then it is opened.
  *
- * HAZARD: DDL, large objects and sequences that no column draws from are not in the redo stream (HZ-R1). A change of schema between the
- * stop and the end stops the redo.
+ *   R10 A change of the schema is made anew where the redo stream has the row of its migration, from the very file, before what
+ *       comes behind it. One that no migration made, or whose file is not known, stops the redo.
+ *
+ * HAZARD: other DDL, large objects and sequences that no column draws from are not in the redo stream (HZ-R1).
  */
 export interface RecoveryContext {
   readonly fleet: string
@@ -66,6 +70,10 @@ export interface RecoveryContext {
   readonly invariants: readonly Invariant[]
   /** Every line of the delivery journals. */
   readonly deliveries: () => Promise<readonly Delivery[]>
+  /** What a restored server is brought to where its redo crosses an upgrade (R10). */
+  readonly release: Release
+  /** Those that ran, or may have run, of a release and of domains. */
+  readonly migrationFiles: MigrationFiles
   /** Passwords of the roles that a cutover will need. */
   readonly rolePasswords: Readonly<Record<string, string>>
   readonly clock: Clock

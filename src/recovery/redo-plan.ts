@@ -77,7 +77,7 @@ function statementOf(change: RowChange, shapes: Shapes, exact: boolean): RedoSta
     const text = `insert into ${table} ${values}${exact ? '' : ' on conflict do nothing'}`
     return { text, values: parameters.values, rows, relation }
   }
-  const key = shapes.get(relation)?.primaryKey ?? []
+  const key = keyOfRow(shapes.get(relation)?.primaryKey ?? [], before)
   if (after === null) {
     const text = `delete from ${table} where ${condition(table, key, before, parameters)}`
     return { text, values: parameters.values, rows, relation }
@@ -92,6 +92,11 @@ function statementOf(change: RowChange, shapes: Shapes, exact: boolean): RedoSta
       ? `select from ${table} where ${where}`
       : `update ${table} set ${assignments.join(', ')} where ${where}`
   return { text, values: parameters.values, rows, relation }
+}
+
+/** A table whose key has changed since had another when the row was written: without it all columns find the row. */
+function keyOfRow(key: readonly string[], before: RowImage): readonly string[] {
+  return key.every((name) => Object.hasOwn(before, name)) ? key : []
 }
 
 /** Finds the one row of a before image: by its key where there is one, and only if it is as it was. */

@@ -6,6 +6,8 @@ import { formatLsn } from '../postgres/lsn.ts'
 import type { RedoStep } from './cut.ts'
 import type { RedoStatement } from './redo-plan.ts'
 import { planRedo, redoSettings } from './redo-plan.ts'
+import type { MigrationFiles } from './redo-migration.ts'
+import { MigrationRefused, migrationsIn, noMigrationFiles, runMigrations } from './redo-migration.ts'
 import * as store from './restore-store.ts'
 import type { Shapes } from './row-key.ts'
 
@@ -14,9 +16,15 @@ import type { Shapes } from './row-key.ts'
  * again, e.g. after a crash, or with more at the end: what is marked, or was there before, is skipped. A branch that was
  * in the physical restore and is in the stream as well is there before (HZ-R3).
  *
- * Throws `redo_conflict` at the first that does not find the rows as they were; those before it stay applied.
+ * Throws `redo_conflict` at the first that does not find the rows as they were, or is a migration that cannot be made anew (R10);
+ * those before it stay applied.
  */
-export async function redo(admin: Connection, steps: readonly RedoStep[], shapes: Shapes): Promise<number> {
+export async function redo(
+  admin: Connection,
+  steps: readonly RedoStep[],
+  shapes: Shapes,
+  files: MigrationFiles = noMigrationFiles,
+): Promise<number> {
   if (steps.length === 0) return 0
   await store.ensureMarkers(admin)
   for (const [name, value] of Object.entries(redoSettings)) {
@@ -31,7 +39,8 @@ export async function redo(admin: Connection, steps: readonly RedoStep[], shapes
     const { identity, commitLsn } = step.transaction
     const isThere = (identity.kind === 'home' || identity.kind === 'branch') && there.has(identity.transactionId)
     if (isThere || marked.has(commitLsn)) continue
-    await redoOne(admin, step, shapes)
+    if (migrationsIn(step).length > 0) await redoMigrations(admin, step, files)
+    else await redoOne(admin, step, shapes)
     redone++
   }
   return redone
@@ -50,6 +59,21 @@ async function redoOne(admin: Connection, step: RedoStep, shapes: Shapes): Promi
     throw failure
   }
   // Sent only now: a statement that found no row is no error to the server.
+  const { tag } = await admin.query('commit')
+  if (tag !== 'COMMIT') throw conflict(step.transaction, `its commit was answered with ${tag}`)
+}
+
+/** R10. The statements of the migration stand for all that its transaction changed. */
+async function redoMigrations(admin: Connection, step: RedoStep, files: MigrationFiles): Promise<void> {
+  await admin.query('begin')
+  try {
+    await runMigrations(admin, step, files)
+    await admin.query(store.markRedone, [formatLsn(step.transaction.commitLsn)])
+  } catch (error) {
+    await admin.query('rollback').catch(() => undefined)
+    if (!(error instanceof MigrationRefused)) throw error
+    throw conflict(step.transaction, error.message, error)
+  }
   const { tag } = await admin.query('commit')
   if (tag !== 'COMMIT') throw conflict(step.transaction, `its commit was answered with ${tag}`)
 }
@@ -93,7 +117,9 @@ export async function moveSequences(
   for (const [relation, { columns }] of shapes) {
     for (const { name, sequence } of columns) {
       if (sequence === null) continue
-      await store.moveSequence(admin, { relation, name, sequence }, highestSeen(transactions, relation, name))
+      const column = { relation, name, sequence }
+      if (!(await store.hasSequence(admin, column))) continue
+      await store.moveSequence(admin, column, highestSeen(transactions, relation, name))
     }
   }
 }

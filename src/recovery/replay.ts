@@ -2,12 +2,15 @@ import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import type { Connection } from '../postgres/connection.ts'
 import { withConnection } from '../postgres/postgres.ts'
+import { installSchema } from '../postgres/schema.ts'
+import type { ServerAddress } from '../postgres/server/server-host.ts'
 import { commitPrepared, rollbackPrepared } from '../transaction/decision-store.ts'
 import { parseGid } from '../transaction/gid.ts'
 import type { RestoredDecisions } from './cut.ts'
 import { decideBranch } from './cut.ts'
 import type { RecoveryContext } from './recovery.ts'
 import { moveSequences, redo } from './redo.ts'
+import { isUpgrade } from './redo-migration.ts'
 import type { HistoryPlan } from './restore-plan.ts'
 import type { Servers } from './restore-shard.ts'
 import { serverOf } from './restore-shard.ts'
@@ -30,12 +33,18 @@ export async function decideAndRedo(context: RecoveryContext, plan: HistoryPlan,
       rolledBack += settled.rolledBack
       await onStep('restore redo', { shard })
       await store.keepRedo(admin)
-      redone += await redo(admin, one.absent, one.shapes)
+      redone += await redo(admin, one.absent, one.shapes, context.migrationFiles)
+      if (one.absent.some(isUpgrade)) await installRelease(context, serverOf(servers, shard).address)
       await moveSequences(admin, one.transactions, one.shapes)
       await store.moveClock(admin, plan.clock)
     })
   }
   return `${committed} branches committed, ${rolledBack} rolled back, ${redone} transactions redone`
+}
+
+/** R10: functions and rules for the tables as they are now, by a session that has not the settings of a redo. */
+async function installRelease({ host, release }: RecoveryContext, address: ServerAddress): Promise<void> {
+  await withConnection(host.adminTarget(address), (admin) => installSchema(admin, release))
 }
 
 /** The decisions that any restored shard holds over what is prepared on any. */

@@ -1,3 +1,4 @@
+import { isPlatformRelation } from '../archive/redo-transaction.ts'
 import type { ForeignKey, RelationName, RelationShape, RowChange, RowImage } from '../archive/redo-transaction.ts'
 
 /** What identifies a row or a row that is referred to: a relation and the values of some of its columns. */
@@ -7,7 +8,7 @@ export type Shapes = ReadonlyMap<RelationName, RelationShape>
 
 /** Everything of the platform's own follows its transaction; conflicts are between rows of the application. */
 export function isApplicationRelation(relation: RelationName): boolean {
-  return !relation.startsWith('holdfast.')
+  return !isPlatformRelation(relation)
 }
 
 /** The key of a row: its primary key; without one, all of it. */

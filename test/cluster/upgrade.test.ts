@@ -253,6 +253,56 @@ test('what was restored before an upgrade is brought to the release when a cutov
   expect(await ask(payroll, `select to_regclass('holdfast.more')::text as more`)).toEqual([{ more: 'holdfast.more' }])
 })
 
+test('R10: a restore whose redo crosses an upgrade changes the tables there, and goes on with the rows of the new shape', async () => {
+  const before = await packageRelease()
+  const after = await releaseWith({
+    name: '9999-reshaping.sql',
+    text: `
+      alter table holdfast.commit_log add column channel text not null default 'none';
+      alter table public.payroll_runs add column note text not null default 'old';
+      update public.payroll_runs set note = 'kept' where id = 'one';`,
+  })
+  await start(before, alone)
+  const bad = await attached(before, async (gateway) => {
+    await gateway.backup()
+    await draft(gateway, 'one')
+    const { transactionId } = await draft(gateway, 'bad')
+    await draft(gateway, 'two')
+    return transactionId
+  })
+  await stop()
+
+  await start(after, alone)
+  const notes = () => ask(payroll, 'select id, note from payroll_runs order by id')
+  await attached(after, async (gateway) => {
+    await draft(gateway, 'three')
+    await ask(payroll, `update payroll_runs set note = 'new' where id in ('two', 'three')`)
+    // Its own stamp closes what came before it.
+    await draft(gateway, 'four')
+    const { environment, conflicts } = await gateway.restore({ before: bad, without: [bad] })
+    expect(conflicts).toEqual([])
+    await draft(gateway, 'five')
+    await gateway.cutover({ environment: present(environment, 'an environment was made') })
+    await gateway.parts.topology.refresh()
+    expect(await runs(gateway)).toEqual(['five', 'four', 'one', 'three', 'two'])
+    await draft(gateway, 'six')
+  })
+  expect(await notes()).toEqual([
+    { id: 'five', note: 'old' },
+    { id: 'four', note: 'old' },
+    { id: 'one', note: 'kept' },
+    { id: 'six', note: 'old' },
+    { id: 'three', note: 'new' },
+    { id: 'two', note: 'new' },
+  ])
+  expect(await releasesOf(payroll)).toEqual([nameRelease(after)])
+  const [policies] = await ask<{ count: string }>(
+    payroll,
+    `select count(*)::text as count from pg_policy where polrelid = 'public.payroll_runs'::regclass and polname like 'holdfast%'`,
+  )
+  expect(policies).toEqual({ count: '4' })
+})
+
 describe('U1, U3: an upgrade that does not get to its end', () => {
   const failing = onTreasury(`raise exception 'not here'`)
 

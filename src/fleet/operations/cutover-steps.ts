@@ -4,6 +4,7 @@ import { withConnection } from '../../postgres/postgres.ts'
 import type { Adoption, CutoverFleet } from '../../recovery/cutover.ts'
 import { folderOf, nodeId } from '../node-names.ts'
 import { openShard } from '../opening.ts'
+import { installDomains } from '../founding.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, ShardDocument } from '../topology-store.ts'
@@ -58,7 +59,10 @@ async function adopt(supervisor: Supervisor, { shard: name, epoch, historyId, se
   }
   await shardServers.startPrimaryWithoutWaiting(document)
   // Restored from before an upgrade, it has the release of then.
-  await withConnection(shardServers.adminTarget(primary), (admin) => bringToRelease(admin, name, supervisor.release))
+  await withConnection(shardServers.adminTarget(primary), async (admin) => {
+    await bringToRelease(admin, name, supervisor.release)
+    await installDomains(admin, supervisor.config, name)
+  })
   await topology.replaceShard(name, document)
   for (const node of old.nodes) await servers.removeDirectory(node.folder)
   for (const one of old.retired ?? []) await supervisor.rebuilding.forget(name, one)

@@ -3,14 +3,17 @@ import type { Progress } from '../../base/progress.ts'
 import { noStep } from '../../base/step.ts'
 import { birthRegion, Directory, tenantHome } from '../../directory/directory.ts'
 import type { RegionName, ShardName } from '../../directory/topology.ts'
+import { readSqlFiles } from '../../postgres/release.ts'
+import { migrationOwner } from '../../postgres/schema.ts'
 import { loadInvariants } from '../../recovery/invariant.ts'
 import type { Delivery } from '../../recovery/invariant-check.ts'
 import type { AllowList, PlaceQuestion } from '../../recovery/invariant-place.ts'
 import type { RecoveryContext } from '../../recovery/recovery.ts'
+import type { MigrationFiles } from '../../recovery/redo-migration.ts'
 import { readDeliveries } from '../../transaction/outbox/delivery-journal.ts'
 import { archiveOf } from '../archives.ts'
 import { jurisdictionsOf } from '../config.ts'
-import { stringSettings } from '../founding.ts'
+import { ownerOf, stringSettings } from '../founding.ts'
 import { journalPath } from '../journal-path.ts'
 import { nodeSettings } from '../node-settings.ts'
 import { nodeOf } from '../shard-servers.ts'
@@ -19,7 +22,7 @@ import { placementsOn } from './placements.ts'
 
 /** What recovery needs to know of an embedded fleet, as it is now. Throws `config_invalid` when a shard has no archive. */
 export async function recoveryContext(supervisor: Supervisor, progress: Progress): Promise<RecoveryContext> {
-  const { config, home, keys, servers, clock } = supervisor
+  const { config, home, keys, servers, clock, release } = supervisor
   const shards = [...config.shards.keys()]
   const archives = await Promise.all(
     shards.map(async (shard) => [shard, await archiveOf(config, shard)] as [ShardName, ShardArchive]),
@@ -41,10 +44,21 @@ export async function recoveryContext(supervisor: Supervisor, progress: Progress
     allowLists,
     invariants: config.invariants === null ? [] : await loadInvariants(config.invariants),
     deliveries: () => allDeliveries(supervisor),
+    release,
+    migrationFiles: migrationFilesOf(supervisor),
     rolePasswords: { holdfast_gateway, holdfast_app, holdfast_replication },
     clock,
     onStep: noStep,
     progress,
+  }
+}
+
+/** By the owner that a migration has in the database. */
+function migrationFilesOf({ config, release }: Supervisor): MigrationFiles {
+  return async (owner) => {
+    if (owner === migrationOwner) return release.migrations
+    const domain = [...config.domains.values()].find(({ name }) => ownerOf(name) === owner)
+    return domain?.schema == null ? [] : readSqlFiles(domain.schema)
   }
 }
 
