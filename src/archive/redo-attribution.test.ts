@@ -64,10 +64,10 @@ describe('a transaction belongs to', () => {
   })
 
   test('the platform, when only its own tables changed', () => {
-    expect(attribute([decision(id, 'COMMITTED', '9'), insert('holdfast.placement', {})], at(5n))).toEqual({
-      kind: 'platform',
-      after: 5n,
-    })
+    const platform = { kind: 'platform', after: 5n }
+    expect(attribute([decision(id, 'COMMITTED', '9'), insert('holdfast.placement', {})], at(5n))).toEqual(platform)
+    expect(attribute([insert('public.holdfast_migration', {})], at(5n))).toEqual(platform)
+    expect(attribute([insert('public.holdfast_migration', {}), row], at(5n))).toMatchObject({ kind: 'unattributed' })
   })
 })
 

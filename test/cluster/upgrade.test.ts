@@ -17,6 +17,7 @@ import { withConnection } from '../../src/postgres/postgres.ts'
 import type { Release } from '../../src/postgres/release.ts'
 import { nameInstalled, nameRelease, packageRelease } from '../../src/postgres/release.ts'
 import { installSchema, readInstalled } from '../../src/postgres/schema.ts'
+import { EnvironmentRegistry } from '../../src/recovery/environment.ts'
 import { eventually } from '../support/eventually.ts'
 import { temporaryFolder } from '../support/fleet.ts'
 import { release0006ToFound, releaseWith } from '../support/releases.ts'
@@ -90,6 +91,21 @@ async function releasesOf(shard: ShardName): Promise<string[]> {
       nameInstalled(await withConnection(shardServers.adminTarget(node), readInstalled)),
     ),
   )
+}
+
+async function releaseOfRestored(environment: string): Promise<string> {
+  const { home, servers } = supervisor()
+  const { shards } = await new EnvironmentRegistry(home.environmentsDir).load(environment)
+  const { address } = present(
+    shards.find(({ shard }) => shard === payroll),
+    'it was restored',
+  )
+  const target = servers.adminTarget(present(address, 'its server runs'))
+  const { release, migrations } = await withConnection(target, readInstalled)
+  const { rows } = await withConnection(target, (admin) =>
+    admin.query(`select from pg_policy where polrelid = 'public.payroll_runs'::regclass`),
+  )
+  return rows.length > 0 ? nameInstalled({ release, migrations }) : 'one without rules'
 }
 
 const draft = (gateway: Gateway, run: string) =>
@@ -281,8 +297,10 @@ test('R10: a restore whose redo crosses an upgrade changes the tables there, and
     await draft(gateway, 'four')
     const { environment, conflicts } = await gateway.restore({ before: bad, without: [bad] })
     expect(conflicts).toEqual([])
+    const restored = present(environment, 'an environment was made')
+    expect(await releaseOfRestored(restored)).toBe(nameRelease(after))
     await draft(gateway, 'five')
-    await gateway.cutover({ environment: present(environment, 'an environment was made') })
+    await gateway.cutover({ environment: restored })
     await gateway.parts.topology.refresh()
     expect(await runs(gateway)).toEqual(['five', 'four', 'one', 'three', 'two'])
     await draft(gateway, 'six')
