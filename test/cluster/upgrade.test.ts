@@ -6,18 +6,22 @@ import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { configBelow } from '../../examples/payledger/demo/config.ts'
 import { leftBehind } from '../../examples/payledger/demo/leftovers.ts'
 import { present } from '../../src/base/assert.ts'
+import { silentProgress } from '../../src/base/progress.ts'
 import type { ShardName } from '../../src/directory/topology.ts'
 import type { FleetConfigInput, ShardConfigInput } from '../../src/fleet/config.ts'
 import type { EmbeddedFleet } from '../../src/fleet/fleet.ts'
 import { attachFleet, quietRuntime, resolveConfig, startFleet } from '../../src/fleet/fleet.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
+import { recoveryContext } from '../../src/fleet/operations/recovery-context.ts'
 import { nodeOf } from '../../src/fleet/shard-servers.ts'
+import type { Hlc } from '../../src/hlc/hlc.ts'
 import type { ConnectionTarget, Row } from '../../src/postgres/connection.ts'
 import { withConnection } from '../../src/postgres/postgres.ts'
 import type { Release } from '../../src/postgres/release.ts'
 import { nameInstalled, nameRelease, packageRelease } from '../../src/postgres/release.ts'
 import { installSchema, readInstalled } from '../../src/postgres/schema.ts'
 import { EnvironmentRegistry } from '../../src/recovery/environment.ts'
+import { archivedAt } from '../support/recovery.ts'
 import { eventually } from '../support/eventually.ts'
 import { temporaryFolder } from '../support/fleet.ts'
 import { release0006ToFound, releaseWith } from '../support/releases.ts'
@@ -91,6 +95,11 @@ async function releasesOf(shard: ShardName): Promise<string[]> {
       nameInstalled(await withConnection(shardServers.adminTarget(node), readInstalled)),
     ),
   )
+}
+
+/** A commit can be restored to, and what came before it as well. */
+async function archived({ commitTimestamp }: { readonly commitTimestamp: Hlc }): Promise<void> {
+  await archivedAt(await recoveryContext(supervisor(), silentProgress), commitTimestamp)
 }
 
 async function releaseOfRestored(environment: string): Promise<string> {
@@ -250,7 +259,7 @@ test('what was restored before an upgrade is brought to the release when a cutov
     await gateway.backup()
     await draft(gateway, 'one')
     const { transactionId } = await draft(gateway, 'bad')
-    await draft(gateway, 'two')
+    await archived(await draft(gateway, 'two'))
     return (await gateway.restore({ before: transactionId, without: [transactionId] })).environment
   })
   await stop()
@@ -293,8 +302,7 @@ test('R10: a restore whose redo crosses an upgrade changes the tables there, and
   await attached(after, async (gateway) => {
     await draft(gateway, 'three')
     await ask(payroll, `update payroll_runs set note = 'new' where id in ('two', 'three')`)
-    // Its own stamp closes what came before it.
-    await draft(gateway, 'four')
+    await archived(await draft(gateway, 'four'))
     const { environment, conflicts } = await gateway.restore({ before: bad, without: [bad] })
     expect(conflicts).toEqual([])
     const restored = present(environment, 'an environment was made')
