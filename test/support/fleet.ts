@@ -122,7 +122,7 @@ export class TestFleet {
   /** Waits until the places that an earlier promotion left empty are filled again, which takes a primary. */
   async whole(shard: string): Promise<void> {
     const left = () => this.supervisor.topology.document.shards[shard as ShardName]?.retired?.length ?? 0
-    await eventually(() => left() === 0, 60_000)
+    await eventually(() => left() === 0, 180_000)
   }
 
   /** Once the shard is whole: the region that is asked for may be one that an earlier promotion left. */

@@ -163,8 +163,11 @@ async function answerTo(connection: Connection, statements: readonly Statement[]
 }
 
 function answerOf(error: unknown): string {
-  // A server that shuts down, or ended this backend.
-  if (error instanceof ServerError) return error.sqlState.startsWith('57P') ? 'lost' : error.sqlState
+  // A server that shuts down, or ended this backend; a row that another held for too long, in front of what was to be refused.
+  if (error instanceof ServerError) {
+    const { sqlState: state } = error
+    return state.startsWith('57P') || state === sqlState.lockNotAvailable ? 'lost' : state
+  }
   const cause = error instanceof NotAcknowledged ? error.cause : error
   if (!isHoldfastError(cause) || cause.retry !== 'never') return 'lost'
   return cause.code

@@ -5,7 +5,7 @@ import type { TestFleet } from '../support/fleet.ts'
 import type { Client } from './client.ts'
 import type { Fault } from './fault.ts'
 import type { Stand } from './stand.ts'
-import type { Kind, Sources, Workload } from './workload.ts'
+import type { Kind, Sources } from './workload.ts'
 
 /**
  * One workload under one fault, which is brought about again and again until enough operations succeeded while it lasted,
@@ -59,7 +59,7 @@ export async function runCell(options: CellOptions): Promise<Played> {
   const [first] = clients
   if (first === undefined) throw new Error('a cell needs a client')
   const workload = kind.make({ fleet, gateway, sources })
-  await setUp(workload, first)
+  await patiently('set up', () => workload.setUp(first))
   await settled(fleet)
   const counts = { ok: 0, failed: 0, unknown: 0, overlap: 0 }
   let during = false
@@ -96,27 +96,26 @@ export async function runCell(options: CellOptions): Promise<Played> {
     await running
   }
   await settled(fleet)
-  const history = await workload.end(first)
+  const history = await patiently('looked at', () => workload.end(first))
   const violations = kind.check(history)
   const passed = violations.length === 0 && faultSeen && counts.overlap >= overlapMin
   return { cell: { workload: options.name, fault: fault.name, passed, faultSeen, ...counts }, violations, history }
 }
 
-/** What an earlier fault has left, as a clock that is ahead, may refuse it for a while. */
-async function setUp(workload: Workload, at: Client): Promise<void> {
+/** What a fault has left, as a clock that is ahead or servers that are busy with what they missed, may refuse it for a while. */
+async function patiently<T>(what: string, attempt: () => Promise<T>): Promise<T> {
+  let done: { readonly value: T } | undefined
   let refused: unknown
-  const attempt = async () => {
-    try {
-      await workload.setUp(at)
-      return true
-    } catch (error) {
-      refused = error
-      return false
-    }
+  const isDone = async () => {
+    done = await attempt().then(
+      (value) => ({ value }),
+      (error: unknown) => void (refused = error),
+    )
+    return done !== undefined
   }
-  await eventually(attempt, 60_000).catch((error: unknown) => {
-    throw new Error('the workload could not be set up', { cause: refused ?? error })
-  })
+  await eventually(isDone, 60_000).catch(() => undefined)
+  if (done === undefined) throw new Error(`the workload could not be ${what}`, { cause: refused })
+  return done.value
 }
 
 /** Nothing is prepared on any primary. */

@@ -161,8 +161,10 @@ function primaryLost(name: string, cancel: boolean): Fault {
         cancel ? signalled(scene, shard, 'cancel', waiting) : waitingAlone(scene, shard),
       )
       await fleet.faults(gateway).killNode(before)
-      await fleet.failover(shard)
-      return seen > 0 && fleet.primary(shard).id !== before
+      const isOther = () => fleet.primary(shard).id !== before
+      // It is refused while followers are too busy to answer.
+      await eventually(() => fleet.failover(shard).then(isOther, isOther), 120_000)
+      return seen > 0 && isOther()
     },
     heal: nothing,
   }

@@ -10,7 +10,10 @@ export interface Workload<History = unknown> {
   setUp(at: Client): Promise<void>
   /** One operation of one client; tells how it ended, and never rejects. */
   operate(client: number, at: Client): Promise<'ok' | 'failed' | 'unknown'>
-  /** After everything is healed: a last look. Gives all that was seen, as the checker takes it and JSON keeps it. */
+  /**
+   * After everything is healed: a last look. Gives all that was seen, as the checker takes it and JSON keeps it. One that
+   * rejects is asked again.
+   */
   end(at: Client): Promise<History>
 }
 
