@@ -1,6 +1,7 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { systemClock } from '../../src/base/clock.ts'
 import { checkBank } from '../sim/bank.ts'
+import type { Redone } from '../sim/replay-order.ts'
 import { bank } from '../torture/bank-workload.ts'
 import { runCell } from '../torture/cell.ts'
 import type { Fault } from '../torture/fault.ts'
@@ -60,6 +61,22 @@ describe('workloads under faults', () => {
     expect(violations.map(({ kind }) => kind)).toContain('money')
     expect(cell.passed).toBe(false)
   })
+})
+
+test('a redo stream in the order in which transactions began, and not in that of their commits, is seen', async () => {
+  const byBirth: Kind = kindOf((stage) => {
+    const honest = bank(stage)
+    return {
+      ...honest,
+      end: async (at) => {
+        const { replays, ...rest } = await honest.end(at)
+        const inOrder = (redone: readonly Redone[]) => redone.toSorted((a, b) => (a.name < b.name ? -1 : 1))
+        return { ...rest, replays: replays.map((one) => ({ ...one, redone: inOrder(one.redone) })) }
+      },
+    }
+  }, checkBank)
+  const { violations } = await cellOf('bank', byBirth, faultOf('none'))
+  expect(violations.map(({ kind }) => kind)).toEqual(expect.arrayContaining(['replay order', 'replay']))
 })
 
 describe('a planted bug is caught', () => {

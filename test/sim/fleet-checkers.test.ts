@@ -35,6 +35,7 @@ test('money that is missing, or below zero, is seen in any snapshot', () => {
         totalCents: 10,
         looks: [{ when: 'during', shards: [left, right].map((cents) => ({ cents, leastCents })) }],
         tellings: [],
+        replays: [],
       }),
     )
   expect(look(3, 7)).toEqual([])

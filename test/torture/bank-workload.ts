@@ -1,8 +1,10 @@
+import type { Lsn } from '../../src/postgres/lsn.ts'
 import type { BankHistory } from '../sim/bank.ts'
 import type { Client, Statement } from './client.ts'
 import { outcomeOf, Tellings } from './outcome.ts'
+import { positionOf, replayOf } from './redo-history.ts'
 import type { Domain } from './stand.ts'
-import { domains, tenant } from './stand.ts'
+import { domains, shardOf, tenant } from './stand.ts'
 import type { Stage, Workload } from './workload.ts'
 
 /** Money moves between two shards, and within one. */
@@ -15,9 +17,10 @@ const ways = [
   ['left', 'left'],
 ] as const
 
-export function bank({ sources }: Pick<Stage, 'sources'>): Workload<BankHistory> {
+export function bank({ sources, fleet }: Pick<Stage, 'sources' | 'fleet'>): Workload<BankHistory> {
   const looks: BankHistory['looks'][number][] = []
   const tellings = new Tellings()
+  const begun = new Map<Domain, Lsn>()
 
   async function look(at: Client, when: string): Promise<void> {
     const { rows } = await at.read(
@@ -50,6 +53,7 @@ export function bank({ sources }: Pick<Stage, 'sources'>): Workload<BankHistory>
 
   return {
     setUp: async (at) => {
+      for (const domain of domains) begun.set(domain, await positionOf(fleet, shardOf[domain]))
       const about = { tenant, action: 'torture.found', subject: 'accounts', actor: 'torture' }
       await at.transact(
         about,
@@ -73,7 +77,13 @@ export function bank({ sources }: Pick<Stage, 'sources'>): Workload<BankHistory>
     },
     end: async (at) => {
       await look(at, 'at the end')
-      return { totalCents: accounts * openingCents * domains.length, looks, tellings: await tellings.ask(at) }
+      const replays = await Promise.all(
+        [...begun].map(([domain, since]) => {
+          const rows = { table: `${domain}_accounts`, key: 'name', value: 'amount_cents' }
+          return replayOf(fleet, shardOf[domain], rows, since)
+        }),
+      )
+      return { totalCents: accounts * openingCents * domains.length, looks, tellings: await tellings.ask(at), replays }
     },
   }
 }

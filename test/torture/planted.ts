@@ -106,6 +106,18 @@ export const planted: readonly Planted[] = [
     ],
   },
   {
+    bug: 'rows that the redo stream does not have (HZ-R1)',
+    workload: 'bank',
+    fault: 'none',
+    caughtAs: ['replay'],
+    variants: [
+      {
+        plant: 'alter publication holdfast_redo drop table left_accounts',
+        remove: 'alter publication holdfast_redo add table left_accounts',
+      },
+    ],
+  },
+  {
     bug: 'the tenant filter is dropped',
     workload: 'canary',
     fault: 'none',
