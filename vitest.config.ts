@@ -1,3 +1,4 @@
+import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
 
@@ -8,6 +9,9 @@ const alias = { 'holdfast/testing': path('src/testing.ts'), holdfast: path('src/
 /** On a machine that others load as well, a server may take longer to start than any deadline allows for. */
 const retry = process.env['CI'] === undefined ? 0 : 2
 
+/** Vitest leaves one for itself, which on two of them is half of the machine. */
+const cores = Math.max(availableParallelism(), 2)
+
 export default defineConfig({
   test: {
     projects: [
@@ -16,6 +20,7 @@ export default defineConfig({
         test: {
           name: 'unit',
           sequence: { groupOrder: 0 },
+          maxWorkers: cores,
           testTimeout: 120_000,
           include: ['src/**/*.test.ts', 'test/*.test.ts', 'test/{crash,sim}/**/*.test.ts'],
           exclude: ['**/*.pg.test.ts'],
@@ -26,6 +31,8 @@ export default defineConfig({
         test: {
           name: 'postgres',
           sequence: { groupOrder: 1 },
+          // Most of what these do is to wait for servers.
+          maxWorkers: cores + 1,
           retry,
           include: ['src/**/*.pg.test.ts'],
           globalSetup: ['test/support/postgres-server.ts'],
@@ -38,14 +45,14 @@ export default defineConfig({
         resolve: { alias },
         test: {
           name: 'cluster',
-          // Alone on the machine: a fleet is a dozen processes.
+          // A fleet is a dozen processes, which wait for each other half of the time.
           sequence: { groupOrder: 2 },
+          maxWorkers: Math.min(cores, 2),
           retry,
           include: ['test/cluster/**/*.test.ts', 'test/drills/**/*.test.ts', 'examples/**/*.test.ts'],
           testTimeout: 180_000,
           hookTimeout: 180_000,
           expect: { poll: { timeout: 20_000 } },
-          fileParallelism: false,
         },
       },
     ],

@@ -4,7 +4,14 @@ import { HoldfastError } from '../base/errors.ts'
 import type { Epoch, Jurisdiction, RegionName, ShardName } from '../directory/topology.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { nameRelease } from '../postgres/release.ts'
-import { foundShard, installDomains, requireUnusedArchives, writeClockOffset, writePlacements } from './founding.ts'
+import {
+  foundShard,
+  installDomains,
+  placementsOf,
+  requireUnusedArchives,
+  writeClockOffset,
+  writePlacements,
+} from './founding.ts'
 import { makeHome } from './home.ts'
 import { folderOf, nodeId } from './node-names.ts'
 import { passesBarrier } from './opening.ts'
@@ -170,7 +177,7 @@ async function writeConfiguration(supervisor: Supervisor, name: ShardName, shard
   await withConnection(shardServers.adminTarget(nodeOf(shard, shard.primary)), async (admin) => {
     await writeClockOffset(admin, config)
     await installDomains(admin, config, name)
-    await writePlacements(admin, config)
+    await writePlacements(admin, placementsOf(config))
   })
 }
 

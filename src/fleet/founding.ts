@@ -1,6 +1,12 @@
 import { ArchiveFolder } from '../archive/archive-folder.ts'
 import { HoldfastError } from '../base/errors.ts'
-import { type DataClass, type DomainEntry, initialPlacements, tenantHome } from '../directory/directory.ts'
+import {
+  type DataClass,
+  type DomainEntry,
+  initialPlacements,
+  type Placement,
+  tenantHome,
+} from '../directory/directory.ts'
 import type { HistoryId, ShardName } from '../directory/topology.ts'
 import { type Connection, ServerError } from '../postgres/connection.ts'
 import { withConnection } from '../postgres/postgres.ts'
@@ -74,7 +80,7 @@ export async function foundShard(
       config.maxClockOffsetMs,
     ])
     await installDomains(admin, config, shard.name)
-    await writePlacements(admin, config)
+    await writePlacements(admin, placementsOf(config))
     return { historyId }
   })
 }
@@ -192,9 +198,14 @@ async function govern(admin: Connection, table: string, domain: string, dataClas
   await admin.query('call holdfast.govern(format($1, $2::text)::regclass, $3, $4)', ['%I', table, domain, dataClass])
 }
 
-/** The placements that no row knows yet; rows are the truth from then on. */
-export async function writePlacements(admin: Connection, config: FleetConfig): Promise<void> {
-  const rows = initialPlacements(config.domains.values(), config.tenants.values()).map((placement) => ({
+/** Before anything moved. */
+export function placementsOf({ domains, tenants }: Pick<FleetConfig, 'domains' | 'tenants'>): Placement[] {
+  return initialPlacements(domains.values(), tenants.values())
+}
+
+/** Those that no row knows yet; rows are the truth from then on. */
+export async function writePlacements(admin: Connection, placements: readonly Placement[]): Promise<void> {
+  const rows = placements.map((placement) => ({
     tenant: placement.tenant,
     domain: placement.domain,
     shard: placement.shard,

@@ -25,21 +25,30 @@ import { nodeOf } from './shard-servers.ts'
 import { Supervisor } from './supervisor.ts'
 
 const payroll = 'eu-west/payroll' as ShardName
-/** Each starts a fleet of its own, some twice, and one waits until a server is given up. */
+/** Each starts a fleet of its own, some twice, and one waits until a barrier is given up. */
 vi.setConfig({ testTimeout: 180_000 })
 
 const historyId = '018f4a7e-0000-7000-8000-000000000002' as HistoryId
 
 let root: string
 let supervisor: Supervisor
+let alarms: string[] = []
+
+/** One that waits a second at most for what does not come. */
+const impatient: Clock = { ...systemClock, sleep: (ms, signal) => systemClock.sleep(Math.min(ms, 1_000), signal) }
+
+const progress: Progress = ({ step, detail }) => {
+  if (step === 'alarm') alarms.push(detail ?? '')
+}
+
+interface Start {
+  readonly clock?: Clock
+  readonly maxClockOffset?: number
+  readonly onStep?: OnStep
+}
 
 /** One shard, and one follower, which every commit waits for. */
-async function start(
-  progress: Progress = silentProgress,
-  clock: Clock = systemClock,
-  maxClockOffset = 500,
-  onStep: OnStep = noStep,
-): Promise<Supervisor> {
+async function start({ clock = systemClock, maxClockOffset = 500, onStep = noStep }: Start = {}): Promise<Supervisor> {
   const config = await loadConfig(
     {
       fleet: 'promotion',
@@ -64,6 +73,7 @@ async function ask<R>(text: string): Promise<R> {
 }
 
 beforeEach(async () => {
+  alarms = []
   root = await temporaryFolder()
   supervisor = await start()
 })
@@ -126,7 +136,7 @@ test('V4: and by the next failover of the shard, once', async () => {
 test('a start that finishes a promotion takes up what the configuration gained, as any other', async () => {
   await beginPromotion()
   await supervisor.close()
-  supervisor = await start(silentProgress, systemClock, 250)
+  supervisor = await start({ maxClockOffset: 250 })
   expect(await ask('select max_clock_offset_ms from holdfast.shard')).toEqual({ max_clock_offset_ms: 250 })
 })
 
@@ -173,6 +183,8 @@ test('a place is built by one at a time: who comes later breaks the build off th
 })
 
 test('V5: an old primary that does not hear of its stop is killed', async () => {
+  await supervisor.close()
+  supervisor = await start({ clock: impatient })
   const { primary } = supervisor.topology.shard(payroll)
   const { pid } = supervisor.servers.server(primary)
   process.kill(present(pid, 'it runs'), 'SIGSTOP')
@@ -221,11 +233,12 @@ test('F2: a start lets no gateway in before its barrier, whatever it has been to
   await supervisor.close()
   const [barrier, goOn] = [deferred<void>(), deferred<void>()]
   const before = supervisor
-  const starting = start(silentProgress, systemClock, 500, async (step) => {
+  const onStep: OnStep = async (step) => {
     if (step !== 'opening barrier') return
     barrier.resolve()
     await goOn.promise
-  })
+  }
+  const starting = start({ onStep })
   await barrier.promise
   try {
     expect(before.topology.shard(payroll).state).toBe('open')
@@ -253,11 +266,6 @@ test('F2: nor does a primary that is started again, until its followers have wha
 const sqlStateOf = (error: unknown) => (error as { sqlState?: string }).sqlState
 
 test('HZ-S5, V7: names that somebody empties close the shard, until its followers have everything that it shows', async () => {
-  await supervisor.close()
-  const alarms: string[] = []
-  supervisor = await start(({ step, detail }) => {
-    if (step === 'alarm') alarms.push(detail ?? '')
-  })
   const named = { synchronous_standby_names: `ANY 1 ("${payroll}.2")` }
   expect(await ask('show synchronous_standby_names')).toEqual(named)
   const follower = `${payroll}.2` as NodeId
@@ -310,8 +318,7 @@ test('a fleet that closes lets an operation end first, begins none, and takes th
     code: 'fleet_not_running',
   })
 
-  const impatient: Clock = { ...systemClock, sleep: (ms, signal) => systemClock.sleep(Math.min(ms, 1_000), signal) }
-  supervisor = await start(silentProgress, impatient)
+  supervisor = await start({ clock: impatient })
   expect(supervisor.topology.shard(payroll)).toMatchObject({ state: 'open', epoch: 2 })
   void supervisor.run(() => new Promise(() => {}))
   await supervisor.close()

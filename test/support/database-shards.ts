@@ -23,6 +23,7 @@ import type {
   Topology,
   TopologySource,
 } from '../../src/directory/topology.ts'
+import { writePlacements } from '../../src/fleet/founding.ts'
 import type { ConnectionTarget } from '../../src/postgres/connection.ts'
 import { Connection } from '../../src/postgres/connection.ts'
 import { ConnectionPools, poolLimitsDefault } from '../../src/postgres/pools.ts'
@@ -137,7 +138,7 @@ export class DatabaseShards {
       shards.set(name, { name, durability, epoch: 1 as Epoch, historyId, state: 'open', primary, followers: [] })
     }
     const opened = new DatabaseShards(databases, { version: 1, fleet: 'test', regions, shards })
-    for (const shard of shards.values()) await opened.#found(shard)
+    await Promise.all([...shards.values()].map((shard) => opened.#found(shard)))
     return opened
   }
 
@@ -238,7 +239,7 @@ export class DatabaseShards {
       for (const gid of await this.prepared(name)) await admin.query(`rollback prepared '${gid}'`)
       admin.release()
     }
-    for (const database of this.#databases.values()) await database.drop()
+    await Promise.all([...this.#databases.values()].map((database) => database.drop()))
   }
 
   async #found(shard: ShardTopology): Promise<void> {
@@ -252,19 +253,6 @@ export class DatabaseShards {
       500,
     ])
     await admin.script(schema)
-    for (const placement of initialPlacements(domains, tenants)) {
-      await admin.query(
-        `insert into holdfast.placement (tenant, domain, shard, version, policy, policy_version)
-         values ($1, $2, $3, $4, $5, $6)`,
-        [
-          placement.tenant,
-          placement.domain,
-          placement.shard,
-          placement.version,
-          JSON.stringify(placement.policy),
-          placement.policyVersion,
-        ],
-      )
-    }
+    await writePlacements(admin, initialPlacements(domains, tenants))
   }
 }

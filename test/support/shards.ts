@@ -15,6 +15,7 @@ import type {
   Topology,
   TopologySource,
 } from '../../src/directory/topology.ts'
+import { writePlacements } from '../../src/fleet/founding.ts'
 import { nodeSettings, slotName, synchronousStandbyNames } from '../../src/fleet/node-settings.ts'
 import type { ConnectionTarget } from '../../src/postgres/connection.ts'
 import { Connection } from '../../src/postgres/connection.ts'
@@ -171,20 +172,7 @@ export class TestShards {
       }
       await admin.query('call holdfast.found_shard($1, $2, $3, $4, $5)', ['test', shard, durability, historyId, 500])
       await admin.script(this.plan.schema)
-      for (const placement of initialPlacements(this.plan.domains, this.plan.tenants)) {
-        await admin.query(
-          `insert into holdfast.placement (tenant, domain, shard, version, policy, policy_version)
-           values ($1, $2, $3, $4, $5, $6)`,
-          [
-            placement.tenant,
-            placement.domain,
-            placement.shard,
-            placement.version,
-            JSON.stringify(placement.policy),
-            placement.policyVersion,
-          ],
-        )
-      }
+      await writePlacements(admin, initialPlacements(this.plan.domains, this.plan.tenants))
     } finally {
       admin.release()
     }

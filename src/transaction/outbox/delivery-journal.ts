@@ -33,6 +33,7 @@ export interface DeliveryRecord {
   readonly reason: string | null
 }
 
+/** An effect that left, whose cause is no longer in history. */
 export interface Compensation {
   readonly eventId: string
   readonly transactionId: string
