@@ -1,4 +1,5 @@
 import { HoldfastError, isHoldfastError } from '../base/errors.ts'
+import { Underway } from '../base/underway.ts'
 import type { Placement } from '../directory/directory.ts'
 import { serviceOf } from '../directory/directory.ts'
 import type { DomainName, ShardName, TenantName } from '../directory/topology.ts'
@@ -42,7 +43,7 @@ export class ReadRun {
   readonly #frontier: Frontier
   readonly #budget: WaitBudget
   readonly #bound = new Map<ShardName, Promise<Bound>>()
-  readonly #underway = new Set<Promise<unknown>>()
+  readonly #underway = new Underway()
   #lost: NodeLost | undefined
   #ended = false
 
@@ -79,7 +80,7 @@ export class ReadRun {
   /** Waits for what the function left behind, and gives the snapshots that were opened. */
   async #settle(): Promise<Bound[]> {
     this.#ended = true
-    while (this.#underway.size > 0) await Promise.allSettled(this.#underway)
+    await this.#underway.ended()
     const bound = await Promise.allSettled(this.#bound.values())
     return bound.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
   }
@@ -90,13 +91,7 @@ export class ReadRun {
   }
 
   #query<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
-    const answer = this.#send<R>(domain, statement)
-    this.#underway.add(answer)
-    answer.then(
-      () => this.#underway.delete(answer),
-      () => this.#underway.delete(answer),
-    )
-    return answer
+    return this.#underway.begin(this.#send<R>(domain, statement))
   }
 
   async #send<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {

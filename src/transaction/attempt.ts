@@ -1,6 +1,7 @@
 import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
+import { Underway } from '../base/underway.ts'
 import type { Placement } from '../directory/directory.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import { hlcZero } from '../hlc/hlc.ts'
@@ -41,7 +42,7 @@ export class Attempt {
   readonly #trustsBatches: boolean
   readonly #participants = new Map<ShardName, ShardTransaction>()
   readonly #events: OutboxEvent[] = []
-  readonly #underway = new Set<Promise<unknown>>()
+  readonly #underway = new Underway()
   readonly #settling = new Map<ShardName, Promise<unknown>>()
   #ended = false
 
@@ -83,7 +84,7 @@ export class Attempt {
       result = { error }
     }
     this.#ended = true
-    while (this.#underway.size > 0) await Promise.allSettled(this.#underway)
+    await this.#underway.ended()
     if ('value' in result && this.#participants.size > 0) {
       try {
         await this.#reach(...this.#participants.values())
@@ -177,13 +178,7 @@ export class Attempt {
   }
 
   #query<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
-    const answer = this.#send<R>(domain, statement)
-    this.#underway.add(answer)
-    answer.then(
-      () => this.#underway.delete(answer),
-      () => this.#underway.delete(answer),
-    )
-    return answer
+    return this.#underway.begin(this.#send<R>(domain, statement))
   }
 
   async #send<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {

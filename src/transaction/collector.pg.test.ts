@@ -10,6 +10,7 @@ import {
   newRun,
   request,
 } from '../../test/support/approval.ts'
+import { everything, presumedAborted } from '../../test/support/collection.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
@@ -34,28 +35,10 @@ afterEach(async () => {
   await shards.close()
 })
 
-/** Everything is old enough, and no shard has an archive. */
-const options: CollectionOptions = {
-  windowMs: 0,
-  archivedThrough: () => Promise.resolve('no archive'),
-  limits: { ...collectionLimitsDefault, archiveWithinMs: 0, pollMs: 5 },
-}
-
 async function approved(environment: TransactionEnvironment, run = newRun()): Promise<TransactionId> {
   const { transactionId } = await transact(environment, request(run), approve(run))
   await environment.background.drain()
   return transactionId
-}
-
-/** A transaction that was presumed aborted: its coordinator is gone, and a resolver has written the record. */
-async function presumedAborted(): Promise<void> {
-  const stop = gate('global record inserted')
-  const { environment, kill } = await shards.gateway({ onStep: stop.onStep })
-  const run = newRun()
-  transact(environment, request(run), approve(run)).catch(() => undefined)
-  await stop.reached
-  await kill()
-  await new Resolver({ environment: await gatewayOf(shards), limits: eager }).resolveOnce(treasury)
 }
 
 const outcomes = async () =>
@@ -70,14 +53,14 @@ describe('records', () => {
   test('that are settled are collected, and what happened is told as before', async () => {
     const environment = await gatewayOf(shards)
     const id = await approved(environment)
-    await presumedAborted()
+    await presumedAborted(shards)
     expect(await outcomes()).toEqual(['ABORTED', 'COMMITTED'])
-    expect(await collectOnce(environment, home, options)).toMatchObject({ removed: 2, left: [], isLastPage: true })
+    expect(await collectOnce(environment, home, everything)).toMatchObject({ removed: 2, left: [], isLastPage: true })
     expect(await outcomes()).toEqual([])
     expect(await watermark()).toBeGreaterThan(Number.parseInt(id.replaceAll('-', '').slice(0, 12), 16))
     expect(await lookUpOutcome(environment, id)).toMatchObject({ outcome: 'committed', participants: [treasury] })
     expect(await shards.rows(treasury, 'select from holdfast.branch where transaction_id = $1', [id])).toHaveLength(1)
-    expect(await collectOnce(environment, home, options)).toMatchObject({ removed: 0, left: [] })
+    expect(await collectOnce(environment, home, everything)).toMatchObject({ removed: 0, left: [] })
     // And the next one is decided as ever.
     await approved(environment)
     expect(await outcomes()).toEqual(['COMMITTED'])
@@ -96,7 +79,7 @@ describe('records', () => {
       '000000000000700080000000000000ab',
       bornAnHourAgo,
     ])
-    const hourly = { ...options, windowMs: 3_600_000 }
+    const hourly = { ...everything, windowMs: 3_600_000 }
     expect(await collectOnce(environment, home, hourly)).toMatchObject({ removed: 0 })
     await shards.rows(home, `update holdfast.transaction_record set recorded_at = recorded_at - interval '1 hour'`)
     expect(await collectOnce(environment, home, hourly)).toMatchObject({ removed: 1 })
@@ -105,7 +88,7 @@ describe('records', () => {
   test('that are younger than the restore window stay', async () => {
     const environment = await gatewayOf(shards)
     await approved(environment)
-    expect(await collectOnce(environment, home, { ...options, windowMs: 3_600_000 })).toMatchObject({ removed: 0 })
+    expect(await collectOnce(environment, home, { ...everything, windowMs: 3_600_000 })).toMatchObject({ removed: 0 })
     expect(await outcomes()).toEqual(['COMMITTED'])
     expect(await watermark()).toBe(0)
   })
@@ -114,11 +97,11 @@ describe('records', () => {
     const environment = await gatewayOf(shards)
     for (let count = 0; count < 3; count += 1) await approved(environment)
     const limits = { ...collectionLimitsDefault, pageMax: 2 }
-    expect(await collectOnce(environment, home, { ...options, limits })).toMatchObject({
+    expect(await collectOnce(environment, home, { ...everything, limits })).toMatchObject({
       removed: 1,
       isLastPage: false,
     })
-    expect(await collectOnce(environment, home, options)).toMatchObject({ removed: 2, isLastPage: true })
+    expect(await collectOnce(environment, home, everything)).toMatchObject({ removed: 2, isLastPage: true })
   })
 
   test('K1: are removed only below the watermark', async () => {
@@ -141,13 +124,16 @@ describe('records', () => {
     await stop.reached
     const environment = await gatewayOf(shards)
     await approved(environment)
-    expect(await collectOnce(environment, home, options)).toMatchObject({ removed: 0, left: [{ needsPerson: false }] })
+    expect(await collectOnce(environment, home, everything)).toMatchObject({
+      removed: 0,
+      left: [{ needsPerson: false }],
+    })
     expect(await watermark()).toBe(0)
     stop.release()
     await outcome
     await slow.background.drain()
     expect(await both(shards, run)).toEqual([1, 1])
-    expect(await collectOnce(environment, home, options)).toMatchObject({ removed: 2 })
+    expect(await collectOnce(environment, home, everything)).toMatchObject({ removed: 2 })
   })
 
   test('K1: HZ-X2: are made for nothing that was born below the watermark, by a coordinator or by who presumes an abort', async () => {
@@ -183,7 +169,7 @@ describe('records', () => {
     await stop.reached
     const environment = await gatewayOf(shards)
     await approved(environment)
-    expect(await collectOnce(environment, home, options)).toMatchObject({ removed: 1 })
+    expect(await collectOnce(environment, home, everything)).toMatchObject({ removed: 1 })
     stop.release()
     await expect(outcome).rejects.toMatchObject({
       code: 'transaction_aborted',
@@ -210,7 +196,7 @@ describe('records', () => {
     await reached
     const environment = await gatewayOf(shards)
     await approved(environment)
-    const impatient = { ...options, limits: { ...collectionLimitsDefault, drainWithinMs: 0 } }
+    const impatient = { ...everything, limits: { ...collectionLimitsDefault, drainWithinMs: 0 } }
     expect(await collectOnce(environment, home, impatient)).toMatchObject({
       removed: 0,
       left: [{ needsPerson: false }],
@@ -227,7 +213,7 @@ describe('records', () => {
     const environment = await gatewayOf(shards)
     const id = await approved(environment)
     await shards.rows(treasury, 'delete from holdfast.branch where transaction_id = $1', [id])
-    const { left, removed } = await collectOnce(environment, home, options)
+    const { left, removed } = await collectOnce(environment, home, everything)
     expect({ left, removed }).toEqual({ removed: 0, left: [{ needsPerson: true, why: expect.stringContaining(id) }] })
     expect(await outcomes()).toEqual(['COMMITTED'])
   })
@@ -238,7 +224,7 @@ describe('records', () => {
     const end = toLsn(0xffff_ffff_ffff_ffffn)
     const archived = (through: Awaited<ReturnType<CollectionOptions['archivedThrough']>>) =>
       collectOnce(environment, home, {
-        ...options,
+        ...everything,
         archivedThrough: ({ name }) => Promise.resolve(name === treasury ? through : 'no archive'),
       })
     const behind = { removed: 0, left: [{ why: `${treasury}: its archive has not come this far` }] }
@@ -253,7 +239,10 @@ describe('records', () => {
     await approved(environment)
     const { primary } = shards.shard(treasury)
     shards.replaceShard(treasury, { primary: { ...primary, host: '127.0.0.1', port: 1 } })
-    expect(await collectOnce(environment, home, options)).toMatchObject({ removed: 0, left: [{ needsPerson: false }] })
+    expect(await collectOnce(environment, home, everything)).toMatchObject({
+      removed: 0,
+      left: [{ needsPerson: false }],
+    })
   })
 })
 
@@ -262,16 +251,16 @@ describe('a collector that dies', () => {
   test.each(steps)('at "%s" leaves the rest to the next one, and twice is once', async (step) => {
     const first = await gatewayOf(shards)
     const id = await approved(first)
-    await presumedAborted()
+    await presumedAborted(shards)
     const stop = gate(step)
     const dying = await shards.gateway({ onStep: stop.onStep })
-    collectOnce(dying.environment, home, options).catch(() => undefined)
+    collectOnce(dying.environment, home, everything).catch(() => undefined)
     await stop.reached
     await dying.kill()
     const environment = await gatewayOf(shards)
-    await collectOnce(environment, home, options)
+    await collectOnce(environment, home, everything)
     expect(await outcomes()).toEqual([])
-    expect(await collectOnce(environment, home, options)).toMatchObject({ removed: 0, left: [] })
+    expect(await collectOnce(environment, home, everything)).toMatchObject({ removed: 0, left: [] })
     expect(await lookUpOutcome(environment, id)).toMatchObject({ outcome: 'committed' })
     await approved(environment)
   })
@@ -281,7 +270,7 @@ test('who is elected on a shard collects its records by itself', async () => {
   const environment = await gatewayOf(shards)
   await approved(environment)
   const stop = new AbortController()
-  const collection = { ...options, onUncollected: () => {} }
+  const collection = { ...everything, onUncollected: () => {} }
   const resolvers = [await gatewayOf(shards), await gatewayOf(shards)].map(
     (one) => new Resolver({ environment: one, limits: eager, collection }),
   )

@@ -135,3 +135,57 @@ test('HZ-S5: a time zone of the caller’s own is no change of settings', async 
   expect(await both(shards, global)).toEqual([1, 1])
   expect(await shards.prepared(treasury)).toEqual([])
 })
+
+test('rows of another tenant are neither seen nor written', async () => {
+  const run = newRun()
+  await shards.rows(home, insertRun, [otherTenant, run])
+  const seen = await transact(
+    environment,
+    request('x'),
+    async (tx) => (await tx.query('payroll', 'select 1 from runs where id = $1', [run])).rowCount,
+  )
+  expect(seen.value).toBe(0)
+  const written = transact(environment, request('x'), (tx) => tx.query('payroll', insertRun, [otherTenant, run]))
+  await expect(written).rejects.toMatchObject({ code: 'statement_failed', detail: { sqlState: '42501' } })
+})
+
+test('the application role has no way to a setting or to a text that runs as SQL', async () => {
+  const app = await Connection.connect(shards.target(home, 'holdfast_app'), 5_000)
+  try {
+    const refused = [
+      `select set_config('role', 'none', true)`,
+      `select query_to_xml('select 1', true, true, '')`,
+      `update pg_settings set setting = 'off' where name = 'synchronous_commit'`,
+      `do $$ begin perform 1; end $$`,
+      `select pg_notify('a', 'b')`,
+    ]
+    for (const sql of refused) await expect(app.query(sql), sql).rejects.toMatchObject({ sqlState: '42501' })
+  } finally {
+    app.release()
+  }
+})
+
+test('the guard holds whom row security does not: what runs as the owner needs an opening too', async () => {
+  await shards.admin(home).script(`create function as_owner(p_run text) returns void language sql security definer
+    set search_path = public, pg_temp as $$ insert into runs (tenant, id, status, cents) values ('${tenant}', p_run, 'draft', 1) $$;
+    alter function as_owner(text) owner to holdfast_owner`)
+  const app = await Connection.connect(shards.target(home, 'holdfast_app'), 5_000)
+  const run = newRun()
+  try {
+    await expect(app.query('select as_owner($1)', [run])).rejects.toMatchObject({ sqlState: 'HF005' })
+  } finally {
+    app.release()
+  }
+  await transact(environment, request(run), (tx) => tx.query('payroll', 'select as_owner($1)', [run]))
+  expect(await shards.rows(home, 'select from runs where id = $1', [run])).toHaveLength(1)
+})
+
+test('reference data is read at home', async () => {
+  const outcome = await transact(
+    environment,
+    request('x'),
+    async (tx) => (await tx.query<{ rate: number }>('tax', 'select rate from tax')).rows,
+  )
+  expect(outcome.value).toEqual([{ rate: 24 }])
+  expect(outcome.shards.map(({ shard }) => shard)).toEqual([home])
+})

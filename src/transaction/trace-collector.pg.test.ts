@@ -1,12 +1,12 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { approve, both, eager, gate, gatewayOf, newRun, request } from '../../test/support/approval.ts'
+import { everything, presumedAborted } from '../../test/support/collection.ts'
 import { DatabaseShards, home, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
 import { systemClock } from '../base/clock.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
 import type { TransactionId } from '../directory/topology.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
-import type { CollectionOptions } from './collector.ts'
 import { collectionLimitsDefault, collectOnce } from './collector.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { Resolver } from './resolver.ts'
@@ -23,27 +23,9 @@ afterEach(async () => {
   await shards.close()
 })
 
-/** Everything is old enough, and no shard has an archive. */
-const options: CollectionOptions = {
-  windowMs: 0,
-  archivedThrough: () => Promise.resolve('no archive'),
-  limits: { ...collectionLimitsDefault, archiveWithinMs: 0, pollMs: 5 },
-}
-
 /** Keys of a second ago are old. */
-const second = { ...options, windowMs: 1_000 }
+const second = { ...everything, windowMs: 1_000 }
 const untilOld = () => systemClock.sleep(1_700)
-
-/** A transaction whose coordinator is gone, and whose branch a resolver has rolled back. */
-async function presumedAborted(): Promise<void> {
-  const stop = gate('global record inserted')
-  const { environment, kill } = await shards.gateway({ onStep: stop.onStep })
-  const run = newRun()
-  transact(environment, request(run), approve(run)).catch(() => undefined)
-  await stop.reached
-  await kill()
-  await new Resolver({ environment: await gatewayOf(shards), limits: eager }).resolveOnce(treasury)
-}
 
 async function approved(environment: TransactionEnvironment, run: string, key?: string) {
   const more = key === undefined ? {} : { idempotencyKey: key }
@@ -64,22 +46,22 @@ describe('K7: decisions', () => {
   test('ABORTED go once their records have, those of committed branches stay', async () => {
     const environment = await gatewayOf(shards)
     await approved(environment, newRun())
-    await presumedAborted()
+    await presumedAborted(shards)
     expect(await decisions()).toEqual(['ABORTED', 'COMMITTED'])
-    expect(await collectDecisions(environment, home, options)).toEqual({ removed: 0, left: [] })
+    expect(await collectDecisions(environment, home, everything)).toEqual({ removed: 0, left: [] })
 
-    expect(await collectOnce(environment, home, options)).toMatchObject({ removed: 2 })
-    await presumedAborted()
+    expect(await collectOnce(environment, home, everything)).toMatchObject({ removed: 2 })
+    await presumedAborted(shards)
     expect(await decisions()).toEqual(['ABORTED', 'ABORTED', 'COMMITTED'])
     // The one behind the watermark: the younger one has its record.
-    expect(await collectDecisions(environment, home, options)).toEqual({ removed: 1, left: [] })
+    expect(await collectDecisions(environment, home, everything)).toEqual({ removed: 1, left: [] })
     expect(await decisions()).toEqual(['ABORTED', 'COMMITTED'])
-    expect(await collectDecisions(environment, home, options)).toEqual({ removed: 0, left: [] })
+    expect(await collectDecisions(environment, home, everything)).toEqual({ removed: 0, left: [] })
     expect(await shards.rows(home, 'select from holdfast.transaction_record')).toHaveLength(1)
   })
 
   test('stay at a participant that was not told, whatever it is asked', async () => {
-    await presumedAborted()
+    await presumedAborted(shards)
     const [removal] = await shards.rows<{ removed: number }>(
       treasury,
       'select holdfast.collect_decisions($1, 1, (2 ^ 47)::bigint, 10) as removed',
@@ -91,20 +73,20 @@ describe('K7: decisions', () => {
 
   test('stay where a shard does not answer, which is told, and go when it does', async () => {
     const environment = await gatewayOf(shards)
-    await presumedAborted()
-    await collectOnce(environment, home, options)
+    await presumedAborted(shards)
+    await collectOnce(environment, home, everything)
     const { primary } = shards.shard(treasury)
     shards.replaceShard(treasury, { primary: { ...primary, host: '127.0.0.1', port: 1 } })
-    expect(await collectDecisions(environment, home, options)).toMatchObject({
+    expect(await collectDecisions(environment, home, everything)).toMatchObject({
       removed: 0,
       left: [{ needsPerson: false }],
     })
     shards.replaceShard(treasury, { primary })
-    expect(await collectDecisions(environment, home, options)).toEqual({ removed: 1, left: [] })
+    expect(await collectDecisions(environment, home, everything)).toEqual({ removed: 1, left: [] })
   })
 
   test('of a home that was deposed are not taken by it', async () => {
-    await presumedAborted()
+    await presumedAborted(shards)
     await shards.rows(treasury, 'update holdfast.peer set epoch = 2 where shard = $1', [home])
     await expect(
       shards.rows(treasury, 'select holdfast.collect_decisions($1, 1, (2 ^ 47)::bigint, 10)', [home]),
@@ -117,7 +99,7 @@ describe('K8: a key', () => {
     const environment = await gatewayOf(shards)
     const run = newRun()
     const { transactionId } = await approved(environment, run, 'k')
-    expect(await collectKeys(environment, home, { ...options, windowMs: 3_600_000 })).toBe(0)
+    expect(await collectKeys(environment, home, { ...everything, windowMs: 3_600_000 })).toBe(0)
     expect(await approved(environment, run, 'k')).toMatchObject({ transactionId, replayed: true })
     expect(await both(shards, run)).toEqual([1, 1])
   })
@@ -150,7 +132,7 @@ describe('K8: a key', () => {
     await approved(environment, newRun(), 'k')
     const year = 365 * 86_400_000
     const ahead = { ...environment, clock: { ...systemClock, wallMs: () => systemClock.wallMs() + year } }
-    expect(await collectKeys(ahead, home, { ...options, windowMs: 3_600_000 })).toBe(0)
+    expect(await collectKeys(ahead, home, { ...everything, windowMs: 3_600_000 })).toBe(0)
     expect(await keys()).toEqual(['k'])
   })
 
@@ -191,7 +173,7 @@ describe('K8: a key', () => {
 
 test('who is elected on a shard collects keys and decisions by itself', async () => {
   const environment = await gatewayOf(shards)
-  await presumedAborted()
+  await presumedAborted(shards)
   await approved(environment, newRun(), 'k')
   const stop = new AbortController()
   const limits = { ...collectionLimitsDefault, everyMs: 100 }

@@ -1,4 +1,5 @@
 import type { OnStep, StepName } from '../../src/base/step.ts'
+import { HoldfastError } from '../../src/base/errors.ts'
 import { newRandomUuid } from '../../src/base/random.ts'
 import type { TransactionEnvironment } from '../../src/transaction/environment.ts'
 import { resolverLimitsDefault } from '../../src/transaction/resolver.ts'
@@ -21,6 +22,10 @@ export const request = (subject: string, more: Partial<TransactRequest> = {}): T
 export const insertRun = "insert into runs (tenant, id, status, cents) values ($1, $2, 'approved', 10)"
 export const insertHold = 'insert into holds (tenant, run, cents) values ($1, $2, 10)'
 
+/** With the status and the amount as parameters. */
+export const insertRunAs = 'insert into runs (tenant, id, status, cents) values ($1, $2, $3, $4)'
+export const insertHoldOf = 'insert into holds (tenant, run, cents) values ($1, $2, $3)'
+
 export const approve = (run: string) => async (tx: Tx) => {
   await tx.query('payroll', insertRun, [tenant, run])
   tx.batch('treasury', [[insertHold, [tenant, run]]])
@@ -35,6 +40,16 @@ export async function both(shards: DatabaseShards, run: string): Promise<[home: 
 
 export async function gatewayOf(shards: DatabaseShards, options: GatewayOptions = {}): Promise<TransactionEnvironment> {
   return (await shards.gateway(options)).environment
+}
+
+/** The code that a promise is rejected with; `fulfilled` when it is not. */
+export async function codeOf(promise: Promise<unknown>): Promise<string> {
+  try {
+    await promise
+    return 'fulfilled'
+  } catch (error) {
+    return error instanceof HoldfastError ? error.code : String(error)
+  }
 }
 
 /** Stops whoever comes to a step until `release`; `reached` tells that somebody did. */
