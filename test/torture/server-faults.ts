@@ -117,15 +117,21 @@ export function backendFaults(): readonly Fault[] {
 }
 
 const waiting = `wait_event = 'SyncRep'`
-/** Of gateways; what they do on their own account goes by another name than what they do for a client. */
 const ofGateway = `application_name like 'gateway-%'`
-const ofClient = `${ofGateway} and application_name not like '% service'`
+/** A commit, a vote or a settlement. Barriers wait as well, and nothing is lost with them. */
+const ofTransaction = `${ofGateway} and query ~ '^(commit|prepare transaction|rollback prepared)'`
 
-/** Reaches all of them, and counts what a client waits for. */
-async function signalled(scene: Scene, shard: string, how: 'cancel' | 'terminate', which: string): Promise<number> {
+/** Reaches all of `which`, and tells how many of them were `counted`. */
+async function signalled(
+  scene: Scene,
+  shard: string,
+  how: 'cancel' | 'terminate',
+  which: string,
+  counted = which,
+): Promise<number> {
   const rows = await scene.stand.fleet.ask<{ reached: boolean }>(
     shard,
-    `select pg_${how}_backend(pid) and ${ofClient} as reached from pg_stat_activity where ${ofGateway} and ${which}`,
+    `select pg_${how}_backend(pid) and ${counted} as reached from pg_stat_activity where ${ofGateway} and ${which}`,
   )
   return rows.filter(({ reached }) => reached).length
 }
@@ -136,7 +142,11 @@ function waitsEnded(name: string, how: 'cancel' | 'terminate'): Fault {
     name,
     inject: async (scene) => {
       const shard = pickShard(scene)
-      return (await whileFrozen(scene, shard, () => keepReaching(() => signalled(scene, shard, how, waiting)))) > 0
+      return (
+        (await whileFrozen(scene, shard, () =>
+          keepReaching(() => signalled(scene, shard, how, waiting, ofTransaction)),
+        )) > 0
+      )
     },
     heal: nothing,
   }
@@ -158,7 +168,7 @@ function primaryLost(name: string, cancel: boolean): Fault {
       // Not frozen: what was sent to a frozen one is there when it goes on.
       for (const id of followersOf(scene, shard)) await fleet.supervisor.shardServers.detach(fleet.node(id))
       const seen = await keepReaching(() =>
-        cancel ? signalled(scene, shard, 'cancel', waiting) : waitingAlone(scene, shard),
+        cancel ? signalled(scene, shard, 'cancel', waiting, ofTransaction) : waitingAlone(scene, shard),
       )
       await fleet.faults(gateway).killNode(before)
       const isOther = () => fleet.primary(shard).id !== before
@@ -170,12 +180,12 @@ function primaryLost(name: string, cancel: boolean): Fault {
   }
 }
 
-/** How many commits of clients wait on a primary that no follower receives from. */
+/** How many transactions wait at their end on a primary that no follower receives from. */
 async function waitingAlone(scene: Scene, shard: string): Promise<number> {
   const [row] = await scene.stand.fleet.ask<{ count: number }>(
     shard,
     `select count(*)::int as count from pg_stat_activity
-     where ${waiting} and ${ofClient} and not exists (select from pg_stat_replication where application_name not like 'archive-%')`,
+     where ${waiting} and ${ofTransaction} and not exists (select from pg_stat_replication where application_name not like 'archive-%')`,
   )
   return row?.count ?? 0
 }
