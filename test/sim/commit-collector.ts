@@ -8,8 +8,8 @@ import type { World } from './commit-world.ts'
 import { home } from './commit-world.ts'
 
 /**
- * The collector of home's records, and of what goes behind them, as far as messages go: it tells the participants, looks, raises, and removes. Each is one
- * choice of the scheduler, and any may be the last. An id is also the time of its birth.
+ * The collector of home's records, and of what goes behind them, as far as messages go: it tells the participants, looks,
+ * raises, and removes. Each is one choice of the scheduler, and any may be the last. An id is also the time of its birth.
  */
 export class Collector {
   readonly #world: World
@@ -17,11 +17,6 @@ export class Collector {
 
   constructor(world: World) {
     this.#world = world
-  }
-
-  /** Transactions that somebody was told about. */
-  candidates(): number[] {
-    return this.#world.clients.flatMap(({ id, told }) => (told === 'nothing' ? [] : [id]))
   }
 
   /** The next step towards it: to tell those who were not told, else to look and raise. */
@@ -34,10 +29,10 @@ export class Collector {
   /** Sees every shard behind a barrier, and raises the watermark as far as the product would. */
   #raise(id: number): void {
     const server = this.#home
-    const shards = new Map([...this.#participants()].map((at) => [nameOf(at.shard), this.#factsOf(at, id)] as const))
-    const isHomeReplicated = server.isReplicated(server.log.length)
+    if (!server.isReplicated(server.log.length)) return
     const records = this.#records(server, id)
-    if (!isHomeReplicated || records.length === 0) return
+    if (records.length === 0) return
+    const shards = new Map(this.#participants().map((at) => [nameOf(at.shard), this.#factsOf(at, id)] as const))
     const { throughMs, collect } = this.#world.parts.judgeCollection(id + 1, records, shards)
     if (throughMs === undefined) return
     const position = server.append({ kind: 'watermark', through: throughMs - 1 }, false)
@@ -65,8 +60,8 @@ export class Collector {
 
   #decisionsOf(server: Server): number[] {
     const isAtOnce = this.#world.parts.decisionsGo === 'at once'
-    if (!isAtOnce && !this.#home.isReplicated(this.#home.log.length)) return []
     const through = Math.min(this.#home.collectedThrough, server.announcedThrough)
+    if (!isAtOnce && (through < 0 || !this.#home.isReplicated(this.#home.log.length))) return []
     return this.#world.clients.flatMap(({ id }) =>
       (isAtOnce || id <= through) && server.decision(id)?.committed === false ? [id] : [],
     )
@@ -108,7 +103,7 @@ export class Collector {
     const visible = clients.filter((client) => server.branch(client.id) === 'committed')
     return {
       kind: 'seen',
-      prepared: server.prepared().map((one) => ({ transactionId: idOf(one), bornMs: one })),
+      prepared: [...server.prepared].map((one) => ({ transactionId: idOf(one), bornMs: one })),
       visible: new Set(visible.map((client) => idOf(client.id))),
     }
   }

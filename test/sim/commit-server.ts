@@ -52,6 +52,8 @@ export class Server {
   /** Entries that a waiting commit still hides, by position (HZ-S4). */
   readonly hidden = new Set<number>()
   readonly received: number[]
+  /** Transactions of which a branch is prepared and not settled, in the order of their prepares. */
+  readonly prepared = new Set<number>()
   /** Transactions whose part at home is open here: a lock that no crash and no promotion leaves behind. */
   readonly open = new Set<number>()
   /** Who claimed a key last. It holds the key for as long as it is open. */
@@ -67,12 +69,19 @@ export class Server {
     this.log = log
     this.clock = clock
     this.received = Array.from({ length: followers }, () => log.length)
+    for (const entry of log) this.#note(entry)
   }
 
   append(entry: Entry, waits: boolean): number {
     this.log.push(entry)
+    this.#note(entry)
     if (waits) this.hidden.add(this.log.length - 1)
     return this.log.length
+  }
+
+  #note(entry: Entry): void {
+    if (entry.kind === 'prepare') this.prepared.add(entry.id)
+    if (entry.kind === 'settle') this.prepared.delete(entry.id)
   }
 
   /** Followers that were promoted away from hear no more of it: what they have is what they had. */
@@ -158,15 +167,6 @@ export class Server {
       }
     }
     return found
-  }
-
-  prepared(): number[] {
-    const open = new Set<number>()
-    for (const entry of this.log) {
-      if (entry.kind === 'prepare') open.add(entry.id)
-      if (entry.kind === 'settle') open.delete(entry.id)
-    }
-    return [...open]
   }
 
   /** What a statement is shown: rows of local commits, and of branches that were committed. */
