@@ -2,6 +2,7 @@ import { readFileSync } from 'node:fs'
 import { Command } from 'commander'
 import { addDirectoryCommands } from './commands/directory.ts'
 import { addDoctorCommand } from './commands/doctor.ts'
+import { addKeyCommands } from './commands/keys.ts'
 import { addLifecycleCommands } from './commands/lifecycle.ts'
 import { addRecoveryCommands } from './commands/recovery.ts'
 import { addTransactionCommands } from './commands/transactions.ts'
@@ -22,6 +23,7 @@ export function buildProgram(): Command {
   addLifecycleCommands(program)
   addDoctorCommand(program)
   addDirectoryCommands(program)
+  addKeyCommands(program)
   addTransactionCommands(program)
   addRecoveryCommands(program)
   program

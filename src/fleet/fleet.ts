@@ -21,7 +21,7 @@ import type { Fleet, OpenFleetOptions } from './fleet-api.ts'
 import { Gateway } from './gateway.ts'
 import { composeGateway } from './gateway-parts.ts'
 import { fleetHome } from './home.ts'
-import { loadOrMakeKeys } from './keys.ts'
+import { loadOrMakeKeys, readKeys } from './keys.ts'
 import { callTo } from './operations/operations.ts'
 import type { ConfigReference, GatewayAddress } from './registry.ts'
 import {
@@ -34,6 +34,7 @@ import {
 } from './registry.ts'
 import type { OnServiceFailure } from './services.ts'
 import { Supervisor } from './supervisor.ts'
+import { TokenRing } from './token-ring.ts'
 
 /**
  * How a fleet is opened: the composition root.
@@ -171,6 +172,7 @@ async function openGateway(
   const home = fleetHome(config.dataDir)
   const keys = await loadOrMakeKeys(home.keysDir)
   const { clock, metrics, onStep, onServiceFailure } = runtime
+  const ring = await TokenRing.open(async () => (await readKeys(home.keysDir)).tokenKeys, clock)
   const onStuck = (branch: InDoubtBranch, why: string) => onServiceFailure(`settling ${branch.gid}`, new Error(why))
   const parts = await composeGateway({
     config,
@@ -184,7 +186,7 @@ async function openGateway(
     onStuck,
     onServiceTrouble: runtime.onServiceTrouble,
   })
-  return new Gateway(parts, runtime)
+  return new Gateway(parts, ring, runtime)
 }
 
 /** The configuration that options name; a data directory remembers the one it runs. */

@@ -33,10 +33,12 @@ import type {
   RestoreReport,
   RestoreRequest,
   TenantView,
+  TokenKeyView,
 } from './operations-api.ts'
 import { Services } from './services.ts'
 import { afterCommit, Sessions } from './sessions.ts'
 import { tenantViews } from './tenant-views.ts'
+import type { TokenRing } from './token-ring.ts'
 import type {
   ReadAnswer,
   Reader,
@@ -55,11 +57,15 @@ export class Gateway implements Fleet {
   readonly #closers: (() => Promise<void>)[] = []
   #closing: Promise<void> | undefined
 
-  constructor(parts: GatewayParts, runtime: Pick<FleetRuntime, 'services' | 'archives' | 'onServiceFailure'>) {
+  constructor(
+    parts: GatewayParts,
+    ring: TokenRing,
+    runtime: Pick<FleetRuntime, 'services' | 'archives' | 'onServiceFailure'>,
+  ) {
     this.parts = parts
-    const { config, keys, topology, clock } = parts
+    const { config, topology, clock } = parts
     const { maxClockOffsetMs } = config
-    this.#sessions = new Sessions({ fleet: config.fleet, keys, topology, clock, maxClockOffsetMs })
+    this.#sessions = new Sessions({ fleet: config.fleet, ring, topology, clock, maxClockOffsetMs })
     this.#services = new Services(clock, runtime.onServiceFailure)
     if (runtime.services) startServices(parts, this.#services, runtime.archives)
   }
@@ -70,8 +76,8 @@ export class Gateway implements Fleet {
   }
 
   async transact<T>(request: TransactRequest, run: (tx: Transaction) => Promise<T>): Promise<TransactOutcome<T>> {
-    const { session, ...action } = request
-    const before = await this.#sessions.open(session, request.tenant)
+    const { session, credential, ...action } = request
+    const before = await this.#sessions.open(session, request.tenant, credential)
     const pending = [...before.shards].flatMap(([shard, { histories }]) =>
       histories.flatMap((history) => history.pending.map(({ transactionId }) => ({ shard, transactionId }))),
     )
@@ -80,22 +86,22 @@ export class Gateway implements Fleet {
       value: committed.value,
       transactionId: committed.transactionId,
       commitTimestamp: committed.commitTimestamp,
-      session: this.#sessions.seal(afterCommit(before, committed), request.tenant),
+      session: this.#sessions.seal(afterCommit(before, committed), request.tenant, credential),
       shards: committed.shards.filter(({ role }) => role !== 'reader').map(({ shard }) => shard),
       replayed: committed.replayed,
     }
   }
 
   async read<T>(request: ReadRequest, run: (read: Reader) => Promise<T>): Promise<ReadAnswer<T>> {
-    const { session, ...asked } = request
-    const frontier = await this.#sessions.open(session, request.tenant)
-    return this.#answer(request.tenant, await read(this.parts.reading, { ...asked, frontier }, run))
+    const { session, credential, ...asked } = request
+    const frontier = await this.#sessions.open(session, request.tenant, credential)
+    return this.#answer(request, await read(this.parts.reading, { ...asked, frontier }, run))
   }
 
   async snapshot<T>(request: SnapshotRequest, run: (read: Reader) => Promise<T>): Promise<ReadAnswer<T>> {
-    const { session, ...asked } = request
-    const frontier = await this.#sessions.open(session, request.tenant)
-    return this.#answer(request.tenant, await snapshot(this.parts.reading, { ...asked, frontier }, run))
+    const { session, credential, ...asked } = request
+    const frontier = await this.#sessions.open(session, request.tenant, credential)
+    return this.#answer(request, await snapshot(this.parts.reading, { ...asked, frontier }, run))
   }
 
   timeline(range: TimelineRange = {}): AsyncIterable<TimelineEntry> {
@@ -162,6 +168,16 @@ export class Gateway implements Fleet {
     return this.#ask('cutover.abandon', { environment })
   }
 
+  /** Has session tokens signed with a new key, and ends no session. Takes some seconds; safe to repeat after any failure. */
+  rotateKeys(onProgress?: Progress): Promise<readonly TokenKeyView[]> {
+    return this.#ask('keys.rotate', {}, onProgress)
+  }
+
+  /** The keys of session tokens, without their secrets. */
+  keys(): Promise<readonly TokenKeyView[]> {
+    return this.#ask('keys.list', {})
+  }
+
   async failover(request: FailoverRequest): Promise<FailoverReport> {
     return this.#ask('failover', request, request.onProgress)
   }
@@ -183,8 +199,9 @@ export class Gateway implements Fleet {
     return this.close()
   }
 
-  #answer<T>(tenant: string, { value, frontier, served }: Answer<T>): ReadAnswer<T> {
-    return { value, session: this.#sessions.seal(frontier, tenant), served }
+  #answer<T>({ tenant, credential }: ReadRequest | SnapshotRequest, answer: Answer<T>): ReadAnswer<T> {
+    const { value, frontier, served } = answer
+    return { value, session: this.#sessions.seal(frontier, tenant, credential), served }
   }
 
   /** An operation of the supervisor; what it changed is known here afterwards. */

@@ -1,4 +1,6 @@
+import { present } from '../base/assert.ts'
 import { randomBytes } from '../base/random.ts'
+import type { TokenKeys } from '../session/key-rotation.ts'
 import { readJsonFile, writeFileDurably } from './home.ts'
 
 /** The secrets of an embedded fleet, made at its first start and kept in files of mode 0600. */
@@ -8,24 +10,44 @@ export type RoleName = (typeof roleNames)[number]
 
 export interface FleetKeys {
   readonly passwords: Readonly<Record<RoleName, string>>
-  /** Session tokens are signed with the current key and verified with all. */
-  readonly tokenKeys: { readonly current: number; readonly keys: Readonly<Record<string, string>> }
+  /** Session tokens are signed with the current key and verified with all. The one part that changes. */
+  readonly tokenKeys: TokenKeys
 }
 
 export async function loadOrMakeKeys(keysDir: string): Promise<FleetKeys> {
-  const path = `${keysDir}/fleet.json`
-  const known = await readJsonFile(path)
-  if (known !== undefined) return known as FleetKeys
-  const secret = () => Buffer.from(randomBytes(32)).toString('base64url')
+  const known = await findKeys(keysDir)
+  if (known !== undefined) return known
   const keys: FleetKeys = {
     passwords: {
-      holdfast_admin: secret(),
-      holdfast_gateway: secret(),
-      holdfast_app: secret(),
-      holdfast_replication: secret(),
+      holdfast_admin: newSecret(),
+      holdfast_gateway: newSecret(),
+      holdfast_app: newSecret(),
+      holdfast_replication: newSecret(),
     },
-    tokenKeys: { current: 1, keys: { 1: secret() } },
+    tokenKeys: { current: 1, keys: { 1: newSecret() } },
   }
-  await writeFileDurably(path, JSON.stringify(keys, null, 2))
+  await writeKeys(keysDir, keys)
   return keys
+}
+
+/** Of a fleet that has them: new ones in place of a file that is gone would lock everybody out. */
+export async function readKeys(keysDir: string): Promise<FleetKeys> {
+  return present(await findKeys(keysDir), `the fleet has its keys in ${keysDir}`)
+}
+
+async function findKeys(keysDir: string): Promise<FleetKeys | undefined> {
+  return (await readJsonFile(pathOf(keysDir))) as FleetKeys | undefined
+}
+
+/** Replaces them as a whole, durably. By the supervisor alone. */
+export async function writeKeys(keysDir: string, keys: FleetKeys): Promise<void> {
+  await writeFileDurably(pathOf(keysDir), JSON.stringify(keys, null, 2))
+}
+
+export function newSecret(): string {
+  return Buffer.from(randomBytes(32)).toString('base64url')
+}
+
+function pathOf(keysDir: string): string {
+  return `${keysDir}/fleet.json`
 }

@@ -194,6 +194,15 @@ export interface InDoubtView {
   readonly why: string
 }
 
+/** A key of session tokens; its secret stays in its file. */
+export interface TokenKeyView {
+  readonly id: number
+  /** `published`: every gateway verifies with it, and it will sign. `retired`: it verifies what it has signed. */
+  readonly state: 'published' | 'signing' | 'retired'
+  /** Of a retired key: from then on no token of it can be alive, and the next rotation drops it. In ISO 8601; else null. */
+  readonly goneAt: string | null
+}
+
 export interface ArchiveReport {
   readonly shard: string
   /** The region that keeps it. */

@@ -11,21 +11,21 @@ import {
   tokenLifetimeMsDefault,
 } from '../session/session.ts'
 import { shardsByRef } from '../session/shard-refs.ts'
-import { decodeToken, encodeToken, type KeyRing, type TokenScope } from '../session/token.ts'
+import { decodeToken, encodeToken, type TokenScope } from '../session/token.ts'
 import type { Committed } from '../transaction/transaction.ts'
-import type { FleetKeys } from './keys.ts'
+import type { TokenRing } from './token-ring.ts'
 
 /** Between tokens, which clients carry, and frontiers, which the mechanisms below understand. */
 export class Sessions {
   readonly #fleet: string
-  readonly #ring: KeyRing
+  readonly #ring: TokenRing
   readonly #topology: TopologySource
   readonly #clock: Clock
   readonly #maxClockOffsetMs: number
 
   constructor(options: {
     fleet: string
-    keys: FleetKeys
+    ring: TokenRing
     topology: TopologySource
     clock: Clock
     maxClockOffsetMs: number
@@ -34,44 +34,47 @@ export class Sessions {
     this.#topology = options.topology
     this.#clock = options.clock
     this.#maxClockOffsetMs = options.maxClockOffsetMs
-    this.#ring = toKeyRing(options.keys)
+    this.#ring = options.ring
   }
 
   /** The frontier of a token; the empty one without a token. Throws what `decodeToken` throws. */
-  async open(token: string | undefined, tenant: string): Promise<Frontier> {
+  async open(token: string | undefined, tenant: string, credential?: string): Promise<Frontier> {
+    // Also without a token: what is sealed at the end of the request is signed with this ring.
+    await this.#ring.renew()
     if (token === undefined) return emptyFrontier
     try {
-      return this.#decode(token, tenant)
+      return this.#decode(token, tenant, credential)
     } catch (error) {
       // A shard that this gateway has not heard of yet may be new.
       if (!isHoldfastError(error, 'unknown_shard')) throw error
       await this.#topology.refresh()
-      return this.#decode(token, tenant)
+      return this.#decode(token, tenant, credential)
     }
   }
 
-  seal(frontier: Frontier, tenant: string): string {
-    return encodeToken(frontier, this.#ring, this.#scope(tenant), {
+  seal(frontier: Frontier, tenant: string, credential?: string): string {
+    return encodeToken(frontier, this.#ring.latest(), this.#scope(tenant, credential), {
       nowMs: this.#clock.wallMs(),
       lifetimeMs: tokenLifetimeMsDefault,
     })
   }
 
   /** The least token that demands what both demand. */
-  async join(a: string, b: string, tenant: string): Promise<string> {
-    return this.seal(joinFrontiers(await this.open(a, tenant), await this.open(b, tenant)), tenant)
+  async join(a: string, b: string, tenant: string, credential?: string): Promise<string> {
+    const [left, right] = [await this.open(a, tenant, credential), await this.open(b, tenant, credential)]
+    return this.seal(joinFrontiers(left, right), tenant, credential)
   }
 
-  #decode(token: string, tenant: string): Frontier {
-    return decodeToken(token, this.#ring, this.#scope(tenant), {
+  #decode(token: string, tenant: string, credential: string | undefined): Frontier {
+    return decodeToken(token, this.#ring.latest(), this.#scope(tenant, credential), {
       nowMs: this.#clock.wallMs(),
       maxClockOffsetMs: this.#maxClockOffsetMs,
       shards: shardsByRef(this.#topology.current().shards.keys()),
     })
   }
 
-  #scope(tenant: string): TokenScope {
-    return { fleet: this.#fleet, tenant: tenant as TenantName }
+  #scope(tenant: string, credential: string | undefined): TokenScope {
+    return { fleet: this.#fleet, tenant: tenant as TenantName, credential }
   }
 }
 
@@ -88,12 +91,4 @@ export function afterCommit(before: Frontier, committed: Committed<unknown>): Fr
     if (role === 'reader') return advanceByReading(frontier, { ...met, position })
     return advanceByCommit(frontier, { ...met, commitTimestamp, flushedAfterCommit: position })
   }, before)
-}
-
-function toKeyRing(keys: FleetKeys): KeyRing {
-  const { current, keys: secrets } = keys.tokenKeys
-  return {
-    current,
-    keys: new Map(Object.entries(secrets).map(([id, secret]) => [Number(id), Buffer.from(secret, 'base64url')])),
-  }
 }

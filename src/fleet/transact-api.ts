@@ -23,6 +23,11 @@ export interface TransactRequest {
   readonly request?: unknown
   /** The commit gets a timestamp after everything the token has seen. */
   readonly session?: string | undefined
+  /**
+   * What stands for the caller's credential, e.g. the subject of its access token. The answer's token is good for it alone:
+   * with another one, or with none, it is refused with `token_foreign`. A token without one is good for every credential.
+   */
+  readonly credential?: string | undefined
   /** Per shard, as PostgreSQL has it. `read committed` when left out. */
   readonly isolation?: Isolation | undefined
 }
@@ -67,6 +72,11 @@ export interface ReadRequest {
   readonly tenant: string
   /** Without one the answer only begins a session. */
   readonly session?: string | undefined
+  /**
+   * What stands for the caller's credential, e.g. the subject of its access token. The answer's token is good for it alone:
+   * with another one, or with none, it is refused with `token_foreign`. A token without one is good for every credential.
+   */
+  readonly credential?: string | undefined
   /** `session` when left out. */
   readonly level?: ReadLevel | undefined
   /** Of a `stale` read: the oldest that its answer may be. */
@@ -92,4 +102,9 @@ export interface SnapshotRequest {
   readonly tenant: string
   readonly domains: readonly string[]
   readonly session?: string | undefined
+  /**
+   * What stands for the caller's credential, e.g. the subject of its access token. The answer's token is good for it alone:
+   * with another one, or with none, it is refused with `token_foreign`. A token without one is good for every credential.
+   */
+  readonly credential?: string | undefined
 }

@@ -6,6 +6,7 @@ import type { FleetConfigInput } from '../../src/fleet/config.ts'
 import { openFleet } from '../../src/fleet/fleet.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
 import { Sessions } from '../../src/fleet/sessions.ts'
+import { TokenRing } from '../../src/fleet/token-ring.ts'
 import type { Connection } from '../../src/postgres/connection.ts'
 import { emptyFrontier } from '../../src/session/frontier.ts'
 import { transact } from '../../src/transaction/transaction.ts'
@@ -258,7 +259,7 @@ describe('bad input gets its code, and nothing is written', () => {
     const { keys, topology, clock, config } = gateway.parts
     const elsewhere = new Sessions({
       fleet: 'another',
-      keys,
+      ring: await TokenRing.open(async () => keys.tokenKeys, clock),
       topology,
       clock,
       maxClockOffsetMs: config.maxClockOffsetMs,

@@ -15,6 +15,7 @@ import { abandon, cutOver } from './cutover.ts'
 import { failOver } from './failover.ts'
 import { runInvariants } from './invariants.ts'
 import { restoreFleet } from './restore.ts'
+import { listKeys, rotateKeys } from './rotate-keys.ts'
 import { listReports } from '../../recovery/drill-store.ts'
 import { listEnvironments } from '../../recovery/environment-servers.ts'
 
@@ -98,6 +99,9 @@ const operations: Readonly<Record<string, Operation>> = {
   drills: operation(nothing, (supervisor) => listReports(supervisor.home.drillsDir)),
   'archive.status': operation(nothing, (supervisor) => archiveStatus(supervisor)),
   'archive.verify': operation(nothing, (supervisor) => verifyArchives(supervisor)),
+  // Each of its steps waits its turn; the time between them is nobody's.
+  'keys.rotate': operation(nothing, (supervisor, _nothing, progress) => rotateKeys(supervisor, progress)),
+  'keys.list': operation(nothing, (supervisor) => listKeys(supervisor)),
   'links.counts': operation(nothing, (supervisor) => supervisor.links.counts()),
   'links.reset': operation(nothing, (supervisor) => supervisor.links.resetCounts()),
   'links.cut': operation(

@@ -1,0 +1,113 @@
+import { readFile, stat } from 'node:fs/promises'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { createRun, readRun } from '../../examples/payledger/payledger.ts'
+import { isHoldfastError } from '../../src/base/errors.ts'
+import { systemClock } from '../../src/base/clock.ts'
+import type { Gateway } from '../../src/fleet/gateway.ts'
+import { ringLeaseMs } from '../../src/session/key-rotation.ts'
+import { seedTenant, TestFleet } from '../support/fleet.ts'
+
+/** Rotations of the keys of session tokens, with sessions that go from gateway to gateway meanwhile. */
+
+const tenant = 'globex-eu'
+const actor = 'manager@globex-eu.example'
+
+let fleet: TestFleet
+let gateways: readonly [Gateway, Gateway]
+
+beforeAll(async () => {
+  fleet = await TestFleet.open()
+  const west = await fleet.gateway('eu-west')
+  await seedTenant(west, tenant)
+  // Half a lease apart, so that one of them hears of a key while the other does not yet.
+  await systemClock.sleep(ringLeaseMs / 2)
+  gateways = [west, await fleet.gateway('eu-central')]
+})
+
+afterAll(() => fleet?.close())
+
+const keysFile = () => `${fleet.supervisor.home.keysDir}/fleet.json`
+const keyIdOf = (token: string) => Buffer.from(token, 'base64url')[1]
+const signing = async () => (await gateways[0].keys()).find(({ state }) => state === 'signing')?.id
+
+/** A session that takes turns at the gateways until it is told to end. */
+async function wander(
+  run: string,
+  ends: { readonly now: boolean },
+): Promise<{ ids: Set<number | undefined>; steps: number }> {
+  const { session: begun } = await createRun(gateways[0], { tenant, run, actor, department: 'hq' })
+  let session = begun
+  const ids = new Set<number | undefined>()
+  for (let steps = 0; ; steps += 1) {
+    const gateway = gateways[steps % 2 === 0 ? 1 : 0]
+    ids.add(keyIdOf(session))
+    const answer = await readRun(gateway, { tenant, run, session })
+    expect(answer.run).not.toBeNull()
+    session = answer.session
+    if (ends.now) return { ids, steps }
+    await systemClock.sleep(20)
+  }
+}
+
+test('S13: sessions live through rotations, and no gateway refuses what another has just issued', async () => {
+  const old = await createRun(gateways[1], { tenant, run: 'before', actor, department: 'hq' })
+  const before = await signing()
+  const ends = { now: false }
+  const wandering = Promise.all(['one', 'two', 'three'].map((run) => wander(run, ends)))
+  await Promise.race([wandering, gateways[0].rotateKeys()])
+  // Until the gateway that read the ring last has read it again.
+  await Promise.race([wandering, systemClock.sleep(ringLeaseMs + 1_000)])
+  ends.now = true
+  const after = await signing()
+  expect(after).not.toBe(before)
+  for (const { ids, steps } of await wandering) {
+    expect(steps).toBeGreaterThan(10)
+    expect([...ids]).toEqual([before, after])
+  }
+  for (const gateway of gateways) {
+    const answer = await readRun(gateway, { tenant, run: 'before', session: old.session })
+    expect(answer.run).not.toBeNull()
+    expect(keyIdOf(answer.session)).toBe(after)
+  }
+})
+
+test('S15: of two rotations at once there is one key more, and what was broken off is gone on with', async () => {
+  const before = (await gateways[0].keys()).length
+  await Promise.all([gateways[0].rotateKeys(), gateways[1].rotateKeys()])
+  const keys = await gateways[0].keys()
+  expect(keys.length).toBe(before + 1)
+  expect(keys.map(({ state }) => state).toSorted()).toEqual([...Array<string>(before).fill('retired'), 'signing'])
+})
+
+test('secrets are in the file of mode 0600 and nowhere else', async () => {
+  expect((await stat(keysFile())).mode & 0o777).toBe(0o600)
+  const { tokenKeys } = JSON.parse(await readFile(keysFile(), 'utf8')) as {
+    tokenKeys: { keys: Record<string, string> }
+  }
+  const shown = JSON.stringify(await gateways[0].keys())
+  for (const secret of Object.values(tokenKeys.keys)) expect(shown).not.toContain(secret)
+})
+
+test('S1: a token of one credential is refused for another and for none', async () => {
+  const asked = { tenant, credential: 'alice' }
+  const count = (request: Parameters<Gateway['read']>[0]) =>
+    gateways[0].read(request, (read) => read.query('payroll', 'select count(*) from payroll_runs'))
+  const { session } = await count(asked)
+  for (const credential of ['bob', undefined]) {
+    const foreign = await count({ tenant, credential, session }).catch((error: unknown) => error)
+    expect(isHoldfastError(foreign, 'token_foreign')).toBe(true)
+  }
+  const again = await count({ ...asked, session })
+  const written = await gateways[1].transact(
+    { ...asked, session: again.session, action: 'payroll.note', subject: 'x', actor },
+    async (tx) => void (await tx.query('payroll', 'select 1')),
+  )
+  const snapshot = { tenant, domains: ['payroll'], session: written.session }
+  const look = (credential: string) =>
+    gateways[1].snapshot({ ...snapshot, credential }, (read) => read.query('payroll', 'select 1'))
+  await look('alice')
+  await expect(look('bob')).rejects.toMatchObject({ code: 'token_foreign' })
+  // Who names no credential is given a token for everybody.
+  const open = await count({ tenant })
+  await count({ ...asked, session: open.session })
+})
