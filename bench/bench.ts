@@ -1,13 +1,17 @@
 import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { benchCommit } from './commit.ts'
-import type { Figure } from './figure.ts'
+import type { BenchOptions, Figure } from './figure.ts'
 import { benchPlacement } from './placement.ts'
+import { benchReads } from './reads.ts'
 
-/** `npm run bench -- NAME --json`: figures of this machine, progress on stderr. Exit code 8 when one misses its target. */
-type Bench = (progress: (text: string) => void) => Promise<Figure[]>
+/**
+ * `npm run bench -- NAME --json --quick`: figures of this machine, progress on stderr. Exit code 8 when one misses its
+ * target.
+ */
+type Bench = (progress: (text: string) => void, options: BenchOptions) => Promise<Figure[]>
 
-const benches: Readonly<Record<string, Bench>> = { commit: benchCommit, placement: benchPlacement }
+const benches: Readonly<Record<string, Bench>> = { commit: benchCommit, reads: benchReads, placement: benchPlacement }
 
 interface Report {
   readonly name: string
@@ -15,8 +19,8 @@ interface Report {
   readonly figures: readonly Figure[]
 }
 
-async function run(name: string, bench: Bench): Promise<Report> {
-  const figures = await bench((text) => void process.stderr.write(`${name}: ${text}\n`))
+async function run(name: string, bench: Bench, options: BenchOptions): Promise<Report> {
+  const figures = await bench((text) => void process.stderr.write(`${name}: ${text}\n`), options)
   const machine = {
     cpus: cpus().length,
     cpu: cpus()[0]?.model ?? '',
@@ -35,7 +39,10 @@ function show({ name, figures }: Report): void {
 }
 
 async function main(): Promise<void> {
-  const { values, positionals } = parseArgs({ allowPositionals: true, options: { json: { type: 'boolean' } } })
+  const { values, positionals } = parseArgs({
+    allowPositionals: true,
+    options: { json: { type: 'boolean' }, quick: { type: 'boolean', default: false } },
+  })
   const names = positionals.length === 0 ? Object.keys(benches) : positionals
   const reports: Report[] = []
   for (const name of names) {
@@ -45,7 +52,7 @@ async function main(): Promise<void> {
       process.exitCode = 2
       return
     }
-    reports.push(await run(name, bench))
+    reports.push(await run(name, bench, { quick: values.quick }))
   }
   if (values.json === true)
     process.stdout.write(`${JSON.stringify(reports.length === 1 ? reports[0] : reports, null, 2)}\n`)

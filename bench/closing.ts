@@ -1,16 +1,14 @@
 import { performance } from 'node:perf_hooks'
-import type { Fleet } from 'holdfast'
 import type pg from 'pg'
 import { atMost, type Figure, median, percentile } from './figure.ts'
 import { abroad, home, roundTripMs, type Stand, tenant } from './stand.ts'
-import { commitAtHome, commitOverBoth, pause, timed } from './work.ts'
+import { keepCommitting, keepWriting, whileWorking } from './traffic.ts'
+import { commitAtHome, pause, timed } from './work.ts'
 
 /** How far the closed timestamp trails the wall clock of its own server, sampled while the shard works. */
 
 const windowMs = 8_000
 const sampleMs = 10
-const writers = 4
-const globalEveryMs = 100
 
 export async function closingFigures({ fleet, connect }: Stand, progress: (text: string) => void): Promise<Figure[]> {
   const [near, far] = [await connect(home), await connect(abroad)]
@@ -20,7 +18,7 @@ export async function closingFigures({ fleet, connect }: Stand, progress: (text:
   progress('closed timestamp under local traffic')
   const local = await whileWorking(
     () => lagsOf(near),
-    (isOver) => keepWriting(fleet, isOver),
+    (isOver) => keepWriting(fleet, tenant, isOver),
   )
   progress('closed timestamp with 10 global commits a second')
   const global = await whileWorking(
@@ -32,21 +30,6 @@ export async function closingFigures({ fleet, connect }: Stand, progress: (text:
     atMost('closed timestamp lag p99', percentile(local, 0.99), 'ms', 50),
     atMost('closed timestamp lag p99 with 10 global commits a second', percentile(global, 0.99), 'ms', limit),
   ]
-}
-
-async function whileWorking(
-  sample: () => Promise<number[]>,
-  work: (isOver: () => boolean) => Promise<void>,
-): Promise<number[]> {
-  let over = false
-  const working = work(() => over)
-  await pause(500)
-  try {
-    return await sample()
-  } finally {
-    over = true
-    await working
-  }
 }
 
 async function lagsOf(primary: pg.Client): Promise<number[]> {
@@ -61,20 +44,4 @@ async function lagsOf(primary: pg.Client): Promise<number[]> {
     await pause(sampleMs)
   }
   return lags
-}
-
-async function keepWriting(fleet: Fleet, isOver: () => boolean): Promise<void> {
-  const write = async (worker: number) => {
-    while (!isOver()) await commitAtHome(fleet, tenant, `account-${worker}`)
-  }
-  await Promise.all(Array.from({ length: writers }, (_, worker) => write(worker)))
-}
-
-async function keepCommitting(fleet: Fleet, isOver: () => boolean): Promise<void> {
-  const underway: Promise<void>[] = []
-  while (!isOver()) {
-    underway.push(commitOverBoth(fleet))
-    await pause(globalEveryMs)
-  }
-  await Promise.all(underway)
 }

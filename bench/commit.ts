@@ -17,7 +17,7 @@ import {
   tenant,
   withStand,
 } from './stand.ts'
-import { commitOverBoth, insertEntry, insertHold, named, timed } from './work.ts'
+import { commitOverBoth, insertEntry, insertHold, roundTripOf, timed } from './work.ts'
 
 /** What a commit costs, every figure of it; here the one over two shards, beside textbook two-phase commit. */
 
@@ -80,14 +80,6 @@ async function globalCommitFigures(stand: Stand, progress: (text: string) => voi
     ),
     told(`a round trip over the link of ${roundTripMs} ms`, linkMs, 'ms', 'the RTT of the figures of global commits'),
   ]
-}
-
-/** What the link takes: its timers let nothing out too early, and most things a little late. */
-async function roundTripOf({ connect }: Stand): Promise<number> {
-  const client = await connect(abroad)
-  const durationsMs: number[] = []
-  for (let n = 0; n < globalCommits; n++) durationsMs.push(await timed(() => client.query(named('select 1'))))
-  return median(durationsMs)
 }
 
 async function survivingCommitFigure(stand: Stand, progress: (text: string) => void): Promise<Figure> {

@@ -10,10 +10,21 @@ export interface Figure {
   readonly ok: boolean
 }
 
+export interface BenchOptions {
+  /** Shorter where a bench is long; its figures say how long it was. */
+  readonly quick: boolean
+}
+
 /** A value with a bound of its own. */
 export function atMost(name: string, value: number, unit: string, limit: number, bare: number | null = null): Figure {
   const ratio = bare === null ? null : round(value / bare, 3)
   return { name, value: round(value), unit, bare: rounded(bare), ratio, target: `<= ${limit}`, ok: value <= limit }
+}
+
+/** The same with a bound from below. */
+export function atLeast(name: string, value: number, unit: string, limit: number): Figure {
+  const target = `>= ${limit}`
+  return { name, value: round(value), unit, bare: null, ratio: null, target, ok: value >= limit }
 }
 
 /** A value that is there to read the others by. */

@@ -1,6 +1,7 @@
 import type { Fleet, FleetConfigInput } from 'holdfast'
 import { HoldfastError, openFleet } from 'holdfast'
 import pg from 'pg'
+import { obeyParent } from './processes.ts'
 import { named } from './work.ts'
 
 /**
@@ -89,19 +90,6 @@ async function begin(task: GatewayTask): Promise<{ readonly commitOne: Commit; r
   return { commitOne: commitsOf(fleet, task.tenant), close: () => fleet.close() }
 }
 
-async function main(task: GatewayTask): Promise<void> {
-  const { commitOne, close } = await begin(task)
-  process.on('message', (order: GatewayOrder) => {
-    obey(commitOne, order).then(
-      (report) => process.send?.(report),
-      (error: unknown) => {
-        process.stderr.write(`${String(error)}\n`)
-        process.exit(1)
-      },
-    )
-  })
-  process.once('disconnect', () => void close().finally(() => process.exit(0)))
-  process.send?.('ready')
-}
-
-await main(JSON.parse(process.argv[2] ?? '') as GatewayTask)
+const task = JSON.parse(process.argv[2] ?? '') as GatewayTask
+const { commitOne, close } = await begin(task)
+obeyParent((given: GatewayOrder) => obey(commitOne, given), close)

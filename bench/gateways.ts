@@ -1,9 +1,9 @@
-import { type ChildProcess, fork } from 'node:child_process'
-import { once } from 'node:events'
+import type { ChildProcess } from 'node:child_process'
 import { readdir, readFile } from 'node:fs/promises'
 import type { FleetConfigInput } from 'holdfast'
 import { atMost, type Figure, round } from './figure.ts'
 import type { GatewayOrder, GatewayReport, GatewayTask } from './gateway.ts'
+import { order, withProcesses } from './processes.ts'
 import { region, tenant, withStand } from './stand.ts'
 
 /** What gateways in processes of their own take: memory when much is open at once, and processor time as a fleet grows. */
@@ -32,7 +32,7 @@ export function memoryFigure(progress: (text: string) => void): Promise<Figure> 
         progress(`${transactions} transactions open at once`)
         const peaks: number[] = []
         for (let wave = 0; wave < 3; wave++) {
-          const report = await order(gateway, { do: 'open', transactions })
+          const report = await orderGateway(gateway, { do: 'open', transactions })
           peaks.push(report.residentBytesMax)
         }
         const name = `gateway memory at ${transactions.toLocaleString('en')} concurrent transactions`
@@ -110,7 +110,7 @@ function costsOf(count: number, progress: (text: string) => void): Promise<Costs
 
 async function costOfCommits(gateways: readonly ChildProcess[]): Promise<number> {
   const commit = (forMs: number) =>
-    Promise.all(gateways.map((gateway) => order(gateway, { do: 'commit', atOnce, forMs })))
+    Promise.all(gateways.map((gateway) => orderGateway(gateway, { do: 'commit', atOnce, forMs })))
   // By commits and not by time: a process compiles what it runs often, and of four each runs it a quarter as often.
   const warm = gateways.map(() => 0)
   while (Math.min(...warm) < warmUpCommits) {
@@ -124,41 +124,15 @@ async function costOfCommits(gateways: readonly ChildProcess[]): Promise<number>
   return (ticks * 1e6) / ticksPerSecond / commits
 }
 
-async function withGateways<T>(
+function withGateways<T>(
   tasks: readonly GatewayTask[],
   use: (gateways: readonly ChildProcess[]) => Promise<T>,
 ): Promise<T> {
-  const gateways = tasks.map((task) => fork(new URL('./gateway.js', import.meta.url), [JSON.stringify(task)]))
-  try {
-    await Promise.all(gateways.map((gateway) => once(gateway, 'message')))
-    return await use(gateways)
-  } finally {
-    await Promise.all(
-      gateways.map(async (gateway) => {
-        if (gateway.exitCode !== null) return
-        const gone = once(gateway, 'exit')
-        gateway.disconnect()
-        await gone
-      }),
-    )
-  }
+  return withProcesses('./gateway.js', tasks, use)
 }
 
-async function order(gateway: ChildProcess | undefined, what: GatewayOrder): Promise<GatewayReport> {
-  if (gateway === undefined) throw new Error('no gateway')
-  const given = new AbortController()
-  const answer = once(gateway, 'message', { signal: given.signal })
-  const gone = once(gateway, 'exit', { signal: given.signal }).then(() => {
-    throw new Error('a gateway ended')
-  })
-  gateway.send(what)
-  try {
-    const [report] = (await Promise.race([answer, gone])) as [GatewayReport]
-    return report
-  } finally {
-    given.abort()
-    await Promise.allSettled([answer, gone])
-  }
+function orderGateway(gateway: ChildProcess | undefined, what: GatewayOrder): Promise<GatewayReport> {
+  return order(gateway, what)
 }
 
 /** Of the gateways, and of every server: what runs below this process, and what has ended there. */

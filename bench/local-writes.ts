@@ -1,10 +1,10 @@
-import { performance } from 'node:perf_hooks'
 import type { Fleet } from 'holdfast'
 import type pg from 'pg'
 import { uuidv7 } from 'uuidv7'
 import { comparedTo, type Figure, median, percentile, told } from './figure.ts'
 import { home, type Stand, tenant } from './stand.ts'
-import { insertEntry, named, timed } from './work.ts'
+import { type Window, workFor, workTimes } from './windows.ts'
+import { addToBalance, insertBalances, insertEntry, named } from './work.ts'
 
 /**
  * What a commit at home costs beside the same statements without Holdfast, and how much of that is owed to the one row that
@@ -28,14 +28,14 @@ export async function localWrites(stand: Stand, progress: (text: string) => void
     held: await holdfastWriter(stand.fleet),
   }
   progress('warm up')
-  for (const commit of Object.values(writers)) await commitTimes(commit, warmUpCommits)
+  for (const commit of Object.values(writers)) await workTimes(connections, commit, warmUpCommits)
   const windows: Record<keyof typeof writers, Window>[] = []
   for (let round = 1; round <= rounds; round++) {
     progress(`local writes${where}, round ${round} of ${rounds}`)
     windows.push({
-      bare: await commitFor(writers.bare, windowMs),
-      logged: await commitFor(writers.logged, windowMs),
-      held: await commitFor(writers.held, windowMs),
+      bare: await workFor(connections, writers.bare, windowMs),
+      logged: await workFor(connections, writers.logged, windowMs),
+      held: await workFor(connections, writers.held, windowMs),
     })
   }
   const of = (writer: keyof typeof writers, figure: (window: Window) => number) => ({
@@ -59,17 +59,9 @@ export async function localWrites(stand: Stand, progress: (text: string) => void
   ]
 }
 
-const addToBalance = 'update balances set amount_cents = amount_cents + 1 where tenant = $1 and account = $2'
-
 async function holdfastWriter(fleet: Fleet): Promise<Commit> {
   const action = { tenant, action: 'bench.write', actor: 'bench' }
-  await fleet.transact({ ...action, subject: 'accounts' }, (tx) =>
-    tx.query(
-      'ledger',
-      `insert into balances select $1, 'account-' || n, 0 from generate_series(0, ${connections - 1}) n`,
-      [tenant],
-    ),
-  )
+  await insertBalances(fleet, connections)
   return async (worker) => {
     const values = [tenant, `account-${worker}`]
     await fleet.transact({ ...action, subject: `account-${worker}` }, async (tx) => {
@@ -121,29 +113,4 @@ async function writeBare(clients: readonly pg.Client[], worker: number): Promise
   await Promise.all([client.query(named('begin')), client.query({ ...named(insertEntry), values })])
   await client.query({ ...named(addToBalance), values })
   return client
-}
-
-interface Window {
-  readonly perSecond: number
-  readonly durationsMs: readonly number[]
-}
-
-async function commitTimes(commit: Commit, times: number): Promise<void> {
-  let left = times
-  await atOnce(async (worker) => {
-    while (left-- > 0) await commit(worker)
-  })
-}
-
-async function commitFor(commit: Commit, forMs: number): Promise<Window> {
-  const durationsMs: number[] = []
-  const started = performance.now()
-  await atOnce(async (worker) => {
-    while (performance.now() - started < forMs) durationsMs.push(await timed(() => commit(worker)))
-  })
-  return { perSecond: (durationsMs.length * 1_000) / (performance.now() - started), durationsMs }
-}
-
-function atOnce(work: (worker: number) => Promise<void>): Promise<unknown> {
-  return Promise.all(Array.from({ length: connections }, (_, worker) => work(worker)))
 }

@@ -19,12 +19,12 @@ export interface Stand {
   readonly config: FleetConfigInput
   readonly dataDir: string
   /**
-   * A connection to the primary of a shard as its administrator, from the region of the fleet's gateway: over the same link,
-   * by the same driver.
+   * A connection to a node, or to the primary of a shard, as its administrator, from the region of the fleet's gateway: over
+   * the same link, by the same driver.
    */
-  readonly connect: (shard: string) => Promise<pg.Client>
+  readonly connect: (shardOrNode: string) => Promise<pg.Client>
   /** What such a connection is made of. */
-  readonly targetOf: (shard: string) => Promise<pg.ClientConfig>
+  readonly targetOf: (shardOrNode: string) => Promise<pg.ClientConfig>
 }
 
 /** A fresh folder that the servers' user can enter; gone afterwards. */
@@ -48,14 +48,14 @@ export function withStand<T>(
     const fleet = await openFleet({ config, region, wan: true })
     const clients: pg.Client[] = []
     const dataDir = join(root, 'data')
-    const connect = async (shard: string) => {
-      const client = new pg.Client(await targetOf(dataDir, shard))
+    const connect = async (shardOrNode: string) => {
+      const client = new pg.Client(await targetOf(dataDir, shardOrNode))
       clients.push(client)
       await client.connect()
       return client
     }
     try {
-      return await use({ fleet, config, dataDir, connect, targetOf: (shard) => targetOf(dataDir, shard) })
+      return await use({ fleet, config, dataDir, connect, targetOf: (place) => targetOf(dataDir, place) })
     } finally {
       await Promise.all(clients.map((client) => client.end()))
       await fleet.close()
@@ -134,15 +134,17 @@ interface KeysFile {
   readonly passwords: { readonly holdfast_admin: string }
 }
 
-async function targetOf(dataDir: string, shard: string) {
+async function targetOf(dataDir: string, shardOrNode: string) {
   const read = async <T>(...path: string[]) => JSON.parse(await readFile(join(dataDir, ...path), 'utf8')) as T
   const [topology, keys] = [await read<TopologyFile>('topology.json'), await read<KeysFile>('keys', 'fleet.json')]
-  const known = topology.shards[shard]
-  const primary = known?.nodes.find(({ id }) => id === known.primary)
-  if (primary === undefined) throw new Error(`no primary of ${shard}`)
+  const wanted = topology.shards[shardOrNode]?.primary ?? shardOrNode
+  const node = Object.values(topology.shards)
+    .flatMap(({ nodes }) => nodes)
+    .find(({ id }) => id === wanted)
+  if (node === undefined) throw new Error(`no shard and no node ${shardOrNode}`)
   return {
-    host: primary.links[region] ?? primary.host,
-    port: primary.port,
+    host: node.links[region] ?? node.host,
+    port: node.port,
     user: 'holdfast_admin',
     password: keys.passwords.holdfast_admin,
     database: 'holdfast',
