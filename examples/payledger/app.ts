@@ -6,7 +6,7 @@ import { approveRun, readRun } from './payledger.ts'
 export const routes: readonly AppRoute[] = [
   { method: 'POST', path: '/payledger/{tenant}/runs/{id}/approve', handle: approve },
   { method: 'GET', path: '/payledger/{tenant}/runs/{id}', handle: showRun },
-  { method: 'GET', path: '/payledger/finance/timeline', handle: showTimeline },
+  { method: 'GET', path: '/payledger/finance/timeline', session: false, handle: showTimeline },
 ]
 
 async function approve(request: AppRequest): Promise<AppResponse> {

@@ -307,6 +307,16 @@ export class HoldfastError extends Error {
   }
 }
 
+/** The `HoldfastError` that an error is, or that a program between wrapped as its cause. */
+export function failureIn(error: unknown): HoldfastError | undefined {
+  const causes = new Set<unknown>()
+  for (let at = error; at instanceof Error && !causes.has(at); at = at.cause) {
+    if (at instanceof HoldfastError) return at
+    causes.add(at)
+  }
+  return undefined
+}
+
 /** True for a `HoldfastError`, optionally of one code. */
 export function isHoldfastError(error: unknown, code?: ErrorCode): error is HoldfastError {
   return error instanceof HoldfastError && (code === undefined || error.code === code)

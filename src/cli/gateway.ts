@@ -38,7 +38,7 @@ export async function runGateway(options: { dataDir?: string; region?: string; p
     })
     const { config } = fleet.parts
     const appRoutes = config.app === null ? [] : await loadAppRoutes(config.app)
-    const app = createHttpApp({ fleet, appRoutes, registry: metrics.registry, logger })
+    const app = createHttpApp({ fleet, appRoutes, registry: metrics.registry, metrics, logger })
     const server = await serveHttp({ app, host: config.listen.host, port: Number(options.port ?? config.listen.port) })
     const ready: GatewayReady = { url: server.url }
     process.send?.(ready)

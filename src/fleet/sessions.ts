@@ -1,5 +1,5 @@
 import type { Clock } from '../base/clock.ts'
-import { isHoldfastError } from '../base/errors.ts'
+import { HoldfastError, isHoldfastError } from '../base/errors.ts'
 import type { TenantName, TopologySource } from '../directory/topology.ts'
 import { emptyFrontier, type Frontier, joinFrontiers } from '../session/frontier.ts'
 import {
@@ -14,6 +14,9 @@ import { shardsByRef } from '../session/shard-refs.ts'
 import { decodeToken, encodeToken, type TokenScope } from '../session/token.ts'
 import type { Committed } from '../transaction/transaction.ts'
 import type { TokenRing } from './token-ring.ts'
+
+/** As many calls as a page makes at once; more are a hop that collects tokens and sends none. */
+const tokensMax = 64
 
 /** Between tokens, which clients carry, and frontiers, which the mechanisms below understand. */
 export class Sessions {
@@ -37,11 +40,26 @@ export class Sessions {
     this.#ring = options.ring
   }
 
-  /** The frontier of a token; the empty one without a token. Throws what `decodeToken` throws. */
-  async open(token: string | undefined, tenant: string, credential?: string): Promise<Frontier> {
+  /**
+   * The frontier of a token, or of several with commas between them, as hops carry them that cannot join; the empty one
+   * without a token. Throws what `decodeToken` throws.
+   */
+  async open(session: string | undefined, tenant: string, credential?: string): Promise<Frontier> {
     // Also without a token: what is sealed at the end of the request is signed with this ring.
     await this.#ring.renew()
-    if (token === undefined) return emptyFrontier
+    if (session === undefined) return emptyFrontier
+    const tokens = session.split(',').map((token) => token.trim())
+    if (tokens.length > tokensMax) {
+      const why = `a session of ${tokens.length} tokens; a request carries at most ${tokensMax}`
+      throw new HoldfastError('token_malformed', why, {
+        hint: 'send what an answer gave in place of what its request carried',
+      })
+    }
+    const frontiers = await Promise.all(tokens.map((token) => this.#openOne(token, tenant, credential)))
+    return frontiers.reduce(joinFrontiers)
+  }
+
+  async #openOne(token: string, tenant: string, credential: string | undefined): Promise<Frontier> {
     try {
       return this.#decode(token, tenant, credential)
     } catch (error) {

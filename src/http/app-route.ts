@@ -9,6 +9,8 @@ export interface AppRoute {
   readonly method: 'GET' | 'POST'
   /** With names in braces, e.g. `/payledger/{tenant}/runs/{id}`. */
   readonly path: string
+  /** False where nothing of a session is read or written. Of others an answer without `session` counts as a loss. */
+  readonly session?: boolean
   /** A thrown `HoldfastError` becomes its problem document; anything else a 500 that says nothing of the inside. */
   handle(request: AppRequest): Promise<AppResponse>
 }
@@ -20,7 +22,7 @@ export interface AppRequest {
   readonly query: Readonly<Record<string, string>>
   /** The JSON body; `undefined` when there is none. */
   readonly body: unknown
-  /** The header `Holdfast-Session`. */
+  /** The header `Holdfast-Session`: a token, or several with commas between them. */
   readonly session: string | undefined
   /** The header `Idempotency-Key`. */
   readonly idempotencyKey: string | undefined

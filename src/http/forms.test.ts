@@ -37,9 +37,9 @@ describe('the body of a transaction', () => {
 })
 
 describe('the body of a read', () => {
-  test('asks for a session read with a short wait when it does not say', () => {
+  test('asks for a session read, and leaves the wait to its level, when it does not say', () => {
     const read = inForm(readForm, { tenant: 't', queries: [{ domain: 'd', text: 'select 1' }] }, 'body')
-    expect(read).toMatchObject({ level: 'session', waitMs: 50, snapshot: false })
+    expect(read).toMatchObject({ level: 'session', snapshot: false })
   })
 
   test('with a wait that is no whole number of milliseconds is refused', () => {

@@ -42,8 +42,16 @@ export const transactionAnswer = z.object({
 
 export const readForm = z.strictObject({
   tenant: text,
-  level: z.enum(['session', 'causal', 'primary']).default('session'),
-  waitMs: z.int().min(0).max(60_000).default(50),
+  level: z.enum(['session', 'causal', 'primary', 'strong', 'stale']).default('session'),
+  maxStaleMs: z
+    .int()
+    .min(0)
+    .optional()
+    .meta({ description: 'With the level stale: the oldest that an answer may be.' }),
+  waitMs: z.int().min(0).max(60_000).optional().meta({
+    description:
+      'How long nodes may take to become fresh. 50 when left out, for causal at least twice the longest round trip.',
+  }),
   snapshot: z
     .boolean()
     .default(false)

@@ -6,8 +6,12 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
+import type { ErrorCode } from '../base/errors.ts'
 import { HoldfastError, isHoldfastError } from '../base/errors.ts'
+import type { Metrics } from '../base/metrics.ts'
+import { silentMetrics } from '../base/metrics.ts'
 import type { Fleet } from '../fleet/fleet-api.ts'
+import { refusedHeader, sessionHeader } from '../hops/hops.ts'
 import type { Served } from '../reading/served.ts'
 import type { AppRequest, AppResponse, AppRoute } from './app-route.ts'
 import { toJson } from './json.ts'
@@ -27,11 +31,14 @@ import { apiRoutes } from './routes.ts'
  *   W2  No outcome that is unknown is told with a status that proxies repeat by themselves.
  *   W3  The log has routes, statuses, codes and times: no address, no body, no message that could hold a tenant's field.
  *   W4  A request with a body says that it is JSON, so that no page of another origin can send one unasked.
+ *   W5  A session is handed on or its loss is told: what a route gives no successor for goes back as it came, and where the
+ *       route should have given one that is counted in `session_lost_total`; a refused one has its code in a header.
  */
 export interface HttpOptions {
   readonly fleet: Fleet
   readonly appRoutes: readonly AppRoute[]
   readonly registry: Pick<Registry, 'metrics' | 'contentType'>
+  readonly metrics?: Metrics
   readonly logger: Pick<Logger, 'info' | 'error'>
   readonly clock?: Clock
 }
@@ -67,14 +74,18 @@ export function createHttpApp(options: HttpOptions): Hono {
   return app
 }
 
-function mount(app: Hono, route: AppRoute, { fleet, logger, clock = systemClock }: HttpOptions): void {
+function mount(app: Hono, route: AppRoute, options: HttpOptions): void {
+  const { fleet, logger, clock = systemClock, metrics = silentMetrics } = options
   const pattern = route.path.replaceAll(/\{(\w+)\}/g, ':$1')
   app.on(route.method, pattern, async (c) => {
     const started = clock.monotonicMs()
     let response: Response
     let code: string | undefined
     try {
-      response = success(c, await route.handle(await requestOf(c, fleet)))
+      const request = await requestOf(c, fleet)
+      const answer = await route.handle(request)
+      if (isLost(route, request, answer)) metrics.count('session_lost_total', { route: route.path })
+      response = success(c, { ...answer, session: answer.session ?? request.session })
     } catch (error) {
       logFailure(logger, error)
       code = problemOf(error).code
@@ -92,9 +103,13 @@ async function requestOf(c: Context, fleet: Fleet): Promise<AppRequest> {
     params: c.req.param(),
     query: c.req.query(),
     body: await bodyOf(c),
-    session: c.req.header('holdfast-session'),
+    session: c.req.header(sessionHeader),
     idempotencyKey: idempotencyKeyOf(c.req.header('idempotency-key')),
   }
+}
+
+function isLost(route: AppRoute, request: AppRequest, answer: AppResponse): boolean {
+  return request.session !== undefined && answer.session === undefined && route.session !== false
 }
 
 /** W4. */
@@ -122,7 +137,7 @@ function idempotencyKeyOf(header: string | undefined): string | undefined {
 }
 
 function success(c: Context, { status, body, session, served }: AppResponse): Response {
-  if (session !== undefined) c.header('Holdfast-Session', session)
+  if (session !== undefined) c.header(sessionHeader, session)
   if (served !== undefined && served.length > 0) describeServed(c, served)
   return c.body(toJson(body), status as ContentfulStatusCode, { 'content-type': 'application/json' })
 }
@@ -133,8 +148,20 @@ function describeServed(c: Context, served: readonly Served[]): void {
   c.header('Holdfast-Waited-Ms', served.map(({ waitedMs }) => String(Math.round(waitedMs))).join(', '))
 }
 
+/** Errors behind which a session goes on without the token that was sent. */
+const endsSession: ReadonlySet<ErrorCode> = new Set([
+  'write_lost',
+  'history_rewritten',
+  'history_changed',
+  'token_malformed',
+  'token_forged',
+  'token_foreign',
+  'token_expired',
+])
+
 function problemAnswer(c: Context, error: unknown, status?: number): Response {
   const problem = problemOf(error, status)
+  if (c.req.header(sessionHeader) !== undefined && endsSession.has(problem.code)) c.header(refusedHeader, problem.code)
   const wait = retryAfterSeconds(problem)
   if (wait !== undefined) c.header('Retry-After', String(wait))
   return c.body(toJson(problem), problem.status as ContentfulStatusCode, { 'content-type': problemContentType })

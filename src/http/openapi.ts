@@ -76,7 +76,8 @@ const sessionParameter = {
   name: 'Holdfast-Session',
   in: 'header',
   required: false,
-  description: 'The token of the last answer. This answer will not show less than it has seen.',
+  description:
+    'The token of the last answer, or those of answers to requests at the same time, with commas between them. This answer will not show less than they have seen.',
   schema: { type: 'string' },
 }
 
@@ -90,6 +91,10 @@ const idempotencyParameter = {
 
 const answerHeaders = {
   'Holdfast-Session': { schema: { type: 'string' }, description: 'The token to send with the next request.' },
+  'Holdfast-Session-Refused': {
+    schema: { type: 'string' },
+    description: 'Of a problem: the code for which the token that was sent is of no use any more.',
+  },
   'Holdfast-Served-By': { schema: { type: 'string' }, description: 'The nodes that answered a read.' },
   'Holdfast-Applied-Through': { schema: { type: 'string' }, description: 'What each of them had applied.' },
   'Holdfast-Waited-Ms': { schema: { type: 'string' }, description: 'How long each of them was waited for.' },

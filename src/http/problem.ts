@@ -1,6 +1,6 @@
 import { unreachable } from '../base/assert.ts'
 import type { ErrorCategory, ErrorCode, Retry } from '../base/errors.ts'
-import { errorTable, HoldfastError } from '../base/errors.ts'
+import { errorTable, failureIn, HoldfastError } from '../base/errors.ts'
 
 /**
  * Errors as problem documents (RFC 9457). A caller decides by `code`, `category` and `retry`, as in the library.
@@ -50,9 +50,7 @@ export function statusOf(category: ErrorCategory): number {
 /** The problem of any error. A plain error is a defect of ours: nothing of its inside is told. */
 export function problemOf(error: unknown, status?: number): Problem {
   const told =
-    error instanceof HoldfastError
-      ? error
-      : new HoldfastError('internal', 'the request failed on a defect; the log of the gateway has it')
+    failureIn(error) ?? new HoldfastError('internal', 'the request failed on a defect; the log of the gateway has it')
   return {
     type: `urn:holdfast:error:${told.code}`,
     title: errorTable[told.code].meaning,

@@ -126,7 +126,7 @@ async function runTransaction(request: AppRequest): Promise<AppResponse> {
 }
 
 async function runReads({ fleet, body, session }: AppRequest): Promise<AppResponse> {
-  const { tenant, level, waitMs, snapshot, queries } = inForm(readForm, body, 'body')
+  const { tenant, level, maxStaleMs, waitMs, snapshot, queries } = inForm(readForm, body, 'body')
   const run = async (read: Parameters<Parameters<Fleet['read']>[1]>[0]) => {
     const results: ReturnType<typeof resultOf>[] = []
     for (const { domain, text, values } of queries) results.push(resultOf(await read.query(domain, text, values)))
@@ -135,7 +135,7 @@ async function runReads({ fleet, body, session }: AppRequest): Promise<AppRespon
   const domains = [...new Set(queries.map(({ domain }) => domain))]
   const given = snapshot
     ? await fleet.snapshot({ tenant, session, domains }, run)
-    : await fleet.read({ tenant, session, level, waitMs }, run)
+    : await fleet.read({ tenant, session, level, maxStaleMs, waitMs }, run)
   return {
     status: 200,
     body: { results: given.value, served: given.served },

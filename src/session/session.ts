@@ -53,9 +53,6 @@ import { joinHistories, joinSameHistory, laterOf, pendingMax, transactionIdsOf }
  * point in between would have the grandparent's name and the parent's positions.
  */
 
-/** The header that carries the token, both ways. */
-export const sessionHeader = 'Holdfast-Session'
-
 /**
  * How long a token is good when the configuration does not say. Below the time for which settled branches are kept,
  * because a branch of an older history is proven by its row alone.
