@@ -75,15 +75,15 @@ export function sessionOf(request: object): SessionCarrier {
 
 /** Every way to answer comes by `writeHead`. Headers that it is given itself are set first, so that none hides another. */
 function beforeHeaders(answer: OutgoingAnswer, act: () => void): void {
-  const { writeHead } = answer
+  const writeHead = answer.writeHead.bind(answer)
   answer.writeHead = (...args) => {
     answer.writeHead = writeHead
-    if (answer.headersSent) return writeHead.apply(answer, [...args])
+    if (answer.headersSent) return writeHead(...args)
     const given = args.at(-1)
     const hasHeaders = typeof given === 'object' && given !== null
     if (hasHeaders) for (const [name, value] of headersOf(given)) answer.setHeader(name, value)
     act()
-    return writeHead.apply(answer, hasHeaders ? args.slice(0, -1) : [...args])
+    return writeHead(...(hasHeaders ? args.slice(0, -1) : args))
   }
 }
 
