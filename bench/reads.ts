@@ -1,3 +1,4 @@
+import { checkedReadsFigure } from './checked-reads.ts'
 import type { BenchOptions, Figure } from './figure.ts'
 import { payrollBurstFigures } from './payroll-burst.ts'
 import { readWaitFigures, withForeigner } from './read-waits.ts'
@@ -17,5 +18,6 @@ export async function benchReads(progress: (text: string) => void, { quick }: Be
     ...(await withStand(({ fleet }) => payrollBurstFigures(fleet, quick ? burstMs.quick : burstMs.whole, progress))),
     ...tokenFigures(progress),
     ...(await waitingReadersFigures(progress)),
+    await checkedReadsFigure(quick, progress),
   ]
 }

@@ -33,6 +33,9 @@ export interface CellOptions {
   readonly faultMs: number
   /** No further round after this. */
   readonly roundsForMs: number
+  /** How many operate at once, and how many successful operations the fault has to meet; as every cell has it when left out. */
+  readonly clients?: number
+  readonly overlapMin?: number
   /** Ends the rounds early; what was played is checked all the same. */
   readonly signal?: AbortSignal
 }
@@ -43,8 +46,8 @@ export interface Played {
   readonly history: unknown
 }
 
-const clientCount = 6
-const overlapMin = 100
+const clientsDefault = 6
+const overlapMinDefault = 100
 const calmMs = 500
 
 /** One that could not be played. */
@@ -53,12 +56,12 @@ export function unplayed(workload: string, fault: string): Cell {
 }
 
 export async function runCell(options: CellOptions): Promise<Played> {
-  const { stand, kind, fault, sources } = options
+  const { stand, kind, fault, sources, clients: clientCount = clientsDefault, overlapMin = overlapMinDefault } = options
   const { fleet, gateway } = stand
   const clients = stand.clients()
   const [first] = clients
   if (first === undefined) throw new Error('a cell needs a client')
-  const workload = kind.make({ fleet, gateway, sources })
+  const workload = kind.make({ fleet, gateway, sources, clients: clientCount })
   await patiently('set up', () => workload.setUp(first))
   await settled(fleet)
   const counts = { ok: 0, failed: 0, unknown: 0, overlap: 0 }

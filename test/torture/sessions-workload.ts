@@ -5,16 +5,14 @@ import { outcomeOf } from './outcome.ts'
 import { domains, tenant } from './stand.ts'
 import type { Stage, Workload } from './workload.ts'
 
-/** Each client writes a register of its own and reads those of all, with its token, from gateways of all regions in turn. */
-const registers = 6
-
 interface Session {
   token: string | undefined
   written: number
   readonly seen: Map<number, number>
 }
 
-export function sessions({ sources }: Pick<Stage, 'sources'>): Workload<SessionHistory> {
+/** Each client writes a register of its own and reads those of all, with its token, from gateways of all regions in turn. */
+export function sessions({ sources, clients }: Pick<Stage, 'sources' | 'clients'>): Workload<SessionHistory> {
   const operations: SessionOperation[] = []
   const all = new Map<number, Session>()
   const sessionOf = (client: number) => {
@@ -66,7 +64,7 @@ export function sessions({ sources }: Pick<Stage, 'sources'>): Workload<SessionH
       const below = sources.of(`client ${client}`)
       try {
         if (below(3) === 0) await write(client, at)
-        else await read(client, at, below(registers), below(2) === 0 ? 'session' : 'causal')
+        else await read(client, at, below(clients), below(2) === 0 ? 'session' : 'causal')
         return 'ok'
       } catch (error) {
         const cause = error instanceof Error && error.cause !== undefined ? error.cause : error

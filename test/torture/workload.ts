@@ -22,6 +22,8 @@ export interface Stage {
   readonly fleet: TestFleet
   readonly gateway: Gateway
   readonly sources: Sources
+  /** How many clients there are, by number from 0. */
+  readonly clients: number
 }
 
 /** A workload, and what must hold of its history. The checker knows nothing of who made it. */
