@@ -1,13 +1,15 @@
-import { decode, encode, rfc8949EncodeOptions } from 'cborg'
 import { assert, present } from '../base/assert.ts'
 import type { Epoch, HistoryId, ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { toHlc } from '../hlc/hlc.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { toLsn } from '../postgres/lsn.ts'
+import type { CborValue } from './cbor.ts'
+import { CborMalformed, CborWriter, readCbor } from './cbor.ts'
 import type { Frontier, HistoryFrontier, PendingBranch, ShardFrontier } from './frontier.ts'
-import { historiesMax, lastIdsMax, pendingMax, transactionIdsOf } from './frontier.ts'
+import { historiesMax, lastIdsMax, pendingMax } from './frontier.ts'
 import { refOfShard } from './shard-refs.ts'
+import { readUuid, writeUuid } from './uuid-bytes.ts'
 
 /**
  * What a token says, in deterministic CBOR (RFC 8949, section 4.2).
@@ -34,62 +36,93 @@ const flag = { idsSuffice: 0x08, seen: 0x10, pendingForgotten: 0x20, historiesFo
 const flagsMax = 0x7f
 const rowHead = 5
 
-export function encodePayload({ issuedAtSeconds, lifetimeSeconds, frontier }: TokenBody): Uint8Array {
+export function encodePayload({ issuedAtSeconds, lifetimeSeconds, frontier }: TokenBody): Buffer {
   const entries = entriesOf(frontier)
-  const ids = tableOfIds(entries.map((entry) => entry.history))
-  const indexOf = new Map(ids.all.map((id, index) => [id, index]))
-  const rows = entries.map((entry) => encodeRow(entry, frontier.timestamp, indexOf))
-  const uuids = [...entries.map((entry) => entry.history.historyId), ...ids.all].map(uuidToBytes)
-  const payload = new Map<number, unknown>([
-    [key.issuedAt, issuedAtSeconds],
-    [key.lifetime, lifetimeSeconds],
-    [key.timestamp, frontier.timestamp],
-    [key.uuids, Buffer.concat(uuids)],
-    [key.rows, rows],
-  ])
-  const before = ids.branches.map((branch) => timeBefore(frontier.timestamp, branch.timestamp))
-  if (before.length > 0) payload.set(key.branchTimestamps, before)
-  return encode(payload, rfc8949EncodeOptions)
+  const ids = tableOfIds(entries)
+  const writer = new CborWriter()
+  writer.map(ids.branches.length === 0 ? 5 : 6)
+  writer.count(key.issuedAt)
+  writer.count(issuedAtSeconds)
+  writer.count(key.lifetime)
+  writer.count(lifetimeSeconds)
+  writer.count(key.timestamp)
+  writer.count(frontier.timestamp)
+  writer.count(key.uuids)
+  writer.bytes(uuidsOf(entries, ids.all))
+  writer.count(key.rows)
+  writer.list(entries.length)
+  for (const entry of entries) writeRow(writer, entry, frontier.timestamp, ids.all)
+  if (ids.branches.length > 0) {
+    writer.count(key.branchTimestamps)
+    writer.list(ids.branches.length)
+    for (const branch of ids.branches) writer.count(timeBefore(frontier.timestamp, branch.timestamp))
+  }
+  return writer.end()
 }
 
 interface Entry {
-  readonly shard: ShardName
   readonly ref: number
   readonly of: ShardFrontier
   readonly history: HistoryFrontier
 }
 
 function entriesOf(frontier: Frontier): Entry[] {
-  const shards = [...frontier.shards].map(([shard, of]) => ({ shard, ref: refOfShard(shard), of }))
-  return shards
-    .toSorted((a, b) => a.ref - b.ref)
-    .flatMap((entry) => entry.of.histories.map((history) => ({ ...entry, history })))
+  const entries: Entry[] = []
+  for (const [shard, of] of frontier.shards) {
+    const ref = refOfShard(shard)
+    for (const history of of.histories) entries.push({ ref, of, history })
+  }
+  return entries.length > 1 ? entries.sort((a, b) => a.ref - b.ref) : entries
 }
 
-function encodeRow(entry: Entry, timestamp: Hlc, indexOf: ReadonlyMap<TransactionId, number>): unknown[] {
+function uuidsOf(entries: readonly Entry[], ids: readonly TransactionId[]): Buffer {
+  const bytes = Buffer.allocUnsafe(16 * (entries.length + ids.length))
+  let at = 0
+  for (const { history } of entries) at = writeUuid(bytes, at, history.historyId)
+  for (const id of ids) at = writeUuid(bytes, at, id)
+  return bytes
+}
+
+function writeRow(writer: CborWriter, entry: Entry, timestamp: Hlc, ids: readonly TransactionId[]): void {
   const { ref, of, history } = entry
-  const flags =
-    history.lastTransactionIds.length |
-    (history.idsSuffice ? flag.idsSuffice : 0) |
-    (history.seenTimestamp === undefined ? 0 : flag.seen) |
-    (history.pendingForgotten ? flag.pendingForgotten : 0) |
-    (of.historiesForgotten ? flag.historiesForgotten : 0)
-  const ids = [...history.lastTransactionIds, ...history.pending.map((branch) => branch.transactionId)]
-  const indexes = ids.map((id) => present(indexOf.get(id), 'every id of a row is in the table'))
-  const seen = history.seenTimestamp === undefined ? [] : [timeBefore(timestamp, history.seenTimestamp)]
-  return [ref, of.placementVersion, history.epoch, lsnToBytes(history.position), flags, ...indexes, ...seen]
+  const { lastTransactionIds, pending, seenTimestamp } = history
+  const indexOf = (id: TransactionId) => {
+    const index = ids.indexOf(id)
+    assert(index >= 0, 'every id of a row is in the table')
+    return index
+  }
+  writer.list(rowHead + lastTransactionIds.length + pending.length + (seenTimestamp === undefined ? 0 : 1))
+  writer.count(ref)
+  writer.count(of.placementVersion)
+  writer.count(history.epoch)
+  writer.bytes(lsnToBytes(history.position))
+  writer.count(
+    lastTransactionIds.length |
+      (history.idsSuffice ? flag.idsSuffice : 0) |
+      (seenTimestamp === undefined ? 0 : flag.seen) |
+      (history.pendingForgotten ? flag.pendingForgotten : 0) |
+      (of.historiesForgotten ? flag.historiesForgotten : 0),
+  )
+  for (const id of lastTransactionIds) writer.count(indexOf(id))
+  for (const { transactionId } of pending) writer.count(indexOf(transactionId))
+  if (seenTimestamp !== undefined) writer.count(timeBefore(timestamp, seenTimestamp))
 }
 
 /** Branches first, since they have timestamps; within each part in order, so that equal frontiers make equal bytes. */
-function tableOfIds(histories: readonly HistoryFrontier[]): { all: TransactionId[]; branches: PendingBranch[] } {
-  const pending = histories.flatMap((history) => history.pending)
-  const branches = [...new Map(pending.map((branch) => [branch.transactionId, branch])).values()].toSorted((a, b) =>
-    a.transactionId < b.transactionId ? -1 : 1,
-  )
-  const first = branches.map((branch) => branch.transactionId)
-  const others = new Set(histories.flatMap((history) => transactionIdsOf(history)))
-  for (const id of first) others.delete(id)
-  return { all: [...first, ...[...others].toSorted()], branches }
+function tableOfIds(entries: readonly Entry[]): { all: TransactionId[]; branches: PendingBranch[] } {
+  const branchesById = new Map<TransactionId, PendingBranch>()
+  const others = new Set<TransactionId>()
+  for (const { history } of entries) {
+    for (const branch of history.pending) branchesById.set(branch.transactionId, branch)
+    for (const id of history.lastTransactionIds) others.add(id)
+  }
+  for (const id of branchesById.keys()) others.delete(id)
+  const branches = inOrder([...branchesById.values()], (branch) => branch.transactionId)
+  return { all: [...branches.map((branch) => branch.transactionId), ...inOrder([...others], (id) => id)], branches }
+}
+
+function inOrder<T>(list: T[], textOf: (one: T) => string): T[] {
+  return list.length > 1 ? list.sort((a, b) => (textOf(a) < textOf(b) ? -1 : 1)) : list
 }
 
 function timeBefore(timestamp: Hlc, earlier: Hlc): bigint {
@@ -103,10 +136,10 @@ export class PayloadMalformed extends Error {}
 /** A payload names a shard that is not in the map. */
 export class ShardUnknown extends Error {}
 
-export function decodePayload(bytes: Uint8Array, shards: ReadonlyMap<number, ShardName>): TokenBody {
-  const payload = decodeStrictly(bytes)
+export function decodePayload(bytes: Buffer, shards: ReadonlyMap<number, ShardName>): TokenBody {
+  const payload = readMap(bytes)
   const timestamp = readHlc(payload.get(key.timestamp))
-  const rows = readArray(payload.get(key.rows)).map(readArray)
+  const rows = readArray(payload.get(key.rows))
   const uuids = readUuids(payload.get(key.uuids))
   if (uuids.length < rows.length) throw new PayloadMalformed('a row has no history')
   const before = payload.has(key.branchTimestamps) ? readArray(payload.get(key.branchTimestamps)) : []
@@ -116,9 +149,11 @@ export function decodePayload(bytes: Uint8Array, shards: ReadonlyMap<number, Sha
     branchTimestamps: before.map((value) => readTimeBefore(value, timestamp)),
   }
   const byShard = new Map<ShardName, ShardFrontier>()
-  for (const [index, row] of rows.entries()) {
-    const shard = shards.get(readCount(row[0]))
-    if (shard === undefined) throw new ShardUnknown(`no shard has the short form ${String(row[0])}`)
+  for (const [index, value] of rows.entries()) {
+    const row = readArray(value)
+    const ref = readCount(row[0])
+    const shard = shards.get(ref)
+    if (shard === undefined) throw new ShardUnknown(`no shard has the short form ${ref}`)
     const { of, history } = decodeRow(row, present(uuids[index], 'one history a row'), tables)
     const histories = [...(byShard.get(shard)?.histories ?? []), history]
     if (histories.length > historiesMax) throw new PayloadMalformed('too many histories of one shard')
@@ -138,7 +173,7 @@ interface Tables {
 }
 
 function decodeRow(
-  row: readonly unknown[],
+  row: readonly CborValue[],
   historyId: string,
   tables: Tables,
 ): { of: Omit<ShardFrontier, 'histories'>; history: HistoryFrontier } {
@@ -166,18 +201,13 @@ function decodeRow(
   }
 }
 
-function decodeStrictly(bytes: Uint8Array): ReadonlyMap<unknown, unknown> {
-  let value: unknown
+function readMap(bytes: Buffer): ReadonlyMap<number, CborValue> {
+  let value: CborValue
   try {
-    value = decode(bytes, {
-      strict: true,
-      useMaps: true,
-      rejectDuplicateMapKeys: true,
-      allowIndefinite: false,
-      allowUndefined: false,
-    })
+    value = readCbor(bytes)
   } catch (error) {
-    throw new PayloadMalformed('not CBOR', { cause: error })
+    if (!(error instanceof CborMalformed)) throw error
+    throw new PayloadMalformed(`not CBOR: ${error.message}`, { cause: error })
   }
   if (!(value instanceof Map)) throw new PayloadMalformed('not a map')
   return value
@@ -189,23 +219,23 @@ function entryAt<T>(table: readonly T[], index: number): T {
   return entry
 }
 
-function readArray(value: unknown): unknown[] {
+function readArray(value: CborValue | undefined): readonly CborValue[] {
   if (!Array.isArray(value)) throw new PayloadMalformed('not a list')
   return value
 }
 
-function readCount(value: unknown): number {
-  if (typeof value !== 'number' || !Number.isSafeInteger(value) || value < 0) throw new PayloadMalformed('not a count')
+function readCount(value: CborValue | undefined): number {
+  if (typeof value !== 'number') throw new PayloadMalformed('not a count')
   return value
 }
 
-function readHlc(value: unknown): Hlc {
+function readHlc(value: CborValue | undefined): Hlc {
   const hlc = typeof value === 'bigint' ? value : BigInt(readCount(value))
-  if (hlc > 0x7fff_ffff_ffff_ffffn || hlc < 0n) throw new PayloadMalformed('not a timestamp')
+  if (hlc > 0x7fff_ffff_ffff_ffffn) throw new PayloadMalformed('not a timestamp')
   return toHlc(hlc)
 }
 
-function readTimeBefore(value: unknown, timestamp: Hlc): Hlc {
+function readTimeBefore(value: CborValue | undefined, timestamp: Hlc): Hlc {
   const before = readHlc(value)
   if (before > timestamp) throw new PayloadMalformed('a timestamp before all time')
   return toHlc(timestamp - before)
@@ -213,24 +243,22 @@ function readTimeBefore(value: unknown, timestamp: Hlc): Hlc {
 
 /** Big-endian without leading zeros: an LSN of the first terabyte takes six bytes, as a CBOR integer nine. */
 function lsnToBytes(lsn: Lsn): Uint8Array {
-  const hex = lsn.toString(16)
-  return lsn === 0n ? new Uint8Array() : Buffer.from(hex.padStart(hex.length + (hex.length % 2), '0'), 'hex')
+  const bytes = Buffer.allocUnsafe(8)
+  bytes.writeBigUInt64BE(lsn)
+  const first = bytes.findIndex((byte) => byte !== 0)
+  return bytes.subarray(first < 0 ? 8 : first)
 }
 
-function readLsn(value: unknown): Lsn {
+function readLsn(value: CborValue | undefined): Lsn {
   if (!(value instanceof Uint8Array) || value.length > 8 || value[0] === 0) throw new PayloadMalformed('not a position')
-  return toLsn(value.length === 0 ? 0n : BigInt(`0x${Buffer.from(value).toString('hex')}`))
+  const bytes = Buffer.alloc(8)
+  bytes.set(value, 8 - value.length)
+  return toLsn(bytes.readBigUInt64BE())
 }
 
-function uuidToBytes(uuid: string): Uint8Array {
-  assert(/^[0-9a-f]{8}(-[0-9a-f]{4}){3}-[0-9a-f]{12}$/.test(uuid), `not a UUID in lower case: ${uuid}`)
-  return Buffer.from(uuid.replaceAll('-', ''), 'hex')
-}
-
-function readUuids(value: unknown): string[] {
+function readUuids(value: CborValue | undefined): string[] {
   if (!(value instanceof Uint8Array) || value.length % 16 !== 0) throw new PayloadMalformed('not a list of UUIDs')
-  const hex = Buffer.from(value).toString('hex')
-  return Array.from({ length: value.length / 16 }, (_, index) =>
-    hex.slice(index * 32, index * 32 + 32).replace(/^(.{8})(.{4})(.{4})(.{4})(.{12})$/, '$1-$2-$3-$4-$5'),
-  )
+  const uuids: string[] = []
+  for (let at = 0; at < value.length; at += 16) uuids.push(readUuid(value, at))
+  return uuids
 }

@@ -1,4 +1,4 @@
-import { createHmac, hash, timingSafeEqual } from 'node:crypto'
+import { hash, timingSafeEqual } from 'node:crypto'
 import { assert, present } from '../base/assert.ts'
 import type { Brand } from '../base/brand.ts'
 import { HoldfastError } from '../base/errors.ts'
@@ -6,6 +6,8 @@ import { remembered } from '../base/remembered.ts'
 import type { ShardName, TenantName } from '../directory/topology.ts'
 import { formatHlc, wallMsOfHlc } from '../hlc/hlc.ts'
 import type { Frontier } from './frontier.ts'
+import type { MacKey } from './mac.ts'
+import { macKey, macOf } from './mac.ts'
 import type { TokenBody } from './token-payload.ts'
 import { decodePayload, encodePayload, PayloadMalformed, ShardUnknown } from './token-payload.ts'
 
@@ -53,6 +55,7 @@ export interface TokenCheck {
 
 const version = 1
 const binding = { tenant: 1, credential: 2 } as const
+const headBytes = 3
 const hintBytes = 2
 const lengthBytes = 2
 const macBytes = 16
@@ -75,13 +78,15 @@ export function encodeToken(frontier: Frontier, ring: KeyRing, scope: TokenScope
   const bound = boundOf(bindings, scope)
   assert(ring.current >= 0 && ring.current <= 0xff, `a key id fits into a byte, ${ring.current} does not`)
   const secret = present(ring.keys.get(ring.current), `key ${ring.current} is on the ring`)
-  const signed = Buffer.concat([
-    Buffer.of(version, ring.current, bindings),
-    bound.hints,
-    Buffer.of(payload.length >> 8, payload.length & 0xff),
-    payload,
-  ])
-  const text = Buffer.concat([signed, macOf(secret, signed, bound)]).toString('base64url')
+  const payloadAt = headBytes + bound.hints.length + lengthBytes
+  const macAt = payloadAt + payload.length
+  const token = Buffer.allocUnsafe(macAt + macBytes)
+  token.set([version, ring.current, bindings])
+  token.set(bound.hints, headBytes)
+  token.writeUInt16BE(Math.min(payload.length, 0xffff), payloadAt - lengthBytes)
+  token.set(payload, payloadAt)
+  token.write(macOf(keyOf(secret, bound), token.subarray(0, macAt)), macAt, macBytes, 'latin1')
+  const text = token.toString('base64url')
   if (text.length > tokenCharsMax) {
     throw new HoldfastError(
       'argument_invalid',
@@ -111,11 +116,15 @@ export function decodeToken(text: string, ring: KeyRing, scope: TokenScope, chec
   const authentic =
     isInScope(parts.bindings, scope) &&
     secret !== undefined &&
-    timingSafeEqual(parts.mac, macOf(secret, parts.signed, boundOf(parts.bindings, scope)))
+    timingSafeEqual(parts.mac, trueMac(secret, parts, scope))
   if (!authentic) throw notOurs(parts, secret !== undefined, scope)
   const body = readBody(parts.payload, check.shards)
   checkTimes(body, check)
   return body.frontier
+}
+
+function trueMac(secret: Uint8Array, { bindings, signed }: Parts, scope: TokenScope): Buffer {
+  return Buffer.from(macOf(keyOf(secret, boundOf(bindings, scope)), signed), 'latin1').subarray(0, macBytes)
 }
 
 interface Parts {
@@ -142,7 +151,7 @@ function takeApart(bytes: Buffer): Parts {
   if (found !== version) throw malformed(`it is of version ${found}, and this gateway reads version ${version}`)
   if (keyId === undefined || bindings === undefined) throw malformed('it is truncated')
   if (bindings > (binding.tenant | binding.credential)) throw malformed('it has unknown bindings')
-  const hintsAt = 3
+  const hintsAt = headBytes
   const lengthAt = hintsAt + hintBytes * boundCount(bindings)
   const payloadAt = lengthAt + lengthBytes
   const macAt = bytes.length < payloadAt ? bytes.length : payloadAt + bytes.readUInt16BE(lengthAt)
@@ -237,16 +246,30 @@ function boundCount(bindings: number): number {
 interface Bound {
   readonly hints: Buffer
   readonly names: Buffer
+  /** Made for each secret once. */
+  readonly keys: WeakMap<Uint8Array, MacKey>
 }
 
-function boundOf(bindings: number, scope: TokenScope): Bound {
-  const named = boundKinds(bindings).map((kind) => [kind, present(scope[kind], `the scope has a ${kind}`)])
-  return boundByNames(JSON.stringify([['fleet', scope.fleet], ...named]))
+function boundOf(bindings: number, { fleet, tenant, credential }: TokenScope): Bound {
+  const named = (kind: 'tenant' | 'credential', name: string | undefined) =>
+    (bindings & binding[kind]) === 0 ? '' : lengthPrefixed(`${kind} ${present(name, `the scope has a ${kind}`)}`)
+  return boundByNames(lengthPrefixed(`fleet ${fleet}`) + named('tenant', tenant) + named('credential', credential))
 }
 
-/** By kind, so that no tenant can pass for a credential; with their lengths, so that none can pass for two. */
-const boundByNames = remembered((json): Bound => {
-  const names = (JSON.parse(json) as [string, string][]).map(([kind, name]) => `${kind} ${name}`)
+/** So that none can pass for two. */
+function lengthPrefixed(name: string): string {
+  return `${name.length}:${name}`
+}
+
+/** By kind, so that no tenant can pass for a credential; with their lengths in bytes in the MAC as well. */
+const boundByNames = remembered((prefixed): Bound => {
+  const names: string[] = []
+  for (let at = 0; at < prefixed.length; ) {
+    const colon = prefixed.indexOf(':', at)
+    const end = colon + 1 + Number(prefixed.slice(at, colon))
+    names.push(prefixed.slice(colon + 1, end))
+    at = end
+  }
   return {
     hints: Buffer.concat(names.map(hintOf)),
     names: Buffer.concat(
@@ -257,14 +280,19 @@ const boundByNames = remembered((json): Bound => {
         return [length, bytes]
       }),
     ),
+    keys: new WeakMap(),
   }
 }, 1_000)
 
-function hintOf(name: string): Buffer {
-  return hash('sha256', name, 'buffer').subarray(0, hintBytes)
+function keyOf(secret: Uint8Array, { names, keys }: Bound): MacKey {
+  const known = keys.get(secret)
+  if (known !== undefined) return known
+  assert(secret.length >= secretBytesMin, `a token key has at least ${secretBytesMin} bytes`)
+  const key = macKey(secret, names)
+  keys.set(secret, key)
+  return key
 }
 
-function macOf(secret: Uint8Array, signed: Uint8Array, { names }: Bound): Buffer {
-  assert(secret.length >= secretBytesMin, `a token key has at least ${secretBytesMin} bytes`)
-  return createHmac('sha256', secret).update(names).update(signed).digest().subarray(0, macBytes)
+function hintOf(name: string): Buffer {
+  return hash('sha256', name, 'buffer').subarray(0, hintBytes)
 }
