@@ -27,6 +27,7 @@ export type {
 } from './fleet/operations-api.ts'
 export { openFleet } from './fleet/fleet.ts'
 export type { ReadLevel } from './reading/reading.ts'
+export type { Declared, Reach } from './reading/routes.ts'
 export type { Served } from './reading/served.ts'
 export type {
   ReadAnswer,

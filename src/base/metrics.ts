@@ -19,6 +19,7 @@ export type MetricName =
   | 'session_read_failed_total'
   | 'session_lost_total'
   | 'cross_region_fanout_total'
+  | 'cross_region_drift_total'
   | 'global_txn_participants'
   | 'global_txn_prepare_ms'
   | 'transaction_retried_total'

@@ -3,6 +3,7 @@ import { Command } from 'commander'
 import { addDirectoryCommands } from './commands/directory.ts'
 import { addDoctorCommand } from './commands/doctor.ts'
 import { addKeyCommands } from './commands/keys.ts'
+import { addDriftCommands } from './commands/drift.ts'
 import { addLifecycleCommands } from './commands/lifecycle.ts'
 import { addRecoveryCommands } from './commands/recovery.ts'
 import { addTransactionCommands } from './commands/transactions.ts'
@@ -24,6 +25,7 @@ export function buildProgram(): Command {
   addDoctorCommand(program)
   addDirectoryCommands(program)
   addKeyCommands(program)
+  addDriftCommands(program)
   addTransactionCommands(program)
   addRecoveryCommands(program)
   program

@@ -10,6 +10,7 @@ import { transact } from '../transaction/transaction.ts'
 import { type Evidence, prove } from '../evidence/evidence.ts'
 import type { TimelineEntry, TimelineRange } from '../evidence/timeline.ts'
 import { type TransactionView, viewTransaction } from '../evidence/transaction-view.ts'
+import { driftViews } from './drift-views.ts'
 import { evidenceSources, timelineOf } from './evidence-sources.ts'
 import { parseTransactionId } from './transaction-id.ts'
 import type { Fleet } from './fleet-api.ts'
@@ -24,6 +25,7 @@ import type {
   BackupRequest,
   CutoverReport,
   CutoverRequest,
+  DriftView,
   FailoverReport,
   FailoverRequest,
   FleetStatus,
@@ -168,6 +170,11 @@ export class Gateway implements Fleet {
     return this.#ask('cutover.abandon', { environment })
   }
 
+  /** Which routes left their region although they were declared local, the last one first. Throws `node_unavailable`. */
+  drifts(): Promise<readonly DriftView[]> {
+    return driftViews(this.parts)
+  }
+
   /** Has session tokens signed with a new key, and ends no session. Takes some seconds; safe to repeat after any failure. */
   rotateKeys(onProgress?: Progress): Promise<readonly TokenKeyView[]> {
     return this.#ask('keys.rotate', {}, onProgress)
@@ -214,6 +221,7 @@ export class Gateway implements Fleet {
   async #close(): Promise<void> {
     await this.#services.stop()
     await this.parts.environment.background.drain()
+    await this.parts.reading.drifts.close()
     await this.parts.pools.close()
     for (const closer of this.#closers) await closer()
   }

@@ -194,6 +194,20 @@ export interface InDoubtView {
   readonly why: string
 }
 
+/** A route that is declared local and was answered in another region. Kept for 90 days since it last was. */
+export interface DriftView {
+  readonly route: string
+  /** The region of the gateways that it was asked of. */
+  readonly from: string
+  /** The region that answered. */
+  readonly to: string
+  readonly shard: string
+  readonly reads: number
+  /** In ISO 8601, by the clocks of the gateways. */
+  readonly firstAt: string
+  readonly lastAt: string
+}
+
 /** A key of session tokens; its secret stays in its file. */
 export interface TokenKeyView {
   readonly id: number

@@ -1,5 +1,6 @@
 import type { Hlc } from '../hlc/hlc.ts'
 import type { ReadLevel } from '../reading/reading.ts'
+import type { Declared } from '../reading/routes.ts'
 import type { Served } from '../reading/served.ts'
 import type { BatchStatement, DomainClient, Isolation, QueryResult } from '../transaction/transaction.ts'
 
@@ -68,7 +69,7 @@ export interface TransactOutcome<T> {
   readonly replayed: boolean
 }
 
-export interface ReadRequest {
+export interface ReadRequest extends Declared {
   readonly tenant: string
   /** Without one the answer only begins a session. */
   readonly session?: string | undefined
@@ -98,7 +99,7 @@ export interface ReadAnswer<T> {
   readonly served: readonly Served[]
 }
 
-export interface SnapshotRequest {
+export interface SnapshotRequest extends Pick<Declared, 'route'> {
   readonly tenant: string
   readonly domains: readonly string[]
   readonly session?: string | undefined

@@ -5,13 +5,18 @@ import type { FleetNode, RegionName, ShardName, TopologySource, TransactionId } 
 import type { Connection, ConnectionTarget } from '../postgres/connection.ts'
 import { ConnectionLost } from '../postgres/connection.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
+import { DriftJournal } from './drift-journal.ts'
 import { FreshnessWatch } from './freshness-watch.ts'
+import { RouteLabels } from './routes.ts'
 
 /** What the reads of one process run in. Made once, by `readEnvironment`. */
 export interface ReadEnvironment extends ReadParts {
   readonly limits: ReadLimits
   /** Who waits for a node, and what was last seen of it. */
   readonly watch: FreshnessWatch
+  readonly routes: RouteLabels
+  /** Closed before the pools. */
+  readonly drifts: DriftJournal
 }
 
 export interface ReadParts {
@@ -56,7 +61,13 @@ export const readLimitsDefault: ReadLimits = {
 }
 
 export function readEnvironment(parts: ReadParts, limits: ReadLimits = readLimitsDefault): ReadEnvironment {
-  return { ...parts, limits, watch: new FreshnessWatch(parts) }
+  return {
+    ...parts,
+    limits,
+    watch: new FreshnessWatch(parts),
+    routes: new RouteLabels(),
+    drifts: new DriftJournal(parts),
+  }
 }
 
 /** How long a node may take to open a snapshot before it counts as lost. */

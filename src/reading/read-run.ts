@@ -10,6 +10,7 @@ import type { Frontier } from '../session/frontier.ts'
 import { emptyFrontier } from '../session/frontier.ts'
 import type { QueryResult } from '../transaction/transaction.ts'
 import { requireAllowed, toQueryResult, toStatement } from './caller-statement.ts'
+import { countCrossRegion } from './cross-region.ts'
 import type { ReadEnvironment } from './environment.ts'
 import type { RoutedPlacement } from './judgement.ts'
 import type { SnapshotDemand } from './proven-snapshot.ts'
@@ -135,11 +136,9 @@ export class ReadRun {
   }
 
   async #open(route: Route, first: Statement): Promise<Bound> {
-    const { region, metrics, settleAll } = this.#environment
-    if (this.#request.level === 'strong') await settleAll(route.shard)
+    if (this.#request.level === 'strong') await this.#environment.settleAll(route.shard)
     const proven = await openProven(this.#environment, this.#demand(route), this.#budget, first)
-    const { node } = proven.snapshot
-    if (node.region !== region) metrics.count('cross_region_fanout_total', { from: region, to: node.region })
+    countCrossRegion(this.#environment, this.#request, proven.snapshot.node)
     return { ...proven, placementVersion: 0 }
   }
 

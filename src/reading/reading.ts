@@ -6,6 +6,8 @@ import { unexplainedShards } from '../session/proof.ts'
 import type { DomainClient, QueryResult } from '../transaction/transaction.ts'
 import type { ReadEnvironment } from './environment.ts'
 import { ReadRun } from './read-run.ts'
+import type { Declared } from './routes.ts'
+import { requireDeclared } from './routes.ts'
 import type { Served } from './served.ts'
 import { WaitBudget } from './wait-budget.ts'
 
@@ -31,11 +33,14 @@ import { WaitBudget } from './wait-budget.ts'
  *       snapshot, and nothing is released before a barrier has shown that this was the primary and that what it
  *       showed is on its followers (HZ-S1).
  *   R8  The caller's statements run as the application's role, bound to the tenant, in a transaction that cannot write.
+ *   R9  A read that is answered outside its gateway's region is counted, by its route.
+ *   R10 One that is declared local is answered all the same, and leaves a record on the shard that it read.
+ *   R11 No read waits for a record, and records are bounded, whatever routes are called.
  *
  * Owns: the order in which nodes are asked (`node-choice.ts`), one snapshot of one node (`shard-snapshot.ts`), the
  * search for one that proves (`proven-snapshot.ts`), waiting (`freshness-watch.ts`), snapshots over several shards
- * (`snapshot.ts`). Does not own: what is to be proven and whether it is (`session/`), settling branches and barriers
- * (`transaction/`), tokens. Talks to: PostgreSQL primaries and followers, the directory, the topology. SQL:
+ * (`snapshot.ts`), reads that leave their region (`cross-region.ts`). Does not own: what is to be proven and whether it
+ * is (`session/`), settling branches and barriers (`transaction/`), tokens. Talks to: PostgreSQL primaries and followers, the directory, the topology. SQL:
  * `sql/functions/50-proof.sql`. The protocol is docs/protocols/visibility.md.
  *
  * HAZARD: the caller's function may run more than once; it must do nothing but ask `read`.
@@ -48,7 +53,7 @@ import { WaitBudget } from './wait-budget.ts'
  */
 export type ReadLevel = 'session' | 'causal' | 'primary' | 'strong' | 'stale'
 
-export interface ReadRequest {
+export interface ReadRequest extends Declared {
   readonly tenant: string
   /** Of the caller's token. Without one the answer only begins a session. */
   readonly frontier?: Frontier | undefined
@@ -142,7 +147,8 @@ async function explainFrontier({ directory }: ReadEnvironment, tenant: string, f
   if (unexplainedShards(frontier, directory.current().placementsOf(tenant)).length > 0) await directory.refresh()
 }
 
-function checkRequest({ level, maxStaleMs, waitMs }: ReadRequest): void {
+function checkRequest({ level, maxStaleMs, waitMs, ...declared }: ReadRequest): void {
+  requireDeclared(declared)
   const isDuration = (ms: number | undefined) => ms === undefined || (Number.isFinite(ms) && ms >= 0)
   if (!isDuration(waitMs)) throw new HoldfastError('argument_invalid', 'waitMs is a number of milliseconds, at least 0')
   if (!isDuration(maxStaleMs) || (maxStaleMs === undefined) !== (level !== 'stale')) {

@@ -9,6 +9,7 @@ import type { Frontier } from '../session/frontier.ts'
 import { emptyFrontier } from '../session/frontier.ts'
 import type { QueryResult } from '../transaction/transaction.ts'
 import { requireAllowed, toQueryResult, toStatement } from './caller-statement.ts'
+import { countCrossRegion } from './cross-region.ts'
 import type { ReadEnvironment } from './environment.ts'
 import type { RoutedPlacement } from './judgement.ts'
 import type { SnapshotDemand } from './proven-snapshot.ts'
@@ -17,6 +18,8 @@ import { toReadError } from './read-failure.ts'
 import type { Answer, Read } from './reading.ts'
 import * as store from './read-store.ts'
 import type { GlobalTransaction } from './read-store.ts'
+import type { Declared } from './routes.ts'
+import { requireDeclared } from './routes.ts'
 import type { Bound, Served } from './served.ts'
 import { advanceBy, requireServed, servedBy } from './served.ts'
 import type { ShardSnapshot } from './shard-snapshot.ts'
@@ -29,7 +32,7 @@ import { WaitBudget } from './wait-budget.ts'
  * none. On primaries. Nothing is released before the snapshots agree (`snapshot-rounds.ts`); one that was taken too
  * early is taken again, after the branch that it lacks was settled.
  */
-export interface SnapshotRequest {
+export interface SnapshotRequest extends Pick<Declared, 'route'> {
   readonly tenant: string
   readonly domains: readonly string[]
   readonly frontier?: Frontier | undefined
@@ -50,6 +53,7 @@ export async function snapshot<T>(
   body: (read: Read) => Promise<T>,
 ): Promise<Answer<T>> {
   requireDomains(request.domains)
+  requireDeclared(request)
   const frontier = request.frontier ?? emptyFrontier
   const taken = await takeForTenant(environment, request, frontier).catch(async (error: unknown) => {
     if (!isHoldfastError(error, 'placement_stale')) throw error
@@ -57,8 +61,10 @@ export async function snapshot<T>(
     return takeForTenant(environment, request, frontier)
   })
   try {
-    const value = await body(readerOf(taken, request.domains))
     const bound = [...taken.bound.values()]
+    // Its domains are declared, so wherever they lie it reaches there on purpose.
+    for (const { snapshot: one } of bound) countCrossRegion(environment, { route: request.route }, one.node)
+    const value = await body(readerOf(taken, request.domains))
     return { value, frontier: bound.reduce(advanceBy, frontier), served: bound.map(servedBy) }
   } finally {
     endAll(taken.bound)

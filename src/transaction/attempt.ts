@@ -242,7 +242,7 @@ export class Attempt {
     this.#participants.set(name, part)
     const { region, metrics } = this.#environment
     if (shard.primary.region !== region) {
-      metrics.count('cross_region_fanout_total', { from: region, to: shard.primary.region })
+      metrics.count('cross_region_fanout_total', { from: region, to: shard.primary.region, route: '' })
     }
     return part
   }

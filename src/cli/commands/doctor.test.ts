@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
 import type { InDoubtView } from '../../fleet/operations-api.ts'
-import { durabilityFindings, inDoubtFindings, postgresFindings } from './doctor.ts'
+import { driftFindings, durabilityFindings, inDoubtFindings, postgresFindings } from './doctor.ts'
 
 const branch: InDoubtView = {
   gid: 'hf_payledger_eu-west/payroll_019d4d4e-0000-7000-8000-000000000000_us-east/treasury',
@@ -26,6 +26,23 @@ test('a shard whose commits nobody can acknowledge is a problem; one that waits 
     ['problem', 'no follower can acknowledge commits of eu-west/s0: writes stop'],
     ['warning', 'one follower of eu-west/s1 can acknowledge its commits: losing that one stops writes'],
   ])
+})
+
+test('R10: a route that is declared local and reads elsewhere is a warning for a week', () => {
+  const lastAt = '2026-04-02T10:00:05.120Z'
+  const drift = {
+    route: 'GET /runs/{id}',
+    from: 'eu-west',
+    to: 'us-east',
+    shard: 'us-east/treasury',
+    reads: 3,
+    firstAt: lastAt,
+    lastAt,
+  }
+  const week = 7 * 86_400_000
+  const detail = `GET /runs/{id} is declared local in eu-west and read us-east/treasury in us-east: 3 times, last at ${lastAt}`
+  expect(driftFindings([drift], Date.parse(lastAt) + week)).toEqual([{ what: 'drift', status: 'warning', detail }])
+  expect(driftFindings([drift], Date.parse(lastAt) + week + 1)).toEqual([])
 })
 
 test('HZ-X8: a server that can commit what was rolled back is told of, and is a problem where it can be renewed', () => {

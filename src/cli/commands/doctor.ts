@@ -1,8 +1,9 @@
 import { statfs } from 'node:fs/promises'
 import type { Command } from 'commander'
+import { systemClock } from '../../base/clock.ts'
 import { HoldfastError } from '../../base/errors.ts'
 import type { FleetConfig } from '../../fleet/config.ts'
-import type { InDoubtView, ShardStatus } from '../../fleet/operations-api.ts'
+import type { DriftView, InDoubtView, ShardStatus } from '../../fleet/operations-api.ts'
 import { findSupervisor } from '../../fleet/registry.ts'
 import type { PostgresBinaries } from '../../postgres/server/binaries.ts'
 import { defaultCacheRoot, locatePostgres } from '../../postgres/server/binaries.ts'
@@ -123,6 +124,7 @@ async function examineFleet(config: FleetConfig): Promise<Finding[]> {
       { what: 'fleet', status: ready ? 'ok' : 'problem', detail: ready ? 'running and ready' : 'running, not ready' },
       ...unreachable.map((node) => ({ what: 'node', status: 'problem' as const, detail: `${node} does not answer` })),
       ...durabilityFindings(shards),
+      ...driftFindings(await fleet.drifts().catch(() => []), systemClock.wallMs()),
       ...(shards.some(({ inDoubt }) => inDoubt > 0) ? inDoubtFindings(await fleet.resolve(true)) : []),
     ]
   } finally {
@@ -142,6 +144,20 @@ export function durabilityFindings(shards: readonly Pick<ShardStatus, 'shard' | 
       { what: 'durability', status: 'problem', detail: `no follower can acknowledge commits of ${shard}: writes stop` },
     ]
   })
+}
+
+/** What a route did weeks ago may be mended by now; the list still has it. */
+const driftShownMs = 7 * 86_400_000
+
+/** A screen that was meant to be local and is not: slow for those who use it, and down when the other region is. */
+export function driftFindings(drifts: readonly DriftView[], nowMs: number): Finding[] {
+  return drifts
+    .filter(({ lastAt }) => nowMs - Date.parse(lastAt) <= driftShownMs)
+    .map(({ route, from, to, shard, reads, lastAt }) => ({
+      what: 'drift',
+      status: 'warning',
+      detail: `${route || 'a read without a route'} is declared local in ${from} and read ${shard} in ${to}: ${reads} times, last at ${lastAt}`,
+    }))
 }
 
 /** A branch that is prepared holds its locks and the vacuum of its server for as long as it stays. */
