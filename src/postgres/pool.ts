@@ -17,7 +17,7 @@ export interface PoolOptions {
   readonly max: number
   /** One that is idle for this long is closed. */
   readonly idleMs: number
-  /** Who waits for longer is refused. */
+  /** Who waits for longer is refused, unless he says how long he waits. */
   readonly waitMs: number
 }
 
@@ -44,11 +44,11 @@ export class Pool {
   }
 
   /** Rejects when none could be had: with the driver's error, or one that says what was waited for. */
-  async take(): Promise<DriverClient> {
+  async take(waitMs = this.#options.waitMs): Promise<DriverClient> {
     if (this.#ended) throw new Error('the pool is closed')
     const last = this.#idle.pop()
     if (last !== undefined) clearTimeout(last.timer)
-    const taken = last === undefined ? this.#wait() : this.#lend(last.client)
+    const taken = last === undefined ? this.#wait(waitMs) : this.#lend(last.client)
     this.#make()
     return taken
   }
@@ -79,16 +79,16 @@ export class Pool {
     return this.#idle.length + this.#making.size + this.#lent.size
   }
 
-  #wait(): Promise<DriverClient> {
-    const { waitMs } = this.#options
-    const waiting: Waiting = { ...deferred<DriverClient>(), timer: setTimeout(() => this.#refuse(waiting), waitMs) }
+  #wait(waitMs: number): Promise<DriverClient> {
+    const timer = setTimeout(() => this.#refuse(waiting, waitMs), waitMs)
+    const waiting: Waiting = { ...deferred<DriverClient>(), timer }
     this.#waiting.push(waiting)
     return waiting.promise
   }
 
-  #refuse(waiting: Waiting): void {
+  #refuse(waiting: Waiting, waitMs: number): void {
     this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
-    waiting.reject(new Error(`no connection was free within ${this.#options.waitMs} ms`))
+    waiting.reject(new Error(`no connection was free within ${waitMs} ms`))
   }
 
   #lend(client: DriverClient): DriverClient {

@@ -36,9 +36,12 @@ export class ConnectionPools {
     this.#limits = limits
   }
 
-  /** A connection for one transaction; `release` it. Rejects with `ConnectionLost` (not sent) or `ServerError`. */
-  reserve(target: ConnectionTarget): Promise<Connection> {
-    return this.#take(target, 'transaction', this.#limits.transactionConnectionsMax)
+  /**
+   * A connection for one transaction; `release` it. Rejects with `ConnectionLost` (not sent) or `ServerError`, the first also
+   * when none is to be had within that time.
+   */
+  reserve(target: ConnectionTarget, withinMs = this.#limits.connectWithinMs): Promise<Connection> {
+    return this.#take(target, 'transaction', this.#limits.transactionConnectionsMax, withinMs)
   }
 
   /** Statements in autocommit, in one flight on a connection of the service pool. */
@@ -47,7 +50,8 @@ export class ConnectionPools {
     statements: readonly Statement[],
     deadlineMs?: number,
   ): Promise<StatementOutcome[]> {
-    const connection = await this.#take(target, 'service', this.#limits.serviceConnectionsMax)
+    const { serviceConnectionsMax, connectWithinMs } = this.#limits
+    const connection = await this.#take(target, 'service', serviceConnectionsMax, connectWithinMs)
     try {
       return await connection.flight(statements, deadlineMs)
     } finally {
@@ -74,11 +78,11 @@ export class ConnectionPools {
     for (const connection of this.#inUse) connection.destroy()
   }
 
-  async #take(target: ConnectionTarget, purpose: Purpose, max: number): Promise<Connection> {
+  async #take(target: ConnectionTarget, purpose: Purpose, max: number, withinMs: number): Promise<Connection> {
     if (this.#closed) throw connectFailure(new Error('the pools are closed'), target)
     const pool = this.#pool(target, purpose, max)
     try {
-      const client = await pool.take()
+      const client = await pool.take(withinMs)
       const connection = Connection.borrow(client, (isUsable) => {
         this.#inUse.delete(connection)
         pool.giveBack(client, isUsable)

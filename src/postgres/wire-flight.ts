@@ -133,7 +133,11 @@ export class WireFlight {
     this.#begin()
     const bytes: Buffer[] = []
     for (const [index, statement] of this.#statements.entries()) this.#serialise(known, memory, index, statement, bytes)
-    if (known.stream.writable) known.stream.write(Buffer.concat(bytes))
+    if (!known.stream.writable) return
+    // Flights that follow one another at once leave in one piece: each piece costs a call of the system, and wakes the server.
+    known.stream.cork()
+    known.stream.write(Buffer.concat(bytes))
+    process.nextTick(() => known.stream.uncork())
   }
 
   handleRowDescription({ fields }: { readonly fields: readonly pg.FieldDef[] }): void {

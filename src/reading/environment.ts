@@ -2,8 +2,7 @@ import type { Clock } from '../base/clock.ts'
 import type { Metrics } from '../base/metrics.ts'
 import type { DirectorySource } from '../directory/directory.ts'
 import type { FleetNode, RegionName, ShardName, TopologySource, TransactionId } from '../directory/topology.ts'
-import type { Connection, ConnectionTarget } from '../postgres/connection.ts'
-import { ConnectionLost } from '../postgres/connection.ts'
+import type { ConnectionTarget } from '../postgres/connection.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
 import { DriftJournal } from './drift-journal.ts'
 import { FreshnessWatch } from './freshness-watch.ts'
@@ -73,29 +72,4 @@ export function readEnvironment(parts: ReadParts, limits: ReadLimits = readLimit
 /** How long a node may take to open a snapshot before it counts as lost. */
 export function openDeadlineMs(environment: ReadEnvironment, node: FleetNode): number {
   return environment.limits.openWithinMs + environment.distanceMs(environment.region, node.region)
-}
-
-/** A connection of the pool, or `ConnectionLost` when it takes too long; one that comes later goes back. */
-export async function reserveWithin(
-  environment: ReadEnvironment,
-  target: ConnectionTarget,
-  withinMs: number,
-): Promise<Connection> {
-  const reserved = environment.pools.reserve(target)
-  const timer = new AbortController()
-  const late = environment.clock.sleep(withinMs, timer.signal).then(
-    () => true,
-    () => false,
-  )
-  try {
-    const first = await Promise.race([reserved, late])
-    if (typeof first === 'object') return first
-  } finally {
-    timer.abort()
-  }
-  reserved.then(
-    (connection) => connection.release(),
-    () => undefined,
-  )
-  throw new ConnectionLost(`no connection to ${target.host} within ${withinMs} ms`, false)
 }

@@ -21,7 +21,8 @@ export function readPosition(outcome: StatementOutcome): Lsn {
   return parseLsn(oneRow<{ position: string }>(outcome).position)
 }
 
-export const beginRead: Statement = { text: 'begin isolation level repeatable read, read only' }
+/** What begins the transaction, takes the snapshot and proves has one sync point: the server answers it at once. */
+export const beginRead: Statement = { text: 'begin isolation level repeatable read, read only', joined: true }
 export const commit: Statement = { text: 'commit' }
 /** For the session: it is taken back before the connection is given back. Where it fails, nothing behind it runs as the gateway. */
 export const becomeBound: Statement = { text: 'set role holdfast_bound', joined: true }
@@ -33,11 +34,12 @@ export function openRead(tenant: TenantName): Statement {
     text: `select set_config('holdfast.tenant', $1, true), set_config('holdfast.placements', '{}', true),
              set_config('holdfast.transaction', '00000000-0000-0000-0000-000000000000', true)`,
     values: [tenant],
+    joined: true,
   }
 }
 
 /** What an operator's read sends in its place: it takes the snapshot and binds no tenant. */
-export const takeSnapshot: Statement = { text: 'select pg_current_snapshot()::text as snapshot' }
+export const takeSnapshot: Statement = { text: 'select pg_current_snapshot()::text as snapshot', joined: true }
 
 export interface ProofQuestion {
   readonly tenant: TenantName | null

@@ -12,7 +12,7 @@ import type { Lsn } from '../postgres/lsn.ts'
 import type { LsnAfterSnapshot, LsnBeforeSnapshot } from '../session/session.ts'
 import { lsnAfterSnapshot, lsnBeforeSnapshot } from '../session/session.ts'
 import type { ReadEnvironment } from './environment.ts'
-import { openDeadlineMs, reserveWithin } from './environment.ts'
+import { openDeadlineMs } from './environment.ts'
 import { isNodeFailure, NodeLost } from './read-failure.ts'
 import type { ProofQuestion, ProofRow } from './read-store.ts'
 import * as store from './read-store.ts'
@@ -80,7 +80,7 @@ export class ShardSnapshot {
     const withinMs = openDeadlineMs(environment, node)
     let connection: Connection | undefined
     try {
-      connection = await reserveWithin(environment, target, withinMs)
+      connection = await environment.pools.reserve(target, withinMs)
       const opening = connection.flight(openingStatements(request), withinMs)
       const caller = new CallerStatements(connection, tenant !== null, environment.limits.statementWithinMs)
       const answer = first === undefined ? undefined : caller.send(first)

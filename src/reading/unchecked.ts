@@ -6,7 +6,6 @@ import { formatLsn } from '../postgres/lsn.ts'
 import type { QueryResult } from '../transaction/transaction.ts'
 import { requireAllowed, toQueryResult } from './caller-statement.ts'
 import type { ReadEnvironment } from './environment.ts'
-import { reserveWithin } from './environment.ts'
 import { toReadError } from './read-failure.ts'
 import * as store from './read-store.ts'
 
@@ -36,7 +35,7 @@ export async function readUnchecked<R = Record<string, unknown>>(
   const node = nodeOf(environment, request.node)
   const { text, values = [] } = request
   try {
-    const connection = await reserveWithin(environment, targetOf(node), limits.openWithinMs)
+    const connection = await environment.pools.reserve(targetOf(node), limits.openWithinMs)
     const outcomes = await connection
       .flight(
         [
