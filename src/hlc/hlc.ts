@@ -27,7 +27,7 @@ export const hlcZero = 0n as Hlc
 
 /** A timestamp from its `int8` value. */
 export function toHlc(value: bigint): Hlc {
-  assert(value >= 0n && value <= 0x7fff_ffff_ffff_ffffn, `an HLC is a non-negative int8, not ${value}`)
+  assert(value >= 0n && value <= 0x7fff_ffff_ffff_ffffn, () => `an HLC is a non-negative int8, not ${value}`)
   return value as Hlc
 }
 

@@ -7,14 +7,14 @@ export type Lsn = Brand<bigint, 'Lsn'>
 export const lsnZero = 0n as Lsn
 
 export function toLsn(value: bigint): Lsn {
-  assert(value >= 0n && value <= 0xffff_ffff_ffff_ffffn, `an LSN is an unsigned 64-bit number, not ${value}`)
+  assert(value >= 0n && value <= 0xffff_ffff_ffff_ffffn, () => `an LSN is an unsigned 64-bit number, not ${value}`)
   return value as Lsn
 }
 
 /** The position of PostgreSQL's text form, e.g. `16/B374D848`. */
 export function parseLsn(text: string): Lsn {
   const match = /^([0-9A-Fa-f]{1,8})\/([0-9A-Fa-f]{1,8})$/.exec(text)
-  assert(match?.[1] !== undefined && match[2] !== undefined, `not an LSN: ${JSON.stringify(text)}`)
+  assert(match?.[1] !== undefined && match[2] !== undefined, () => `not an LSN: ${JSON.stringify(text)}`)
   return toLsn((BigInt(`0x${match[1]}`) << 32n) | BigInt(`0x${match[2]}`))
 }
 

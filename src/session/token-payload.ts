@@ -142,20 +142,21 @@ export function decodePayload(bytes: Buffer, shards: ReadonlyMap<number, ShardNa
   const rows = readArray(payload.get(key.rows))
   const uuids = readUuids(payload.get(key.uuids))
   if (uuids.length < rows.length) throw new PayloadMalformed('a row has no history')
-  const before = payload.has(key.branchTimestamps) ? readArray(payload.get(key.branchTimestamps)) : []
+  const times = payload.get(key.branchTimestamps)
   const tables = {
     timestamp,
     ids: uuids.slice(rows.length),
-    branchTimestamps: before.map((value) => readTimeBefore(value, timestamp)),
+    branchTimestamps: times === undefined ? [] : readArray(times).map((value) => readTimeBefore(value, timestamp)),
   }
   const byShard = new Map<ShardName, ShardFrontier>()
-  for (const [index, value] of rows.entries()) {
-    const row = readArray(value)
+  for (let index = 0; index < rows.length; index += 1) {
+    const row = readArray(rows[index])
     const ref = readCount(row[0])
     const shard = shards.get(ref)
     if (shard === undefined) throw new ShardUnknown(`no shard has the short form ${ref}`)
     const { of, history } = decodeRow(row, present(uuids[index], 'one history a row'), tables)
-    const histories = [...(byShard.get(shard)?.histories ?? []), history]
+    const before = byShard.get(shard)
+    const histories = before === undefined ? [history] : [...before.histories, history]
     if (histories.length > historiesMax) throw new PayloadMalformed('too many histories of one shard')
     byShard.set(shard, { ...of, histories })
   }
@@ -245,8 +246,9 @@ function readTimeBefore(value: CborValue | undefined, timestamp: Hlc): Hlc {
 function lsnToBytes(lsn: Lsn): Uint8Array {
   const bytes = Buffer.allocUnsafe(8)
   bytes.writeBigUInt64BE(lsn)
-  const first = bytes.findIndex((byte) => byte !== 0)
-  return bytes.subarray(first < 0 ? 8 : first)
+  let first = 0
+  while (bytes[first] === 0) first += 1
+  return bytes.subarray(first)
 }
 
 function readLsn(value: CborValue | undefined): Lsn {

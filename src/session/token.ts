@@ -76,8 +76,8 @@ export function encodeToken(frontier: Frontier, ring: KeyRing, scope: TokenScope
   const bindings =
     (scope.tenant === undefined ? 0 : binding.tenant) | (scope.credential === undefined ? 0 : binding.credential)
   const bound = boundOf(bindings, scope)
-  assert(ring.current >= 0 && ring.current <= 0xff, `a key id fits into a byte, ${ring.current} does not`)
-  const secret = present(ring.keys.get(ring.current), `key ${ring.current} is on the ring`)
+  assert(ring.current >= 0 && ring.current <= 0xff, () => `a key id fits into a byte, ${ring.current} does not`)
+  const secret = present(ring.keys.get(ring.current), () => `key ${ring.current} is on the ring`)
   const payloadAt = headBytes + bound.hints.length + lengthBytes
   const macAt = payloadAt + payload.length
   const token = Buffer.allocUnsafe(macAt + macBytes)
@@ -252,7 +252,7 @@ interface Bound {
 
 function boundOf(bindings: number, { fleet, tenant, credential }: TokenScope): Bound {
   const named = (kind: 'tenant' | 'credential', name: string | undefined) =>
-    (bindings & binding[kind]) === 0 ? '' : lengthPrefixed(`${kind} ${present(name, `the scope has a ${kind}`)}`)
+    (bindings & binding[kind]) === 0 ? '' : lengthPrefixed(`${kind} ${present(name, () => `the scope has a ${kind}`)}`)
   return boundByNames(lengthPrefixed(`fleet ${fleet}`) + named('tenant', tenant) + named('credential', credential))
 }
 
