@@ -55,7 +55,12 @@ export const readForm = z.strictObject({
   snapshot: z
     .boolean()
     .default(false)
-    .meta({ description: 'All shards as of one moment; level and waitMs have no part in it.' }),
+    .meta({ description: 'All shards as of one moment; level, waitMs and reach have no part in it.' }),
+  route: text.max(100).optional().meta({ description: 'What reads, e.g. `GET /runs/{id}`: a label of metrics.' }),
+  reach: z
+    .enum(['local', 'fan-out'])
+    .optional()
+    .meta({ description: 'A `local` read that is answered in another region is recorded as a drift.' }),
   queries: z.array(z.strictObject({ domain: text, text, values })).min(1),
 })
 

@@ -126,7 +126,7 @@ async function runTransaction(request: AppRequest): Promise<AppResponse> {
 }
 
 async function runReads({ fleet, body, session }: AppRequest): Promise<AppResponse> {
-  const { tenant, level, maxStaleMs, waitMs, snapshot, queries } = inForm(readForm, body, 'body')
+  const { tenant, snapshot, route, queries, ...how } = inForm(readForm, body, 'body')
   const run = async (read: Parameters<Parameters<Fleet['read']>[1]>[0]) => {
     const results: ReturnType<typeof resultOf>[] = []
     for (const { domain, text, values } of queries) results.push(resultOf(await read.query(domain, text, values)))
@@ -134,8 +134,8 @@ async function runReads({ fleet, body, session }: AppRequest): Promise<AppRespon
   }
   const domains = [...new Set(queries.map(({ domain }) => domain))]
   const given = snapshot
-    ? await fleet.snapshot({ tenant, session, domains }, run)
-    : await fleet.read({ tenant, session, level, maxStaleMs, waitMs }, run)
+    ? await fleet.snapshot({ tenant, session, domains, route }, run)
+    : await fleet.read({ tenant, session, route, ...how }, run)
   return {
     status: 200,
     body: { results: given.value, served: given.served },

@@ -207,6 +207,15 @@ describe('what the API tells', () => {
     expect(evidence.body['links']).toHaveLength(8)
   })
 
+  test('R9: a read that says its route and leaves its region is counted by it', async () => {
+    const queries = [{ domain: 'treasury', text: 'select 1' }]
+    const answer = await post('/v1/reads', { tenant, queries, route: 'GET /cash', reach: 'local' })
+    expect(answer.status).toBe(200)
+    const told = await (await fetch(`${server.url}/metrics`)).text()
+    expect(told).toContain('cross_region_drift_total{from="eu-west",to="us-east",route="GET /cash"} 1')
+    problem(await post('/v1/reads', { tenant, queries, reach: 'global' }), 400, 'argument_invalid')
+  })
+
   test('the timeline in pages that join without a hole', async () => {
     interface Page {
       readonly entries: readonly { readonly name: string }[]
