@@ -16,7 +16,7 @@ const documents: Readonly<Record<string, string>> = {
   failover:
     '`{ shard, promoted: { node, region, epoch, historyId }, options: { legal: [{ region, followers }], refused: [{ region, followers, reasons }] }, durationMs }`; `promoted` is null with `--what-if`.',
   'keys list':
-    '`[{ id, state, goneAt }]`. `state` is `published`, `signing` or `retired`; `goneAt` says of a retired key when the next rotation may drop it, and is null of the others.',
+    '`[{ id, state, goneAt }]`. `state` is `published`, `signing` or `retired`; `goneAt` says of a retired key from when on it verifies nothing, and is null of the others.',
   'keys rotate':
     'the list as it is then. Waits some seconds until every gateway knows the new key; after any failure it may be run again.',
   'drift list': '`[{ route, from, to, shard, reads, firstAt, lastAt }]`, the last one first.',

@@ -21,7 +21,7 @@ import type { Fleet, OpenFleetOptions } from './fleet-api.ts'
 import { Gateway } from './gateway.ts'
 import { composeGateway } from './gateway-parts.ts'
 import { fleetHome } from './home.ts'
-import { loadOrMakeKeys, readKeys } from './keys.ts'
+import { loadOrMakeKeys, readTokenKeys, retirementOf } from './keys.ts'
 import { callTo } from './operations/operations.ts'
 import type { ConfigReference, GatewayAddress } from './registry.ts'
 import {
@@ -172,7 +172,8 @@ async function openGateway(
   const home = fleetHome(config.dataDir)
   const keys = await loadOrMakeKeys(home.keysDir)
   const { clock, metrics, onStep, onServiceFailure } = runtime
-  const ring = await TokenRing.open(async () => (await readKeys(home.keysDir)).tokenKeys, clock)
+  const retirement = retirementOf(config)
+  const ring = await TokenRing.open(() => readTokenKeys(home.keysDir, retirement, clock.wallMs()), clock)
   const onStuck = (branch: InDoubtBranch, why: string) => onServiceFailure(`settling ${branch.gid}`, new Error(why))
   const parts = await composeGateway({
     config,

@@ -1,6 +1,9 @@
 import { present } from '../base/assert.ts'
 import { randomBytes } from '../base/random.ts'
-import type { TokenKeys } from '../session/key-rotation.ts'
+import type { Retirement, TokenKeys } from '../session/key-rotation.ts'
+import { dropKeys } from '../session/key-rotation.ts'
+import { tokenLifetimeMsDefault } from '../session/session.ts'
+import type { FleetConfig } from './config.ts'
 import { readJsonFile, writeFileDurably } from './home.ts'
 
 /** The secrets of an embedded fleet, made at its first start and kept in files of mode 0600. */
@@ -33,6 +36,15 @@ export async function loadOrMakeKeys(keysDir: string): Promise<FleetKeys> {
 /** Of a fleet that has them: new ones in place of a file that is gone would lock everybody out. */
 export async function readKeys(keysDir: string): Promise<FleetKeys> {
   return present(await findKeys(keysDir), `the fleet has its keys in ${keysDir}`)
+}
+
+/** The keys of tokens that may be alive: what the next rotation drops does not verify any more. */
+export async function readTokenKeys(keysDir: string, retirement: Retirement, nowMs: number): Promise<TokenKeys> {
+  return dropKeys((await readKeys(keysDir)).tokenKeys, nowMs, retirement)
+}
+
+export function retirementOf({ maxClockOffsetMs }: Pick<FleetConfig, 'maxClockOffsetMs'>): Retirement {
+  return { tokenLifetimeMs: tokenLifetimeMsDefault, maxClockOffsetMs }
 }
 
 async function findKeys(keysDir: string): Promise<FleetKeys | undefined> {

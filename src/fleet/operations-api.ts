@@ -213,7 +213,7 @@ export interface TokenKeyView {
   readonly id: number
   /** `published`: every gateway verifies with it, and it will sign. `retired`: it verifies what it has signed. */
   readonly state: 'published' | 'signing' | 'retired'
-  /** Of a retired key: from then on no token of it can be alive, and the next rotation drops it. In ISO 8601; else null. */
+  /** Of a retired key: from then on it verifies nothing, and the next rotation drops its secret. In ISO 8601; else null. */
   readonly goneAt: string | null
 }
 

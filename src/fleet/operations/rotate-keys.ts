@@ -4,8 +4,7 @@ import { HoldfastError } from '../../base/errors.ts'
 import type { Progress } from '../../base/progress.ts'
 import type { Retirement, TokenKeys } from '../../session/key-rotation.ts'
 import { dropKeys, keyStates, promoteKey, publishKey, ringLeaseMs } from '../../session/key-rotation.ts'
-import { tokenLifetimeMsDefault } from '../../session/session.ts'
-import { newSecret, readKeys, writeKeys } from '../keys.ts'
+import { newSecret, readKeys, retirementOf, writeKeys } from '../keys.ts'
 import type { TokenKeyView } from '../operations-api.ts'
 import type { Supervisor } from '../supervisor.ts'
 
@@ -54,10 +53,6 @@ function change(supervisor: Supervisor, step: (ring: TokenKeys) => TokenKeys): P
     if (tokenKeys !== keys.tokenKeys) await writeKeys(keysDir, { ...keys, tokenKeys })
     return tokenKeys
   })
-}
-
-function retirementOf({ maxClockOffsetMs }: { readonly maxClockOffsetMs: number }): Retirement {
-  return { tokenLifetimeMs: tokenLifetimeMsDefault, maxClockOffsetMs }
 }
 
 function viewsOf(ring: TokenKeys, retirement: Retirement): TokenKeyView[] {
