@@ -1,5 +1,6 @@
 import { readFile } from 'node:fs/promises'
 import { join } from 'node:path'
+import { isDeepStrictEqual } from 'node:util'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { leftBehind } from '../../examples/payledger/demo/leftovers.ts'
 import { present } from '../../src/base/assert.ts'
@@ -10,6 +11,7 @@ import { attachFleet, quietRuntime } from '../../src/fleet/fleet.ts'
 import { Connection } from '../../src/postgres/connection.ts'
 import { formatGid } from '../../src/transaction/gid.ts'
 import { runJson } from '../support/command.ts'
+import { eventually } from '../support/eventually.ts'
 import { CommandFleet, tenant } from '../support/command-fleet.ts'
 
 /** Every command against one running fleet: one document on stdout, its shape, its exit code. */
@@ -38,6 +40,35 @@ describe('a fleet that runs', () => {
       url: expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/),
     }))
     expect(fleet.ready).toEqual({ ready: true, tookMs: count, dataDir: join(fleet.root, 'data'), gateways })
+  })
+
+  test('keys are rotated, and shown without their secrets', async () => {
+    const first = { id: 1, state: 'signing', goneAt: null }
+    expect(await fleet.holdfast('keys', 'list')).toMatchObject({ ...yes, document: [first] })
+    const rotated = [
+      { id: 1, state: 'retired', goneAt: text },
+      { id: 2, state: 'signing', goneAt: null },
+    ]
+    expect((await fleet.holdfast('keys', 'rotate')).document).toEqual(rotated)
+    expect((await fleet.holdfast('keys', 'list')).document).toEqual(rotated)
+  })
+
+  test('a read that drifts is listed, and doctor warns of it', async () => {
+    const [west] = fleet.ready.gateways
+    const queries = [{ domain: 'treasury', text: 'select 1' }]
+    const answer = await fetch(`${present(west, 'the first gateway').url}/v1/reads`, {
+      method: 'POST',
+      headers: { 'content-type': 'application/json' },
+      body: JSON.stringify({ tenant, queries, route: 'GET /cash', reach: 'local' }),
+    })
+    expect(answer.status).toBe(200)
+    const places = { from: 'eu-west', to: 'us-east', shard: treasury }
+    const drift = { route: 'GET /cash', ...places, reads: 1, firstAt: text, lastAt: text }
+    const list = async () => (await fleet.holdfast('drift', 'list')).document
+    await eventually(async () => !isDeepStrictEqual(await list(), []), 30_000)
+    expect(await list()).toEqual([drift])
+    const { document } = await fleet.holdfast('doctor')
+    expect(document).toContainEqual({ what: 'drift', status: 'warning', detail: expect.stringContaining('GET /cash') })
   })
 
   test('status, doctor, tenants', async () => {
