@@ -45,7 +45,7 @@ export async function sessionReadFigures(stand: Stand, progress: (text: string) 
       'read throughput without Holdfast, with the row of a proof',
       proof,
       'reads/s',
-      'what no proof in SQL gets past here',
+      'what the row of a proof costs by itself, as it is today',
       base,
     ),
     await roundTripFigure(stand, progress),
