@@ -175,17 +175,34 @@ describe.each([
 })
 
 describe('a gateway', () => {
-  test('joins the tokens of one request, and gives one', async () => {
-    const tokens: string[] = []
-    for (const run of ['join-1', 'join-2']) {
-      await createRun(gateway, { tenant, run, actor, department: 'hq' })
+  test('joins the tokens of one request, in whatever order they come, and gives one', async () => {
+    const runs = ['join-1', 'join-2'] as const
+    for (const run of runs) await createRun(gateway, { tenant, run, actor, department: 'hq' })
+    const approved = async (run: string) => {
       const answer = await approveBy(sessionFetch({ origins: [upstream.url], carrier: new SessionCarrier({}) }), run)
-      tokens.push(answer.headers.get('holdfast-session') ?? '')
+      return answer.headers.get('holdfast-session') ?? ''
     }
-    const carrier = new SessionCarrier({ carried: tokens })
-    expect(await statusOf(sessionFetch({ origins: [upstream.url], carrier }), 'join-1')).toBe('approved')
-    expect(carrier.carried).toHaveLength(1)
-    expect(tokens).not.toContain(carrier.session)
+    const carrying = (carried: readonly string[]) => new SessionCarrier({ carried })
+    const first = await approved(runs[0])
+    const of = (carrier: SessionCarrier) => sessionFetch({ origins: [upstream.url], carrier })
+    // A follower shows the first from here on, and none shows the second.
+    await eventually(async () => {
+      const shown = await of(carrying([first]))(`${upstream.url}/payledger/${tenant}/runs/${runs[0]}`)
+      return shown.headers.get('holdfast-served-by') !== fleet.primary(shard).id
+    })
+    await whileFollowersStand(async () => {
+      const second = await approved(runs[1])
+      expect(await statusOf(of(carrying([first])), runs[1])).toBe('draft')
+      for (const carried of [
+        [first, second],
+        [second, first],
+      ]) {
+        const carrier = carrying(carried)
+        expect(await statusOf(of(carrier), runs[1])).toBe('approved')
+        expect(carrier.carried).toHaveLength(1)
+        expect(carried).not.toContain(carrier.session)
+      }
+    })
   })
 
   test('hands a session back as it came where a route has none; where it should have one, that is counted', async () => {
