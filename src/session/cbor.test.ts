@@ -1,9 +1,10 @@
 import { decode, encode, rfc8949EncodeOptions } from 'cborg'
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import type { CborValue } from './cbor.ts'
-import { CborMalformed, CborWriter, readCbor } from './cbor.ts'
+import { CborMalformed, CborReader, CborWriter } from './cbor.ts'
 import { readUuid, writeUuid } from './uuid-bytes.ts'
+
+type CborValue = number | bigint | Uint8Array | readonly CborValue[] | ReadonlyMap<number, CborValue>
 
 const count = fc.oneof(fc.nat(), fc.nat(300), fc.nat(70_000), fc.bigInt({ min: 0n, max: 2n ** 64n - 1n }))
 const bytes = fc.uint8Array({ maxLength: 300 })
@@ -14,9 +15,12 @@ const map = fc
   .map((entries) => new Map(entries.toSorted(([a], [b]) => a - b)))
 
 function write(writer: CborWriter, value: CborValue): void {
-  if (typeof value === 'number' || typeof value === 'bigint') writer.count(value)
-  else if (value instanceof Uint8Array) writer.bytes(value)
-  else if (value instanceof Map) {
+  if (typeof value === 'number') writer.count(value)
+  else if (typeof value === 'bigint') writer.bigCount(value)
+  else if (value instanceof Uint8Array) {
+    writer.byteString(value.length)
+    writer.raw(value)
+  } else if (value instanceof Map) {
     writer.map(value.size)
     for (const [key, one] of value as ReadonlyMap<number, CborValue>) {
       writer.count(key)
@@ -29,10 +33,35 @@ function write(writer: CborWriter, value: CborValue): void {
   }
 }
 
+const writer = new CborWriter()
+
 const written = (value: CborValue) => {
-  const writer = new CborWriter()
+  writer.restart()
   write(writer, value)
-  return writer.end()
+  return Buffer.from(writer.bytes.subarray(0, writer.length))
+}
+
+/** Asks for what stands there; the first three bits of a value tell its kind (RFC 8949, section 3). */
+function read(reader: CborReader, bytes: Uint8Array): CborValue {
+  switch ((bytes[reader.at] ?? 0) >> 5) {
+    case 2: {
+      const from = reader.byteString()
+      return bytes.subarray(from, reader.at)
+    }
+    case 4:
+      return Array.from({ length: reader.list() }, () => read(reader, bytes))
+    case 5:
+      return new Map(Array.from({ length: reader.map() }, () => [reader.count(), read(reader, bytes)] as const))
+    default:
+      return reader.bigCount()
+  }
+}
+
+function readAll(bytes: Uint8Array): CborValue {
+  const reader = new CborReader(bytes)
+  const value = read(reader, bytes)
+  reader.end()
+  return value
 }
 
 /** Numbers are numbers as long as they are exact, and byte strings have no type of their own. */
@@ -49,7 +78,7 @@ describe('what is written', () => {
       fc.property(map, (value) => {
         const own = written(value)
         expect(own.toString('hex')).toBe(Buffer.from(encode(value, rfc8949EncodeOptions)).toString('hex'))
-        expect(plain(readCbor(own))).toEqual(plain(value))
+        expect(plain(readAll(own))).toEqual(plain(value))
         expect(plain(decode(own, { useMaps: true }))).toEqual(plain(value))
       }),
       { numRuns: 500 },
@@ -59,7 +88,7 @@ describe('what is written', () => {
   test.each([0, 23, 24, 255, 256, 65_535, 65_536, 2 ** 32 - 1, 2 ** 32, 2n ** 53n, 2n ** 64n - 1n])('%s', (value) => {
     const own = written(value)
     expect(own).toEqual(Buffer.from(encode(value)))
-    expect(plain(readCbor(own))).toBe(plain(value))
+    expect(plain(readAll(own))).toBe(plain(value))
   })
 })
 
@@ -69,7 +98,7 @@ describe('what is read', () => {
       fc.property(fc.uint8Array({ minLength: 1, maxLength: 40 }), (any) => {
         let value: CborValue
         try {
-          value = readCbor(Buffer.from(any))
+          value = readAll(any)
         } catch (error) {
           expect(error).toBeInstanceOf(CborMalformed)
           return
@@ -95,13 +124,10 @@ describe('what is read', () => {
     ['a number in nine bytes that fits into five', '1b00000000ffffffff'],
     ['bytes that are cut short', '4300'],
     ['a list that is longer than what is left', '9affffffff'],
-    ['a map whose keys are not in order', 'a202000100'],
-    ['a map with a key twice', 'a201000100'],
     ['a map with a key that is no count', 'a1410000'],
-    ['lists in lists in lists in lists', '8181818100'],
     ['something behind the end', '0000'],
   ])('%s is refused', (_, hex) => {
-    expect(() => readCbor(Buffer.from(hex, 'hex'))).toThrow(CborMalformed)
+    expect(() => readAll(Buffer.from(hex, 'hex'))).toThrow(CborMalformed)
   })
 })
 

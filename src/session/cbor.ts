@@ -1,29 +1,67 @@
 /**
  * The part of CBOR (RFC 8949) that tokens are made of: counts, byte strings, lists, and maps by count, in the one form that
- * section 4.2 calls deterministic. A general encoder asks of each value what it is and sorts each map, which takes longer
- * than everything else about a token; here the writer is told. What is written and read is what `cborg` writes and reads.
+ * section 4.2 calls deterministic. A general encoder asks of each value what it is and sorts each map, and a general decoder
+ * makes a tree of what it reads, which takes longer than everything else about a token; here writer and reader are told what
+ * comes. What is written and read is what `cborg` writes and reads.
  */
-export type CborValue = number | bigint | Uint8Array | readonly CborValue[] | ReadonlyMap<number, CborValue>
-
 const kind = { count: 0, bytes: 2, list: 4, map: 5 } as const
-const sizeFirst = 256
-/** A token has lists in a list in a map. */
-const depthMax = 4
+const sizeFirst = 1_024
+/** The longest head of a value. */
+const headBytesMax = 9
 
+/** Writes into room of its own, which it keeps: one writer serves one message after the other. */
 export class CborWriter {
-  #bytes = Buffer.allocUnsafe(sizeFirst)
+  #bytes = Buffer.allocUnsafeSlow(sizeFirst)
+  #view = viewOf(this.#bytes)
   #length = 0
 
-  /** 0 to 2^64 - 1. */
-  count(value: number | bigint): void {
-    this.#head(kind.count, value)
+  /** What was written until now; good until the writer goes on. */
+  get bytes(): Buffer {
+    return this.#bytes
   }
 
-  bytes(value: Uint8Array): void {
-    this.#head(kind.bytes, value.length)
+  get length(): number {
+    return this.#length
+  }
+
+  restart(): void {
+    this.#length = 0
+  }
+
+  /** A byte by itself, as what stands around CBOR has it. */
+  byte(value: number): void {
+    this.#room(1)
+    this.#bytes[this.#length++] = value
+  }
+
+  /** Bytes by themselves, without a head. */
+  raw(value: Uint8Array): void {
     this.#room(value.length)
     this.#bytes.set(value, this.#length)
     this.#length += value.length
+  }
+
+  /** Room for bytes that somebody else fills in: gives where it begins. */
+  skip(length: number): number {
+    this.#room(length)
+    this.#length += length
+    return this.#length - length
+  }
+
+  /** 0 to 2^53 - 1. */
+  count(value: number): void {
+    this.#head(kind.count, value)
+  }
+
+  /** 0 to 2^64 - 1. */
+  bigCount(value: bigint): void {
+    if (value <= 0xffff_ffffn) this.#head(kind.count, Number(value))
+    else this.#long(kind.count, value)
+  }
+
+  /** The head of a byte string; so many raw bytes follow. */
+  byteString(length: number): void {
+    this.#head(kind.bytes, length)
   }
 
   /** The head of a list; so many values follow. */
@@ -36,132 +74,142 @@ export class CborWriter {
     this.#head(kind.map, length)
   }
 
-  /** What was written; the writer is of no use any more. */
-  end(): Buffer {
-    return this.#bytes.subarray(0, this.#length)
-  }
-
   /** In as few bytes as hold it. */
-  #head(of: number, value: number | bigint): void {
-    this.#room(9)
+  #head(of: number, value: number): void {
+    this.#room(headBytesMax)
     const first = of << 5
-    if (value < 24) this.#bytes[this.#length++] = first | Number(value)
+    if (value < 24) this.#bytes[this.#length++] = first | value
     else if (value <= 0xff) {
       this.#bytes[this.#length++] = first | 24
-      this.#bytes[this.#length++] = Number(value)
+      this.#bytes[this.#length++] = value
     } else if (value <= 0xffff) {
       this.#bytes[this.#length++] = first | 25
-      this.#length = this.#bytes.writeUInt16BE(Number(value), this.#length)
+      this.#view.setUint16(this.#length, value)
+      this.#length += 2
     } else if (value <= 0xffff_ffff) {
       this.#bytes[this.#length++] = first | 26
-      this.#length = this.#bytes.writeUInt32BE(Number(value), this.#length)
-    } else {
-      this.#bytes[this.#length++] = first | 27
-      this.#length = this.#bytes.writeBigUInt64BE(BigInt(value), this.#length)
-    }
+      this.#view.setUint32(this.#length, value)
+      this.#length += 4
+    } else this.#long(of, BigInt(value))
+  }
+
+  #long(of: number, value: bigint): void {
+    this.#room(headBytesMax)
+    this.#bytes[this.#length++] = (of << 5) | 27
+    this.#view.setBigUint64(this.#length, value)
+    this.#length += 8
   }
 
   #room(bytes: number): void {
     if (this.#length + bytes <= this.#bytes.length) return
-    const larger = Buffer.allocUnsafe(2 * (this.#length + bytes))
+    const larger = Buffer.allocUnsafeSlow(2 * (this.#length + bytes))
     larger.set(this.#bytes.subarray(0, this.#length))
     this.#bytes = larger
+    this.#view = viewOf(larger)
   }
 }
 
-/** The bytes are not of this form, or not in the one way in which it writes them. */
+/** The bytes are not of this form, not in the one way in which it writes them, or not what was asked for. */
 export class CborMalformed extends Error {}
 
-/** One value, and nothing behind it. Counts past 2^53 are `bigint`. Throws `CborMalformed`. */
-export function readCbor(bytes: Buffer): CborValue {
-  const reader = new CborReader(bytes)
-  const value = reader.value(depthMax)
-  if (!reader.atEnd) throw new CborMalformed('something is behind the end')
-  return value
-}
-
-class CborReader {
-  readonly #bytes: Buffer
+/** Reads one value after the other, each as what it has to be. Throws `CborMalformed`. */
+export class CborReader {
+  readonly bytes: Uint8Array
+  readonly #view: DataView
   #at = 0
+  #end: number
 
-  constructor(bytes: Buffer) {
-    this.#bytes = bytes
+  constructor(bytes: Uint8Array) {
+    this.bytes = bytes
+    this.#view = viewOf(bytes)
+    this.#end = bytes.length
   }
 
-  get atEnd(): boolean {
-    return this.#at === this.#bytes.length
+  /** Reads what lies between two places from now on. */
+  restart(from: number, end: number): void {
+    this.#at = from
+    this.#end = end
   }
 
-  value(depth: number): CborValue {
-    if (depth === 0) throw new CborMalformed('too deep')
-    const first = this.#bytes[this.#skip(1)] ?? 0
-    const size = this.#size(first & 0x1f)
-    switch (first >> 5) {
-      case kind.count:
-        return size
-      case kind.bytes: {
-        const at = this.#skip(Number(size))
-        return this.#bytes.subarray(at, this.#at)
-      }
-      case kind.list: {
-        const list: CborValue[] = []
-        for (let left = this.#items(size); left > 0; left -= 1) list.push(this.value(depth - 1))
-        return list
-      }
-      case kind.map:
-        return this.#map(this.#items(size), depth)
-      default:
-        throw new CborMalformed(`a value of kind ${first >> 5}`)
-    }
+  /** Where the next value begins. */
+  get at(): number {
+    return this.#at
   }
 
-  #map(length: number, depth: number): ReadonlyMap<number, CborValue> {
-    const map = new Map<number, CborValue>()
-    let last = -1
-    for (let left = length; left > 0; left -= 1) {
-      const key = this.value(1)
-      if (typeof key !== 'number' || key <= last) throw new CborMalformed('the keys of a map are counts, in order')
-      last = key
-      map.set(key, this.value(depth - 1))
-    }
-    return map
+  /** 0 to 2^53 - 1. */
+  count(): number {
+    const value = this.#head(kind.count)
+    if (value >= 0) return value
+    const long = this.#long()
+    if (long > Number.MAX_SAFE_INTEGER) throw new CborMalformed('a count past 2^53')
+    return Number(long)
   }
 
-  /** The number behind a first byte, which must not fit into fewer bytes. */
-  #size(short: number): number | bigint {
-    if (short < 24) return short
-    switch (short) {
-      case 24:
-        return this.#atLeast(24, this.#bytes[this.#skip(1)] ?? 0)
-      case 25:
-        return this.#atLeast(0x100, this.#bytes.readUInt16BE(this.#skip(2)))
-      case 26:
-        return this.#atLeast(0x1_0000, this.#bytes.readUInt32BE(this.#skip(4)))
-      case 27: {
-        const value = this.#bytes.readBigUInt64BE(this.#skip(8))
-        if (value <= 0xffff_ffffn) throw new CborMalformed('a number in more bytes than it needs')
-        return value <= Number.MAX_SAFE_INTEGER ? Number(value) : value
-      }
-      default:
-        throw new CborMalformed(`a length of form ${short}`)
-    }
+  bigCount(): bigint {
+    const value = this.#head(kind.count)
+    return value < 0 ? this.#long() : BigInt(value)
   }
 
-  #atLeast(least: number, value: number): number {
-    if (value < least) throw new CborMalformed('a number in more bytes than it needs')
-    return value
+  /** Goes over a byte string and gives where it begins: it ends where the reader stands. */
+  byteString(): number {
+    const length = this.#length(kind.bytes)
+    return this.#skip(length)
+  }
+
+  /** How many values follow. */
+  list(): number {
+    return this.#length(kind.list)
+  }
+
+  /** How many keys with their values follow; `key` reads them. */
+  map(): number {
+    return this.#length(kind.map)
+  }
+
+  /** Nothing may be left. */
+  end(): void {
+    if (this.#at !== this.#end) throw new CborMalformed('something is behind the end')
   }
 
   /** Each item takes a byte at least: a length that lies would have us wait for memory. */
-  #items(size: number | bigint): number {
-    if (size > this.#bytes.length - this.#at) throw new CborMalformed('cut short')
-    return Number(size)
+  #length(of: number): number {
+    const value = this.#head(of)
+    if (value < 0 || value > this.#end - this.#at) throw new CborMalformed('cut short')
+    return value
+  }
+
+  /** The number of a head; -1 where eight bytes of it follow. It must not fit into fewer bytes. */
+  #head(of: number): number {
+    const first = this.bytes[this.#skip(1)] ?? 0
+    if (first >> 5 !== of) throw new CborMalformed(`a value of kind ${first >> 5} and not ${of}`)
+    const short = first & 0x1f
+    if (short < 24) return short
+    if (short === 24) return atLeast(24, this.#view.getUint8(this.#skip(1)))
+    if (short === 25) return atLeast(0x100, this.#view.getUint16(this.#skip(2)))
+    if (short === 26) return atLeast(0x1_0000, this.#view.getUint32(this.#skip(4)))
+    if (short === 27) return -1
+    throw new CborMalformed(`a length of form ${short}`)
+  }
+
+  #long(): bigint {
+    const value = this.#view.getBigUint64(this.#skip(8))
+    if (value <= 0xffff_ffffn) throw new CborMalformed('a number in more bytes than it needs')
+    return value
   }
 
   #skip(length: number): number {
     const start = this.#at
-    if (length > this.#bytes.length - start) throw new CborMalformed('cut short')
+    if (length > this.#end - start) throw new CborMalformed('cut short')
     this.#at += length
     return start
   }
+}
+
+function atLeast(least: number, value: number): number {
+  if (value < least) throw new CborMalformed('a number in more bytes than it needs')
+  return value
+}
+
+function viewOf({ buffer, byteOffset, byteLength }: Uint8Array): DataView {
+  return new DataView(buffer, byteOffset, byteLength)
 }

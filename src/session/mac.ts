@@ -25,11 +25,14 @@ export function macKey(secret: Uint8Array, beginning: Uint8Array): MacKey {
   return { inner, restAt: inner.length, outer: Buffer.concat([padded(outerByte), Buffer.alloc(digestBytes)]) }
 }
 
-/** 32 characters of one byte each (`binary`), which are made faster than a buffer. */
-export function macOf(key: MacKey, rest: Uint8Array): string {
-  const end = key.restAt + rest.length
-  if (end > key.inner.length) key.inner = Buffer.concat([key.inner.subarray(0, key.restAt)], 2 * end)
-  key.inner.set(rest, key.restAt)
-  key.outer.write(hash('sha256', key.inner.subarray(0, end), 'binary'), blockBytes, 'binary')
+/**
+ * Of the bytes between two places, which follow the key's beginning: 32 characters of one byte each (`binary`), which are
+ * made faster than a buffer.
+ */
+export function macOf(key: MacKey, bytes: Buffer, from: number, end: number): string {
+  const length = key.restAt + end - from
+  if (length > key.inner.length) key.inner = Buffer.concat([key.inner.subarray(0, key.restAt)], 2 * length)
+  bytes.copy(key.inner, key.restAt, from, end)
+  key.outer.write(hash('sha256', key.inner.subarray(0, length), 'binary'), blockBytes, 'latin1')
   return hash('sha256', key.outer, 'binary')
 }

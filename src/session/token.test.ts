@@ -130,10 +130,26 @@ describe('S1: what is no token is token_malformed', () => {
     ['a timestamp before all time', encode(new Map([...good, [6, [2000]]]))],
     ['five branches', encode(new Map([...good, [6, [1]], row(1, 1, Buffer.of(1), 0, 0, 0, 0, 0, 0)]))],
     ['a lifetime that is a text', encode(new Map([...good, [2, 'long']]))],
+    ['one key in place of another', encode(new Map([...good].map(([key, value]) => [key === 2 ? 0 : key, value])))],
+    ['keys that a frontier does not have', encode(new Map([...good, [6, []], [7, 1]]))],
+    ['fewer keys than it says', Buffer.concat([Buffer.of(0xa6), encode(new Map(good)).subarray(1)])],
+    ['more keys than it says', Buffer.concat([Buffer.of(0xa4), encode(new Map(good)).subarray(1)])],
+    ['something behind the end', Buffer.concat([encode(new Map(good)), Buffer.of(0)])],
   ]
 
   test.each(broken)('a signed payload with %s', (_, payload) => {
     expect(refusal(sign(payload))).toMatch(/^token_malformed: .*payload is broken/)
+  })
+
+  test('whatever is signed is read or refused', () => {
+    const whole = encode(good)
+    fc.assert(
+      fc.property(fc.nat(whole.length - 1), fc.uint8Array({ minLength: 1, maxLength: 9 }), (at, change) => {
+        const payload = Buffer.concat([whole.subarray(0, at), change, whole.subarray(at + change.length)])
+        expect(refusal(sign(payload))).toMatch(/^(accepted|token_malformed|unknown_shard|token_expired|clock_offset)/)
+      }),
+      { numRuns: 2_000 },
+    )
   })
 
   test('the payload that those are made from is good', () => {

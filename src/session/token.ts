@@ -1,15 +1,16 @@
-import { hash, timingSafeEqual } from 'node:crypto'
+import { timingSafeEqual } from 'node:crypto'
 import { assert, present } from '../base/assert.ts'
 import type { Brand } from '../base/brand.ts'
 import { HoldfastError } from '../base/errors.ts'
-import { remembered } from '../base/remembered.ts'
 import type { ShardName, TenantName } from '../directory/topology.ts'
 import { formatHlc, wallMsOfHlc } from '../hlc/hlc.ts'
 import type { Frontier } from './frontier.ts'
-import type { MacKey } from './mac.ts'
-import { macKey, macOf } from './mac.ts'
+import { macOf } from './mac.ts'
+import { CborReader, CborWriter } from './cbor.ts'
+import { binding, boundOf, hintBytes, hintOf, keyOf } from './token-bound.ts'
 import type { TokenBody } from './token-payload.ts'
-import { decodePayload, encodePayload, PayloadMalformed, ShardUnknown } from './token-payload.ts'
+import { writePayload } from './token-payload.ts'
+import { PayloadMalformed, readPayload, ShardUnknown } from './token-payload-reader.ts'
 
 /**
  * The signed form of a frontier, in base64url (RFC 4648, section 5):
@@ -54,39 +55,43 @@ export interface TokenCheck {
 }
 
 const version = 1
-const binding = { tenant: 1, credential: 2 } as const
 const headBytes = 3
-const hintBytes = 2
 const lengthBytes = 2
 const macBytes = 16
-const secretBytesMin = 32
 
 /** Node refuses requests with more than 16 KiB of headers; a token takes at most half of that. */
 export const tokenCharsMax = 8192
+
+/** Where the token at hand is put together, and where one that was received is taken apart: one at a time, with no wait in it. */
+const writer = new CborWriter()
+const received = Buffer.allocUnsafeSlow(tokenCharsMax)
+const reader = new CborReader(received)
+const trueMac = Buffer.alloc(macBytes)
 
 /**
  * Signs a frontier. Throws `argument_invalid` when it has touched more shards than a token can carry, some hundred.
  */
 export function encodeToken(frontier: Frontier, ring: KeyRing, scope: TokenScope, issue: TokenIssue): SessionToken {
-  const payload = encodePayload({
-    issuedAtSeconds: Math.floor(issue.nowMs / 1000),
-    lifetimeSeconds: Math.ceil(issue.lifetimeMs / 1000),
-    frontier,
-  })
   const bindings =
     (scope.tenant === undefined ? 0 : binding.tenant) | (scope.credential === undefined ? 0 : binding.credential)
   const bound = boundOf(bindings, scope)
   assert(ring.current >= 0 && ring.current <= 0xff, () => `a key id fits into a byte, ${ring.current} does not`)
   const secret = present(ring.keys.get(ring.current), () => `key ${ring.current} is on the ring`)
-  const payloadAt = headBytes + bound.hints.length + lengthBytes
-  const macAt = payloadAt + payload.length
-  const token = Buffer.allocUnsafe(macAt + macBytes)
-  token.set([version, ring.current, bindings])
-  token.set(bound.hints, headBytes)
-  token.writeUInt16BE(Math.min(payload.length, 0xffff), payloadAt - lengthBytes)
-  token.set(payload, payloadAt)
-  token.write(macOf(keyOf(secret, bound), token.subarray(0, macAt)), macAt, macBytes, 'latin1')
-  const text = token.toString('base64url')
+  writer.restart()
+  writer.byte(version)
+  writer.byte(ring.current)
+  writer.byte(bindings)
+  writer.raw(bound.hints)
+  const payloadAt = writer.skip(lengthBytes) + lengthBytes
+  writePayload(writer, {
+    issuedAtSeconds: Math.floor(issue.nowMs / 1000),
+    lifetimeSeconds: Math.ceil(issue.lifetimeMs / 1000),
+    frontier,
+  })
+  const macAt = writer.skip(macBytes)
+  writer.bytes.writeUInt16BE(Math.min(macAt - payloadAt, 0xffff), payloadAt - lengthBytes)
+  writer.bytes.write(macOf(keyOf(secret, bound), writer.bytes, 0, macAt), macAt, macBytes, 'latin1')
+  const text = writer.bytes.toString('base64url', 0, writer.length)
   if (text.length > tokenCharsMax) {
     throw new HoldfastError(
       'argument_invalid',
@@ -111,65 +116,57 @@ export function encodeToken(frontier: Frontier, ring: KeyRing, scope: TokenScope
  * | `unknown_shard` | ask the topology anew and decode again; if that fails too, continue without the token |
  */
 export function decodeToken(text: string, ring: KeyRing, scope: TokenScope, check: TokenCheck): Frontier {
-  const parts = takeApart(bytesOf(text))
+  const parts = takeApart(received, receive(text))
   const secret = ring.keys.get(parts.keyId)
-  const authentic =
-    isInScope(parts.bindings, scope) &&
-    secret !== undefined &&
-    timingSafeEqual(parts.mac, trueMac(secret, parts, scope))
-  if (!authentic) throw notOurs(parts, secret !== undefined, scope)
-  const body = readBody(parts.payload, check.shards)
+  if (secret === undefined || !isInScope(parts.bindings, scope) || !isAuthentic(parts, secret, scope)) {
+    throw notOurs(parts, secret !== undefined, scope)
+  }
+  const body = readBody(parts, check.shards)
   checkTimes(body, check)
   return body.frontier
 }
 
-function trueMac(secret: Uint8Array, { bindings, signed }: Parts, scope: TokenScope): Buffer {
-  return Buffer.from(macOf(keyOf(secret, boundOf(bindings, scope)), signed), 'latin1').subarray(0, macBytes)
+/** In constant time, whatever the difference is. */
+function isAuthentic({ bindings, macAt }: Parts, secret: Uint8Array, scope: TokenScope): boolean {
+  trueMac.write(macOf(keyOf(secret, boundOf(bindings, scope)), received, 0, macAt), 0, macBytes, 'latin1')
+  return timingSafeEqual(received.subarray(macAt, macAt + macBytes), trueMac)
 }
 
+/** Where the parts of a token begin. */
 interface Parts {
   readonly keyId: number
   readonly bindings: number
-  readonly hints: Buffer
-  readonly payload: Buffer
-  /** Everything before the MAC. */
-  readonly signed: Buffer
-  readonly mac: Buffer
+  readonly payloadAt: number
+  /** Everything before it is signed. */
+  readonly macAt: number
 }
 
-function bytesOf(text: string): Buffer {
+/** Takes the bytes of a text in, and gives how many they are. */
+function receive(text: string): number {
   if (text.length > tokenCharsMax)
     throw malformed(`it has ${text.length} characters, and no token more than ${tokenCharsMax}`)
-  const bytes = Buffer.from(text, 'base64url')
+  const length = received.write(text, 'base64url')
   // The decoder skips what it does not know; the token that it came from reads back the same.
-  if (text === '' || bytes.toString('base64url') !== text) throw malformed('it is not base64url')
-  return bytes
+  if (text === '' || received.toString('base64url', 0, length) !== text) throw malformed('it is not base64url')
+  return length
 }
 
-function takeApart(bytes: Buffer): Parts {
-  const [found, keyId, bindings] = bytes
+function takeApart(bytes: Buffer, length: number): Parts {
+  const [found, keyId = 0, bindings = 0] = [bytes[0], bytes[1], bytes[2]]
   if (found !== version) throw malformed(`it is of version ${found}, and this gateway reads version ${version}`)
-  if (keyId === undefined || bindings === undefined) throw malformed('it is truncated')
+  if (length < headBytes) throw malformed('it is truncated')
   if (bindings > (binding.tenant | binding.credential)) throw malformed('it has unknown bindings')
-  const hintsAt = headBytes
-  const lengthAt = hintsAt + hintBytes * boundCount(bindings)
-  const payloadAt = lengthAt + lengthBytes
-  const macAt = bytes.length < payloadAt ? bytes.length : payloadAt + bytes.readUInt16BE(lengthAt)
-  if (bytes.length < payloadAt || bytes.length < macAt + macBytes) throw malformed('it is truncated')
-  if (bytes.length > macAt + macBytes) throw malformed('something is behind its end')
-  return {
-    keyId,
-    bindings,
-    hints: bytes.subarray(hintsAt, lengthAt),
-    payload: bytes.subarray(payloadAt, macAt),
-    signed: bytes.subarray(0, macAt),
-    mac: bytes.subarray(macAt),
-  }
+  const payloadAt = headBytes + hintBytes * boundCount(bindings) + lengthBytes
+  const macAt = length < payloadAt ? length : payloadAt + bytes.readUInt16BE(payloadAt - lengthBytes)
+  if (length < macAt + macBytes) throw malformed('it is truncated')
+  if (length > macAt + macBytes) throw malformed('something is behind its end')
+  return { keyId, bindings, payloadAt, macAt }
 }
 
-function readBody(payload: Buffer, shards: ReadonlyMap<number, ShardName>): TokenBody {
+function readBody({ payloadAt, macAt }: Parts, shards: ReadonlyMap<number, ShardName>): TokenBody {
   try {
-    return decodePayload(payload, shards)
+    reader.restart(payloadAt, macAt)
+    return readPayload(reader, shards)
   } catch (error) {
     if (error instanceof PayloadMalformed) throw malformed(`its payload is broken: ${error.message}`, error)
     if (error instanceof ShardUnknown) {
@@ -208,8 +205,9 @@ function notOurs(parts: Parts, keyIsKnown: boolean, scope: TokenScope): Holdfast
   const kinds = ['fleet', ...boundKinds(parts.bindings)] as const
   const foreign = kinds.find((kind, index) => {
     const name = scope[kind]
-    const hint = parts.hints.subarray(index * hintBytes, (index + 1) * hintBytes)
-    return name === undefined || !hint.equals(hintOf(`${kind} ${name}`))
+    const hintAt = headBytes + index * hintBytes
+    const hint = received.subarray(hintAt, hintAt + hintBytes)
+    return name === undefined || !hint.equals(hintOf(kind, name))
   })
   if (foreign !== undefined) {
     return new HoldfastError('token_foreign', `the session token was issued for another ${foreign}`, {
@@ -231,7 +229,10 @@ function malformed(why: string, cause?: unknown): HoldfastError {
 }
 
 function isInScope(bindings: number, scope: TokenScope): boolean {
-  return boundKinds(bindings).every((kind) => scope[kind] !== undefined)
+  return (
+    ((bindings & binding.tenant) === 0 || scope.tenant !== undefined) &&
+    ((bindings & binding.credential) === 0 || scope.credential !== undefined)
+  )
 }
 
 function boundKinds(bindings: number): ('tenant' | 'credential')[] {
@@ -239,60 +240,5 @@ function boundKinds(bindings: number): ('tenant' | 'credential')[] {
 }
 
 function boundCount(bindings: number): number {
-  return 1 + boundKinds(bindings).length
-}
-
-/** What a token is bound to: its hints, and how the names go into the MAC. The same for every token of one scope. */
-interface Bound {
-  readonly hints: Buffer
-  readonly names: Buffer
-  /** Made for each secret once. */
-  readonly keys: WeakMap<Uint8Array, MacKey>
-}
-
-function boundOf(bindings: number, { fleet, tenant, credential }: TokenScope): Bound {
-  const named = (kind: 'tenant' | 'credential', name: string | undefined) =>
-    (bindings & binding[kind]) === 0 ? '' : lengthPrefixed(`${kind} ${present(name, () => `the scope has a ${kind}`)}`)
-  return boundByNames(lengthPrefixed(`fleet ${fleet}`) + named('tenant', tenant) + named('credential', credential))
-}
-
-/** So that none can pass for two. */
-function lengthPrefixed(name: string): string {
-  return `${name.length}:${name}`
-}
-
-/** By kind, so that no tenant can pass for a credential; with their lengths in bytes in the MAC as well. */
-const boundByNames = remembered((prefixed): Bound => {
-  const names: string[] = []
-  for (let at = 0; at < prefixed.length; ) {
-    const colon = prefixed.indexOf(':', at)
-    const end = colon + 1 + Number(prefixed.slice(at, colon))
-    names.push(prefixed.slice(colon + 1, end))
-    at = end
-  }
-  return {
-    hints: Buffer.concat(names.map(hintOf)),
-    names: Buffer.concat(
-      names.flatMap((name) => {
-        const bytes = Buffer.from(name)
-        const length = Buffer.alloc(4)
-        length.writeUInt32BE(bytes.length)
-        return [length, bytes]
-      }),
-    ),
-    keys: new WeakMap(),
-  }
-}, 1_000)
-
-function keyOf(secret: Uint8Array, { names, keys }: Bound): MacKey {
-  const known = keys.get(secret)
-  if (known !== undefined) return known
-  assert(secret.length >= secretBytesMin, `a token key has at least ${secretBytesMin} bytes`)
-  const key = macKey(secret, names)
-  keys.set(secret, key)
-  return key
-}
-
-function hintOf(name: string): Buffer {
-  return hash('sha256', name, 'buffer').subarray(0, hintBytes)
+  return 1 + (bindings & 1) + (bindings >> 1)
 }

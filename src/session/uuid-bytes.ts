@@ -4,11 +4,15 @@ import { assert } from '../base/assert.ts'
 
 const hyphen = 0x2d
 const digits = '0123456789abcdef'
-/** By character code; what is no digit has none. */
-const digitOfCode: readonly (number | undefined)[] = Array.from({ length: 128 }, (_, code) => {
+const noDigit = 0xff
+/** By character code. */
+const digitOfCode = Uint8Array.from({ length: 128 }, (_, code) => {
   const digit = digits.indexOf(String.fromCharCode(code))
-  return digit < 0 ? undefined : digit
+  return digit < 0 ? noDigit : digit
 })
+const codeOfDigit = Uint8Array.from(digits, (digit) => digit.charCodeAt(0))
+/** One text at a time is put together here. */
+const text = Buffer.alloc(36, hyphen)
 
 /** Writes a UUID at a place, and gives the place behind it. */
 export function writeUuid(bytes: Uint8Array, at: number, uuid: string): number {
@@ -20,9 +24,10 @@ export function writeUuid(bytes: Uint8Array, at: number, uuid: string): number {
       index += 1
       continue
     }
-    const [high, low] = [digitOfCode[uuid.charCodeAt(index)], digitOfCode[uuid.charCodeAt(index + 1)]]
-    if (high === undefined || low === undefined) isUuid = false
-    else bytes[place++] = (high << 4) | low
+    const high = digitOfCode[uuid.charCodeAt(index)] ?? noDigit
+    const low = digitOfCode[uuid.charCodeAt(index + 1)] ?? noDigit
+    isUuid = high !== noDigit && low !== noDigit
+    bytes[place++] = (high << 4) | low
     index += 2
   }
   assert(isUuid, () => `not a UUID in lower case: ${uuid}`)
@@ -30,13 +35,12 @@ export function writeUuid(bytes: Uint8Array, at: number, uuid: string): number {
 }
 
 export function readUuid(bytes: Uint8Array, at: number): string {
-  const text = Buffer.allocUnsafe(36)
   let place = 0
   for (let index = at; index < at + 16; index += 1) {
-    if (place === 8 || place === 13 || place === 18 || place === 23) text[place++] = hyphen
+    if (place === 8 || place === 13 || place === 18 || place === 23) place += 1
     const byte = bytes[index] ?? 0
-    text[place++] = digits.charCodeAt(byte >> 4)
-    text[place++] = digits.charCodeAt(byte & 0xf)
+    text[place++] = codeOfDigit[byte >> 4] ?? 0
+    text[place++] = codeOfDigit[byte & 0xf] ?? 0
   }
   return text.toString('latin1')
 }
