@@ -1,45 +1,35 @@
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { archiveOf, currentLsn, start, testShard } from '../../test/support/archive.ts'
-import { archiveSettings, commitHome, foundShard, shardTarget } from '../../test/support/archive-shard.ts'
-import { ServerYard } from '../../test/support/servers.ts'
+import { commitHome } from '../../test/support/archive-shard.ts'
+import { FoundedShard } from '../../test/support/founded-shard.ts'
 import { systemClock } from '../base/clock.ts'
-import { Connection } from '../postgres/connection.ts'
-import type { LocalServer } from '../postgres/server/local-server.ts'
 import type { ArchiverEvent } from './archiver.ts'
 import { Archiver } from './archiver.ts'
 
-let yard: ServerYard
-let server: LocalServer
+let shard: FoundedShard
 
 beforeAll(async () => {
-  yard = await ServerYard.open()
-  server = await yard.primary('primary', archiveSettings)
-  await foundShard(yard, server, 'local')
+  shard = await FoundedShard.open('local')
 })
 
 afterAll(async () => {
-  await yard[Symbol.asyncDispose]()
+  await shard[Symbol.asyncDispose]()
 })
-
-function connect(): Promise<Connection> {
-  return Connection.connect(shardTarget(yard, server, 'holdfast_admin'), 10_000)
-}
 
 function startArchiver(root: string) {
   const events: ArchiverEvent[] = []
-  const primary = () => shardTarget(yard, server)
   const onEvent = (event: ArchiverEvent) => events.push(event)
-  const archiver = new Archiver({ root, shard: testShard, primary, clock: systemClock, onEvent })
+  const archiver = new Archiver({ root, shard: testShard, primary: shard.target, clock: systemClock, onEvent })
   const isElected = () => events.filter(({ kind }) => kind === 'elected').length
   return { ...start((signal) => archiver.run(signal)), isElected, events }
 }
 
 test('HZ-R2: followers carry the slot of the stream, also one that somebody else made', async ({ skip }) => {
-  if (yard.binaries.major < 17) skip('followers do not carry slots')
-  const admin = await connect()
+  if (shard.yard.binaries.major < 17) skip('followers do not carry slots')
+  const admin = await shard.connect()
   await admin.query(`select pg_create_logical_replication_slot('hf_redo', 'pgoutput')`)
-  const archiver = startArchiver(join(yard.root, 'carried'))
+  const archiver = startArchiver(join(shard.yard.root, 'carried'))
   const sql = `select failover, active from pg_replication_slots where slot_name = 'hf_redo'`
   await expect.poll(async () => (await admin.query(sql)).rows).toEqual([{ failover: true, active: true }])
   await archiver.stop()
@@ -55,11 +45,11 @@ test('HZ-R2: followers carry the slot of the stream, also one that somebody else
 })
 
 test('of several archivers one is elected, and another takes over; a crash of the server stops neither for good', async () => {
-  const root = join(yard.root, 'archive')
+  const root = join(shard.yard.root, 'archive')
   const archive = archiveOf(root)
   const archivers = [startArchiver(root), startArchiver(root)]
   await vi.waitUntil(() => archivers.some(({ isElected }) => isElected() > 0), { timeout: 10_000 })
-  const admin = await connect()
+  const admin = await shard.connect()
   const active = 'select from pg_replication_slots where active'
   await vi.waitUntil(async () => (await admin.query(active)).rowCount === 2, { timeout: 10_000 })
   const first = await commitHome(admin, [`insert into payroll_runs (tenant, status) values ('globex-eu', 'one')`])
@@ -77,9 +67,9 @@ test('of several archivers one is elected, and another takes over; a crash of th
   const second = await commitHome(admin, [`insert into payroll_runs (tenant, status) values ('globex-eu', 'two')`])
   await expect.poll(idsNow, { timeout: 10_000 }).toEqual([first.transactionId, second.transactionId])
 
-  await server.kill()
-  await server.start()
-  const again = await connect()
+  await shard.server.kill()
+  await shard.server.start()
+  const again = await shard.connect()
   const third = await commitHome(again, [`insert into payroll_runs (tenant, status) values ('globex-eu', 'three')`])
   await expect
     .poll(idsNow, { timeout: 20_000 })
@@ -87,7 +77,7 @@ test('of several archivers one is elected, and another takes over; a crash of th
   const to = await currentLsn(again)
   await again.query('select pg_switch_wal()')
   const backup = await archive.takeBaseBackup({
-    target: shardTarget(yard, server),
+    target: shard.target(),
     region: 'eu-west' as never,
     decision: { allowed: true },
   })

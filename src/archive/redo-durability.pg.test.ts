@@ -2,15 +2,14 @@ import { open, readdir, readFile, rename, truncate } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, onTestFinished, test } from 'vitest'
 import { archiveOf, currentLsn, readAll, type RunningRedo, startRedo, testShard } from '../../test/support/archive.ts'
-import { archiveSettings, commitHome, foundShard, shardTarget } from '../../test/support/archive-shard.ts'
-import { ServerYard } from '../../test/support/servers.ts'
+import { commitHome } from '../../test/support/archive-shard.ts'
+import { FoundedShard } from '../../test/support/founded-shard.ts'
 import { present } from '../base/assert.ts'
 import { systemClock } from '../base/clock.ts'
 import { isHoldfastError } from '../base/errors.ts'
-import { Connection } from '../postgres/connection.ts'
+import type { Connection } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { formatLsn, parseLsn } from '../postgres/lsn.ts'
-import type { LocalServer } from '../postgres/server/local-server.ts'
 import type { ShardArchive } from './archive.ts'
 import { ArchiveFolder } from './archive-folder.ts'
 import { listRedoFiles } from './redo-path.ts'
@@ -18,27 +17,19 @@ import { readRecords } from './redo-segment.ts'
 import { reserveRedo } from './redo-stream.ts'
 import { firstTimeline } from './timeline.ts'
 
-let yard: ServerYard
-let server: LocalServer
+let shard: FoundedShard
 let admin: Connection
 let places = 0
 
 beforeAll(async () => {
-  yard = await ServerYard.open()
-  server = await yard.primary('primary', archiveSettings)
-  await foundShard(yard, server, 'local')
-  admin = await connect()
+  shard = await FoundedShard.open('local')
+  admin = shard.admin
   await admin.query('create extension pg_walinspect')
 })
 
 afterAll(async () => {
-  admin.release()
-  await yard[Symbol.asyncDispose]()
+  await shard[Symbol.asyncDispose]()
 })
-
-function connect(): Promise<Connection> {
-  return Connection.connect(shardTarget(yard, server, 'holdfast_admin'), 10_000)
-}
 
 interface Place {
   readonly folder: ArchiveFolder
@@ -48,10 +39,10 @@ interface Place {
 
 /** An archive of its own, and a slot that begins with it. */
 async function newPlace(): Promise<Place> {
-  const root = join(yard.root, `archive-${places++}`)
+  const root = join(shard.yard.root, `archive-${places++}`)
   await dropSlot()
   const folder = new ArchiveFolder(root, testShard)
-  const start = (segmentBytesMax?: number) => startRedo(folder, () => shardTarget(yard, server), segmentBytesMax)
+  const start = (segmentBytesMax?: number) => startRedo(folder, shard.target, segmentBytesMax)
   const first = start()
   await closedAndStored(archiveOf(root))
   await first.stop()
@@ -143,7 +134,7 @@ describe('A4: the stream has every transaction once, in the order of the commit 
       const from = await currentLsn(admin)
       let writing = true
       const writers = [0, 1, 2].map(async (writer) => {
-        const connection = await connect()
+        const connection = await shard.connect()
         const written: number[] = []
         for (let round = 0; writing; round++) {
           const statements = [
@@ -262,7 +253,7 @@ describe('A4: a hole is told', () => {
     expect(files.length).toBeGreaterThan(4)
     expect((await readAll(archive, { from, to })).length).toBe(10)
     const taken = present(files.at(-3), 'a segment in the middle').path
-    await rename(taken, join(yard.root, 'taken'))
+    await rename(taken, join(shard.yard.root, 'taken'))
     await expect(readAll(archive, { from, to })).rejects.toSatisfy((error) => isHoldfastError(error, 'archive_gap'))
     expect((await archive.verify()).ok).toBe(false)
   })
@@ -284,7 +275,7 @@ test('segments are read one at a time, and a reader may stop early', async () =>
 test('a slot that two make at once is made, and neither fails', async () => {
   await dropSlot()
   onTestFinished(dropSlot)
-  const reserve = () => reserveRedo(shardTarget(yard, server), 'hf_redo', systemClock)
+  const reserve = () => reserveRedo(shard.target(), 'hf_redo', systemClock)
   await Promise.all([reserve(), reserve(), reserve()])
   const { rows } = await admin.query('select from pg_replication_slots where confirmed_flush_lsn is not null')
   expect(rows).toHaveLength(1)

@@ -1,41 +1,22 @@
-import { join } from 'node:path'
-import { afterAll, beforeAll, expect, test, vi } from 'vitest'
-import {
-  archiveOf,
-  currentLsn,
-  redoUpTo,
-  type Running,
-  type RunningRedo,
-  startRedo,
-  testShard,
-} from '../../test/support/archive.ts'
-import { archiveSettings, followServer, foundShard, shardTarget } from '../../test/support/archive-shard.ts'
-import { ServerYard } from '../../test/support/servers.ts'
-import { Connection } from '../postgres/connection.ts'
-import type { LocalServer } from '../postgres/server/local-server.ts'
-import { ArchiveFolder } from './archive-folder.ts'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { archiveOf, currentLsn, redoUpTo, type RunningRedo } from '../../test/support/archive.ts'
+import { FoundedShard } from '../../test/support/founded-shard.ts'
+import type { Connection } from '../postgres/connection.ts'
 import type { RowChange } from './redo-transaction.ts'
 
 /** A7: tables that change while they are streamed, as an upgrade changes them: in the middle of a transaction. */
 
 const relation = 'public.reshaped'
 
-let yard: ServerYard
-let server: LocalServer
+let shard: FoundedShard
 let admin: Connection
-let root: string
 let redo: RunningRedo
-let follower: Running
 
 beforeAll(async () => {
-  yard = await ServerYard.open()
-  server = await yard.primary('primary', archiveSettings)
-  await foundShard(yard, server, 'quorum')
-  follower = await followServer(yard, server, archiveSettings)
-  admin = await Connection.connect(shardTarget(yard, server, 'holdfast_admin'), 10_000)
-  root = join(yard.root, 'archive')
-  redo = stream()
-  await vi.waitUntil(async () => (await admin.query('select from pg_replication_slots where active')).rowCount === 1)
+  shard = await FoundedShard.open('quorum')
+  admin = shard.admin
+  redo = shard.stream()
+  await shard.streaming(1)
   await admin.script(`
     create table reshaped (id bigint primary key, first text, second text);
     alter table reshaped replica identity full;
@@ -44,21 +25,15 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await redo.stop()
-  admin.release()
-  await follower.stop()
-  await yard[Symbol.asyncDispose]()
+  await shard[Symbol.asyncDispose]()
 })
-
-function stream(): RunningRedo {
-  return startRedo(new ArchiveFolder(root, testShard), () => shardTarget(yard, server))
-}
 
 /** What the stream has of the table behind a position, in the order of the log. */
 async function streamedSince(from: bigint): Promise<RowChange[]> {
   const to = await currentLsn(admin)
   const { rows } = await admin.query<{ t: string }>('select holdfast.tick(holdfast.wall_hlc())::text as t')
   await admin.query('select holdfast.publish_closed($1)', [rows[0]?.t])
-  const transactions = await redoUpTo(archiveOf(root), to)
+  const transactions = await redoUpTo(archiveOf(shard.root), to)
   return transactions
     .filter(({ endLsn }) => endLsn > from && endLsn <= to)
     .flatMap(({ changes }) => changes.filter((change) => change.relation === relation))
@@ -93,12 +68,13 @@ test('A7: each row has the shape that its table had then, also within one transa
     { op: 'delete', relation, before: { id: '1', renamed: 'a', third: '4' } },
   ]
   expect(await streamedSince(from)).toEqual(changes)
-  const columns = async () => (await archiveOf(root).relationShapes()).get(relation)?.columns.map(({ name }) => name)
+  const columns = async () =>
+    (await archiveOf(shard.root).relationShapes()).get(relation)?.columns.map(({ name }) => name)
   expect(await columns()).toEqual(['id', 'renamed', 'third'])
 
   // Another writer, with a segment of its own, whose header has the last shape.
   await redo.stop()
-  redo = stream()
+  redo = shard.stream()
   await admin.query(`insert into reshaped values (2, 'x', 5)`)
   changes.push({ op: 'insert', relation, after: { id: '2', renamed: 'x', third: '5' } })
   expect(await streamedSince(from)).toEqual(changes)

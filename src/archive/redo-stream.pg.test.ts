@@ -1,64 +1,30 @@
-import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test, vi } from 'vitest'
-import {
-  archiveOf,
-  currentLsn,
-  readAll,
-  redoUpTo,
-  type Running,
-  type RunningRedo,
-  startRedo,
-  testShard,
-} from '../../test/support/archive.ts'
-import {
-  archiveSettings,
-  commitHome,
-  decide,
-  followServer,
-  foundShard,
-  peerShard,
-  prepareBranch,
-  shardTarget,
-} from '../../test/support/archive-shard.ts'
-import { ServerYard } from '../../test/support/servers.ts'
+import { archiveOf, currentLsn, readAll, redoUpTo, type RunningRedo, testShard } from '../../test/support/archive.ts'
+import { commitHome, decide, peerShard, prepareBranch } from '../../test/support/archive-shard.ts'
+import { FoundedShard } from '../../test/support/founded-shard.ts'
 import { present } from '../base/assert.ts'
-import { Connection } from '../postgres/connection.ts'
+import type { Connection } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { formatLsn, parseLsn } from '../postgres/lsn.ts'
-import type { LocalServer } from '../postgres/server/local-server.ts'
-import { ArchiveFolder } from './archive-folder.ts'
 import type { RedoTransaction } from './redo-transaction.ts'
 import { nameOf } from './redo-transaction.ts'
 
-let yard: ServerYard
-let server: LocalServer
+let shard: FoundedShard
 let admin: Connection
-let root: string
 let redo: RunningRedo
-let follower: Running
 
 beforeAll(async () => {
-  yard = await ServerYard.open()
-  server = await yard.primary('primary', archiveSettings)
-  await foundShard(yard, server, 'quorum')
-  follower = await followServer(yard, server, archiveSettings)
-  admin = await Connection.connect(shardTarget(yard, server, 'holdfast_admin'), 10_000)
+  shard = await FoundedShard.open('quorum')
+  admin = shard.admin
   await admin.query('create extension pg_walinspect')
-  root = join(yard.root, 'archive')
-  redo = stream()
-  await vi.waitUntil(async () => (await admin.query('select from pg_replication_slots where active')).rowCount === 1)
+  redo = shard.stream()
+  await shard.streaming(1)
 })
 
 afterAll(async () => {
   await redo.stop()
-  admin.release()
-  await follower.stop()
-  await yard[Symbol.asyncDispose]()
+  await shard[Symbol.asyncDispose]()
 })
-
-function stream(): RunningRedo {
-  return startRedo(new ArchiveFolder(root, testShard), () => shardTarget(yard, server))
-}
 
 /** What the stream has of the transactions that `work` commits. */
 async function streamed(work: () => Promise<unknown>): Promise<RedoTransaction[]> {
@@ -67,7 +33,7 @@ async function streamed(work: () => Promise<unknown>): Promise<RedoTransaction[]
   // Something to close with, so that a mark behind the work is stored.
   const to = await currentLsn(admin)
   await closeNow()
-  return (await redoUpTo(archiveOf(root), to)).filter(({ endLsn }) => endLsn > from && endLsn <= to)
+  return (await redoUpTo(archiveOf(shard.root), to)).filter(({ endLsn }) => endLsn > from && endLsn <= to)
 }
 
 async function closeNow(): Promise<bigint> {
@@ -125,7 +91,7 @@ describe('the rows of a transaction', () => {
     })
     expect(before[0]?.changes[0]).not.toHaveProperty('after.approved_by')
     expect(after[0]?.changes[0]).toHaveProperty('after.approved_by', 'me')
-    const shapes = await archiveOf(root).relationShapes()
+    const shapes = await archiveOf(shard.root).relationShapes()
     expect(shapes.get('public.payroll_runs')).toEqual({
       schema: 'public',
       table: 'payroll_runs',
@@ -140,7 +106,7 @@ describe('the rows of a transaction', () => {
       primaryKey: ['id'],
       foreignKeys: [],
     })
-    const earlier = await archiveOf(root).relationShapes({ at: present(before[0], 'one').endLsn })
+    const earlier = await archiveOf(shard.root).relationShapes({ at: present(before[0], 'one').endLsn })
     expect(earlier.get('public.payroll_runs')?.columns).toHaveLength(4)
     expect(from).toBeGreaterThan(0n)
   })
@@ -150,7 +116,7 @@ describe('the rows of a transaction', () => {
       await admin.query(`insert into payroll_runs (id, tenant, status) values (500, 'globex-eu', 'a')`)
       await admin.query(`insert into payroll_items values (500, 1, 'globex-eu', 12345)`)
     })
-    const shape = (await archiveOf(root).relationShapes()).get('public.payroll_items')
+    const shape = (await archiveOf(shard.root).relationShapes()).get('public.payroll_items')
     expect(shape?.primaryKey).toEqual(['run', 'line'])
     expect(shape?.foreignKeys).toEqual([
       {
@@ -217,7 +183,7 @@ describe('whose a transaction is', () => {
     await admin.query('delete from holdfast.decision where transaction_id = $1', [branch.transactionId])
     await admin.query('alter publication holdfast_redo add table holdfast.decision')
     await admin.query('commit')
-    redo = stream()
+    redo = shard.stream()
     const [settled] = (await streamed(() => admin.query(`commit prepared '${branch.gid}'`))).slice(-1)
     expect(settled?.identity).toMatchObject({ kind: 'branch', commitTimestamp: stamp })
   })
@@ -268,7 +234,7 @@ describe('the places of transactions', () => {
 
 describe('how far the stream is', () => {
   test('its closed timestamp covers every transaction at or below it', async () => {
-    const archive = archiveOf(root)
+    const archive = archiveOf(shard.root)
     const stamps: { transactionId: string; commitTimestamp: bigint }[] = []
     for (let round = 0; round < 20; round++) {
       stamps.push(await commitHome(admin, [`insert into payroll_runs (tenant, status) values ('globex-eu', 'x')`]))
@@ -284,7 +250,7 @@ describe('how far the stream is', () => {
   })
 
   test('its closed timestamp does not run ahead of a decoder that is behind', async () => {
-    const archive = archiveOf(root)
+    const archive = archiveOf(shard.root)
     const { rows } = await admin.query<{ pid: number }>(
       `select active_pid as pid from pg_replication_slots where slot_name = 'hf_redo'`,
     )

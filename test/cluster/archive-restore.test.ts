@@ -15,60 +15,41 @@ import { formatLsn, parseLsn } from '../../src/postgres/lsn.ts'
 import { giveTo } from '../../src/postgres/server/data-directory.ts'
 import type { LocalServer } from '../../src/postgres/server/local-server.ts'
 import { archiveOf, currentLsn, redoUpTo, type Running, start, testShard } from '../support/archive.ts'
-import {
-  archiveSettings,
-  commitHome,
-  decide,
-  followServer,
-  foundShard,
-  prepareBranch,
-  shardTarget,
-} from '../support/archive-shard.ts'
-import { ServerYard } from '../support/servers.ts'
+import { archiveSettings, commitHome, decide, prepareBranch } from '../support/archive-shard.ts'
+import { connectAdmin, FoundedShard } from '../support/founded-shard.ts'
 
 const region = 'eu-west' as RegionName
 
-let yard: ServerYard
-let primary: LocalServer
+let shard: FoundedShard
 let admin: Connection
 let root: string
 let archive: ShardArchive
 let archiver: Running
-let follower: Running
 let backup: BaseBackupEntry
 let restores = 0
 
 beforeAll(async () => {
-  yard = await ServerYard.open()
-  primary = await yard.primary('primary', archiveSettings)
-  await foundShard(yard, primary, 'quorum')
-  follower = await followServer(yard, primary, archiveSettings)
-  admin = await connect(primary)
-  root = join(yard.root, 'archive')
+  shard = await FoundedShard.open('quorum')
+  admin = shard.admin
+  root = shard.root
   archive = archiveOf(root)
   const both = new Archiver({
     root,
     shard: testShard,
-    primary: () => shardTarget(yard, primary),
+    primary: shard.target,
     clock: systemClock,
     onEvent: () => undefined,
   })
   archiver = start((signal) => both.run(signal))
-  while ((await admin.query('select from pg_replication_slots where active')).rowCount < 2) await systemClock.sleep(10)
+  await shard.streaming(2)
   await commitHome(admin, [insert('before the backup')])
-  backup = await archive.takeBaseBackup({ target: shardTarget(yard, primary), region, decision: { allowed: true } })
+  backup = await archive.takeBaseBackup({ target: shard.target(), region, decision: { allowed: true } })
 })
 
 afterAll(async () => {
   await archiver.stop()
-  admin.release()
-  await follower.stop()
-  await yard[Symbol.asyncDispose]()
+  await shard[Symbol.asyncDispose]()
 })
-
-function connect(server: LocalServer): Promise<Connection> {
-  return Connection.connect(shardTarget(yard, server, 'holdfast_admin'), 10_000)
-}
 
 const insert = (note: string) => `insert into payroll_runs (tenant, status, note) values ('globex-eu', 'x', '${note}')`
 
@@ -85,8 +66,8 @@ async function archived(): Promise<RedoTransaction[]> {
 /** Recovers the base backup with staged log to a stop, and pauses there. */
 async function restore(stop: Lsn, to: Lsn, inclusive = false): Promise<{ server: LocalServer; reader: Connection }> {
   const name = `restored-${restores++}`
-  const wal = join(yard.root, `${name}.wal`)
-  const server = yard.server(name, {
+  const wal = join(shard.yard.root, `${name}.wal`)
+  const server = shard.yard.server(name, {
     ...archiveSettings,
     restore_command: `cp ${wal}/%f %p`,
     recovery_target_lsn: formatLsn(stop),
@@ -94,15 +75,15 @@ async function restore(stop: Lsn, to: Lsn, inclusive = false): Promise<{ server:
     recovery_target_action: 'pause',
     recovery_target_timeline: String(backup.timeline),
   })
-  await archive.extractBaseBackup(backup.id, server.dataDir, yard.user)
+  await archive.extractBaseBackup(backup.id, server.dataDir, shard.yard.user)
   const range = { history: await archive.timelineHistory(backup.timeline), from: backup.startLsn, to }
-  await archive.stageWal(wal, range, yard.user)
+  await archive.stageWal(wal, range, shard.yard.user)
   const marker = join(server.dataDir, 'recovery.signal')
   await writeFile(marker, '')
-  await giveTo(yard.user, marker)
+  await giveTo(shard.yard.user, marker)
   onTestFinished(() => server.stop('immediate').then(() => undefined))
   await server.start()
-  const reader = await connect(server)
+  const reader = await connectAdmin(shard.yard, server)
   onTestFinished(() => reader.release())
   await expect
     .poll(async () => (await reader.query('select pg_get_wal_replay_pause_state() as s')).rows[0]?.['s'])
@@ -136,7 +117,7 @@ describe('a restore from the archive', () => {
   })
 
   test('HZ-A4: positions follow the order of commits where transaction ids do not', async () => {
-    const [early, late] = [await connect(primary), await connect(primary)]
+    const [early, late] = [await shard.connect(), await shard.connect()]
     await early.query('begin')
     await early.query(insert('lower xid, commits last'))
     await commitHome(late, [insert('higher xid, commits first')])
@@ -196,18 +177,18 @@ describe('a restore from the archive', () => {
     const range = { history: await archive.timelineHistory(), from: backup.startLsn, to: last.endLsn }
     const refused = (error: unknown) => isHoldfastError(error, 'archive_gap')
 
-    await rename(join(folder, gone), join(yard.root, gone))
-    await expect(archive.stageWal(join(yard.root, 'gap'), range, yard.user)).rejects.toSatisfy(refused)
+    await rename(join(folder, gone), join(shard.yard.root, gone))
+    await expect(archive.stageWal(join(shard.yard.root, 'gap'), range, shard.yard.user)).rejects.toSatisfy(refused)
     const { restorable } = await archive.status()
     expect(present(restorable, 'some ground').through).toBeLessThan(last.endLsn)
     expect((await archive.verify()).ok).toBe(false)
 
-    const content = await readFile(join(yard.root, gone))
+    const content = await readFile(join(shard.yard.root, gone))
     content[100_000] = (content[100_000] ?? 0) ^ 1
     await writeFile(join(folder, gone), content)
-    await expect(archive.stageWal(join(yard.root, 'flipped'), range, yard.user)).rejects.toSatisfy(refused)
+    await expect(archive.stageWal(join(shard.yard.root, 'flipped'), range, shard.yard.user)).rejects.toSatisfy(refused)
 
-    await rename(join(yard.root, gone), join(folder, gone))
+    await rename(join(shard.yard.root, gone), join(folder, gone))
     expect((await archive.verify()).problems).toEqual([])
     expect(parseLsn(formatLsn(present((await archive.status()).restorable, 'ground').through))).toBeGreaterThanOrEqual(
       last.endLsn,
@@ -218,7 +199,7 @@ describe('a restore from the archive', () => {
 describe('base backups', () => {
   test('are refused in a region that is not legal for the shard, with the policy that says so', async () => {
     const decision = { allowed: false, question: { holding: 'backup', region }, refusals: [] } as const
-    const source = { target: shardTarget(yard, primary), region, decision }
+    const source = { target: shard.target(), region, decision }
     await expect(archive.takeBaseBackup(source)).rejects.toSatisfy((error) =>
       isHoldfastError(error, 'residency_denied'),
     )
@@ -236,9 +217,9 @@ describe('base backups', () => {
     }
     await flip()
     expect((await archive.verify()).problems).toEqual([`base.tar of base backup ${backup.id} has another checksum`])
-    await expect(archive.extractBaseBackup(backup.id, join(yard.root, 'damaged'), yard.user)).rejects.toSatisfy(
-      (error) => isHoldfastError(error, 'check_failed'),
-    )
+    await expect(
+      archive.extractBaseBackup(backup.id, join(shard.yard.root, 'damaged'), shard.yard.user),
+    ).rejects.toSatisfy((error) => isHoldfastError(error, 'check_failed'))
     await flip()
     await file.close()
     expect((await archive.verify()).problems).toEqual([])
