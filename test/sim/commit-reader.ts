@@ -14,7 +14,7 @@ interface EarlyBarrier {
 /**
  * A participant that only reads, as far as messages go: a statement, and behind it the vote, which is the end of it there
  * together with a barrier on the connection that read. A batch travels with its vote. That under `serializable` it ends in a
- * commit is for PostgreSQL to make something of (`reader.pg.test.ts`).
+ * commit is for PostgreSQL to make something of (`serializable-reader.pg.test.ts`).
  */
 export class Reader {
   readonly shard: number
