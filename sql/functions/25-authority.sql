@@ -4,7 +4,7 @@
 -- docs/protocols/global-commit.md.
 --
 --   the shard       it is open, at the epoch and with the placements that the transaction was routed by
---   its followers   they are waited for as the shard promises
+--   its followers   they are waited for as the shard promises (22-followers.sql)
 --   the birth       it lies above the collection watermark, and not ahead of the clock
 --   the home        it was not seen at a later epoch
 --
@@ -44,21 +44,6 @@ begin
       using errcode = 'HF003';
   end if;
   perform holdfast.refuse_placement(p_tenant, v_domain);
-end
-$$;
-
--- This transaction waits for followers as its shard promises, whatever anybody has set (HZ-S5). Where it would wait for
--- nobody, it is refused. Names that are emptied later than this release who waits, with success: the gateway therefore
--- compares when the settings were loaded before and after its COMMIT.
-create or replace function holdfast.wait_for_followers(p_shard text, p_durability text) returns text
-language plpgsql
-as $$
-begin
-  if p_durability = 'quorum' and current_setting('synchronous_standby_names') = '' then
-    raise exception 'a commit on shard % would wait for no follower', p_shard
-      using errcode = 'HF016', hint = 'Name its followers in synchronous_standby_names.';
-  end if;
-  return set_config('synchronous_commit', case p_durability when 'quorum' then 'on' else 'local' end, true);
 end
 $$;
 
@@ -109,7 +94,6 @@ begin
 end
 $$;
 
-revoke all on function holdfast.refuse_authority(uuid, text, integer, jsonb), holdfast.wait_for_followers(text, text),
-  holdfast.transaction_born_ms(uuid), holdfast.require_uncollected(uuid), holdfast.require_born(uuid, integer),
-  holdfast.require_home_epoch(text, integer) from public;
+revoke all on function holdfast.refuse_authority(uuid, text, integer, jsonb), holdfast.transaction_born_ms(uuid),
+  holdfast.require_uncollected(uuid), holdfast.require_born(uuid, integer), holdfast.require_home_epoch(text, integer) from public;
 grant execute on function holdfast.transaction_born_ms(uuid) to holdfast_gateway;

@@ -1,6 +1,6 @@
 -- The position that a promotion cannot lose: what ends at or before it is flushed on as many synchronous followers as a
 -- commit waits for. The redo stream takes nothing behind it (HZ-R2), and a barrier has passed when it is reached (B4). A shard
--- of local durability has no bound; one that should wait, and names nobody, has replicated nothing (HZ-S5).
+-- of local durability has no bound; one that should wait for its followers, and does not, has replicated nothing (HZ-S5).
 create or replace function holdfast.replicated_through() returns pg_lsn
 language plpgsql volatile security definer
 set search_path = pg_catalog, pg_temp
@@ -15,7 +15,7 @@ begin
   if found then
     return 'FFFFFFFF/FFFFFFFF';
   end if;
-  if v_names = '' then
+  if holdfast.other_followers() is not null then
     return '0/0';
   end if;
   -- `ANY 2 (a, b, c)`, `FIRST 1 (a, b)`, `1 (a, b)`; a bare list waits for one.
@@ -36,7 +36,7 @@ create or replace function holdfast.acknowledging() returns integer
 language sql volatile security definer
 set search_path = pg_catalog, pg_temp
 as $$
-  select case when s.durability = 'quorum' then
+  select case when s.durability <> 'quorum' then null when holdfast.other_followers() is not null then 0 else
     (select count(*)::integer from pg_stat_replication r where r.sync_state in ('sync', 'quorum')) end
   from holdfast.shard s
 $$;

@@ -164,7 +164,8 @@ export const errorTable = define({
   durability_suspended: {
     category: 'unavailable',
     retry: 'safe',
-    meaning: 'Commits of the shard would wait for no follower, because its settings name none; nothing was written.',
+    meaning:
+      'Commits of the shard would wait for none of its followers: somebody changed whom its settings name. Nothing was written.',
   },
   transaction_aborted: {
     category: 'conflict',

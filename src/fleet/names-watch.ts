@@ -7,7 +7,8 @@ import type { Supervisor } from './supervisor.ts'
 
 /**
  * HZ-S5: watches whom the commits of every primary wait for. Whoever can set it, a tool or a person in a hurry, can empty or
- * change it: what was acknowledged since may be on no follower that a promotion looks at.
+ * change it. What decides refuses from then on; what waited for others meanwhile, or for nobody, is on no follower that a
+ * promotion looks at.
  *
  * Putting the names back on a primary that serves would make it worse. A session takes them up when it is told, and whether
  * commits wait at all is told by the checkpointer, in its own time: until then a commit that saw names passes alone. So the
@@ -82,7 +83,9 @@ async function forgetChange(supervisor: Supervisor, name: ShardName): Promise<bo
     if (!(await isChanged(supervisor, name, admin))) return false
     const detail = `${name}: somebody changed whom its commits wait for; it is put back`
     supervisor.progress({ step: 'alarm', detail })
-    await admin.query('alter system reset synchronous_standby_names', [], answerWithinMs)
+    for (const setting of ['synchronous_standby_names', 'holdfast.followers']) {
+      await admin.query(`alter system reset ${setting}`, [], answerWithinMs)
+    }
     return true
   })
 }
@@ -94,10 +97,11 @@ function watchedNode({ topology, servers }: Supervisor, name: ShardName) {
 }
 
 async function isChanged({ topology, shardServers }: Supervisor, name: ShardName, admin: Connection): Promise<boolean> {
-  const { rows } = await admin.query<{ names: string }>(
-    `select current_setting('synchronous_standby_names') as names`,
+  const { rows } = await admin.query<{ names: string; followers: string | null }>(
+    `select current_setting('synchronous_standby_names') as names, current_setting('holdfast.followers', true) as followers`,
     [],
     answerWithinMs,
   )
-  return rows[0]?.names !== shardServers.synchronousNames(name, topology.shard(name))
+  const wanted = shardServers.synchronousNames(name, topology.shard(name))
+  return rows.some(({ names, followers }) => names !== wanted || followers !== wanted)
 }

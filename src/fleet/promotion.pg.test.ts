@@ -120,6 +120,7 @@ test('V4: a promotion that a crash broke off is finished by the next start, and 
   expect(await ask('show synchronous_standby_names')).toEqual({
     synchronous_standby_names: `ANY 1 ("${payroll}.3")`,
   })
+  expect(await ask('select holdfast.other_followers() as others')).toEqual({ others: null })
   expect(await ask(`select array_agg(slot_name::text) as slots from pg_replication_slots`)).toEqual({
     slots: [slotName(`${payroll}.3` as NodeId)],
   })
@@ -276,6 +277,7 @@ test('HZ-S5, V7: names that somebody empties close the shard, until its follower
     await admin.query('set synchronous_commit = local')
     await admin.query('create table alone ()')
     await admin.query("alter system set synchronous_standby_names = ''")
+    await admin.query("alter system set holdfast.followers = ''")
     await admin.query('select pg_reload_conf()')
   })
   await eventually(() => alarms.length > 0)
@@ -301,6 +303,7 @@ test('HZ-S5, V7: names that somebody empties close the shard, until its follower
   )
   await connectAsGateway()
   await supervisor.shardServers.barrier(nodeOf(shard, shard.primary), 10_000)
+  expect(await ask('show holdfast.followers')).toEqual({ 'holdfast.followers': named.synchronous_standby_names })
   expect(alarms).toEqual([`${payroll}: somebody changed whom its commits wait for; it is put back`])
 })
 

@@ -235,6 +235,8 @@ export class ShardServers {
     return stringSettings({
       ...nodeSettings(this.#servers.binaries.major),
       synchronous_standby_names: synchronousNames,
+      // Once more, so that every session sees what changes the one alone (HZ-S5).
+      'holdfast.followers': synchronousNames,
     })
   }
 

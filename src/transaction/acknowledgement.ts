@@ -10,11 +10,11 @@ import { readConcluded, readPosition, readSettingsLoaded, readStamp } from './tr
  * may be here and nowhere else (HZ-S1). A BEGIN that failed makes COMMIT succeed with a warning. So: the function before
  * it was accepted, the tag is right, and there is no warning.
  *
- * When `synchronous_standby_names` is emptied, the checkpointer releases everyone who waits, with success and no warning
- * (HZ-S5). The function before refuses empty names; what is left is a change between it and the end of the wait. The
- * postmaster signals sessions before the checkpointer, and a session loads its settings again between two statements: so
- * where nobody has loaded them again by the statement behind the commit, nobody was released. Any other change of settings
- * that falls in between costs a question.
+ * When `synchronous_standby_names` is emptied, the checkpointer releases everyone who waits, with success and no warning; when
+ * it is changed, the WAL sender of whoever is named now does (HZ-S5). The function before refuses names that are not those of
+ * the shard's followers; what is left is a change between it and the end of the wait. The postmaster signals all of them at
+ * once, and a session loads its settings again between two statements: so where nobody has loaded them again by the statement
+ * behind the commit, nobody was released. Any other change of settings that falls in between costs a question.
  */
 export type CommitAnswer =
   | { readonly kind: 'acknowledged'; readonly timestamp: Hlc; readonly position: Lsn }

@@ -1,9 +1,10 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import type { Running } from '../../test/support/archive.ts'
 import { acknowledgedBy } from '../../test/support/acknowledging-follower.ts'
 import { approve, eager, insertRun, newRun, request } from '../../test/support/approval.ts'
 import { home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
-import { missing, nobody, quick, tried, WaitingShards } from '../../test/support/waiting-shards.ts'
+import { missing, nobody, quick, strangers, tried, WaitingShards } from '../../test/support/waiting-shards.ts'
 import { systemClock } from '../base/clock.ts'
 import { silentMetrics } from '../base/metrics.ts'
 import type { TransactionId } from '../directory/topology.ts'
@@ -153,6 +154,64 @@ describe('a commit that waits for followers', () => {
     await waiting.followers(acknowledgedBy)
     expect(await waiting.shards.rows(home, 'select from runs where id = $1', [run])).toEqual([])
     await record(environment, run)
+  })
+
+  describe('while somebody who is no follower would acknowledge it', () => {
+    let stranger: Running
+
+    beforeEach(async () => {
+      stranger = waiting.startStranger()
+      await waiting.stopFollower()
+    })
+
+    afterEach(async () => {
+      waiting.startFollower()
+      await waiting.putNamesBack()
+      await waiting.followers(acknowledgedBy)
+      await stranger.stop()
+    })
+
+    test('HZ-S5: is refused where names were changed to his, and nothing is written', async () => {
+      const environment = await waiting.gateway()
+      const run = newRun()
+      await waiting.changeNames(strangers)
+      await expect(record(environment, run)).rejects.toMatchObject({
+        code: 'durability_suspended',
+        message: expect.stringMatching(/would wait for ANY 1 \(stranger\), which are not its followers/) as string,
+      })
+      expect(await waiting.shards.rows(home, 'select from runs where id = $1', [run])).toEqual([])
+    })
+
+    test('HZ-S5: is unknown where names are changed to his while it waits', async () => {
+      const environment = await waiting.gateway({ limits: quick })
+      const run = newRun()
+      const outcome = record(environment, run)
+      outcome.catch(() => undefined)
+      await eventually(async () => (await waiting.waiters()) === 1)
+      await waiting.changeNames(strangers)
+      const id = await ambiguousId(outcome)
+      await expect(lookUpOutcome(environment, id)).rejects.toMatchObject({ code: 'node_unavailable' })
+      waiting.startFollower()
+      await waiting.putNamesBack()
+      await waiting.followers(acknowledgedBy)
+      expect(await lookUpOutcome(await waiting.gateway(), id)).toMatchObject({ outcome: 'committed', subject: run })
+    })
+
+    test('HZ-S5: is refused where names were put back, as long as his sender has not loaded them', async () => {
+      const environment = await waiting.gateway()
+      const run = newRun()
+      await waiting.changeNames(strangers)
+      await expect(record(environment, run)).rejects.toMatchObject({ code: 'durability_suspended' })
+      await waiting.putNamesBack()
+      await expect(record(environment, run)).rejects.toMatchObject({
+        code: 'durability_suspended',
+        message: expect.stringMatching(/stranger, whose sender has not loaded/) as string,
+      })
+      expect(await waiting.shards.rows(home, 'select from runs where id = $1', [run])).toEqual([])
+      waiting.startFollower()
+      await waiting.followers(acknowledgedBy)
+      await record(environment, run)
+    })
   })
 
   test('HZ-S5: waits whatever synchronous_commit the role or the database has', async () => {

@@ -18,8 +18,8 @@ const reconnectAfterMs = 20
  * A synchronous follower that keeps nothing: it receives the log of a server and acknowledges it. Enough for shards of
  * one server whose commits have to wait for somebody. It takes no slot, and comes back when the server does.
  */
-export function startAcknowledging(server: ConnectionTarget): Running {
-  const target = { ...server, applicationName: acknowledger }
+export function startAcknowledging(server: ConnectionTarget, applicationName: string = acknowledger): Running {
+  const target = { ...server, applicationName }
   return start(async (signal) => {
     while (!signal.aborted) {
       try {

@@ -2,6 +2,7 @@ import { newRandomUuid, newTimeOrderedUuid } from '../../src/base/random.ts'
 import type { ShardName, TransactionId } from '../../src/directory/topology.ts'
 import { Connection } from '../../src/postgres/connection.ts'
 import { installSchema } from '../../src/postgres/schema.ts'
+import type { Settings } from '../../src/postgres/server/data-directory.ts'
 import type { LocalServer } from '../../src/postgres/server/local-server.ts'
 import type { TransactionEnvironment } from '../../src/transaction/environment.ts'
 import type { TransactRequest } from '../../src/transaction/transaction.ts'
@@ -25,12 +26,16 @@ export const quick = { commitWithinMs: 400, outcomeWithinMs: 400, serviceWithinM
 export const tried = (subject: string): TransactRequest =>
   request(subject, { transactionId: newTimeOrderedUuid() as TransactionId })
 
+/** One who is no follower of the shards, and would acknowledge if he were asked. */
+const stranger = 'stranger'
+export const strangers = `ANY 1 (${stranger})`
+
 /** Shards on a server of their own, whose commits can be made to wait for a follower that never comes, or for nobody. */
 export class WaitingShards {
   readonly shards: DatabaseShards
   readonly #yard: ServerYard
   readonly #server: LocalServer
-  #follower: Running
+  #follower: Running | undefined
 
   private constructor(yard: ServerYard, server: LocalServer, follower: Running, shards: DatabaseShards) {
     this.#yard = yard
@@ -54,15 +59,35 @@ export class WaitingShards {
 
   /** As `followers`, for whoever looks himself when they are in force. */
   async beginFollowers(names: string): Promise<void> {
-    await this.#server.configure({ ...settings, synchronous_standby_names: names })
+    await this.#server.configure(settingsWith(names))
   }
 
-  stopFollower(): Promise<void> {
-    return this.#follower.stop()
+  /** Somebody changes whom commits wait for, and tells the server; in force when this resolves. */
+  async changeNames(names: string): Promise<void> {
+    await this.shards.rows(home, `alter system set synchronous_standby_names = '${names}'`)
+    await this.shards.rows(home, 'select pg_reload_conf()')
+    await untilInForce(this.#yard.target(this.#server), names)
+  }
+
+  /** And puts it back. The sessions of gateways hear of it; nobody else does before the next who tells the server. */
+  async putNamesBack(): Promise<void> {
+    await this.shards.rows(home, 'alter system reset synchronous_standby_names')
+    const sessions = `select pid from pg_stat_activity where usename = 'holdfast_gateway'`
+    for (const { pid } of await this.shards.rows<{ pid: number }>(home, sessions)) process.kill(pid, 'SIGHUP')
+  }
+
+  /** Lets one acknowledge who is no follower, until what comes back is called. */
+  startStranger(): Running {
+    return startAcknowledging(this.#yard.target(this.#server), stranger)
+  }
+
+  async stopFollower(): Promise<void> {
+    await this.#follower?.stop()
+    this.#follower = undefined
   }
 
   startFollower(): void {
-    this.#follower = startAcknowledging(this.#yard.target(this.#server))
+    this.#follower ??= startAcknowledging(this.#yard.target(this.#server))
   }
 
   /** How many backends wait for followers. */
@@ -87,13 +112,18 @@ export class WaitingShards {
 
   async close(): Promise<void> {
     await this.shards.close()
-    await this.#follower.stop()
+    await this.stopFollower()
     await this.#yard[Symbol.asyncDispose]()
   }
 }
 
+/** As the supervisor writes them. */
+function settingsWith(names: string): Settings {
+  return { ...settings, synchronous_standby_names: names, 'holdfast.followers': names }
+}
+
 async function name(yard: ServerYard, server: LocalServer, names: string): Promise<void> {
-  await server.configure({ ...settings, synchronous_standby_names: names })
+  await server.configure(settingsWith(names))
   await untilInForce(yard.target(server), names)
 }
 
