@@ -25,7 +25,7 @@ export async function sessionReadFigures(stand: Stand, progress: (text: string) 
   const node = held.servedBy()
   const clients = await Promise.all(Array.from({ length: readers }, () => stand.connect(node)))
   const bare = bareReader(clients)
-  const proven = await provenReader(clients)
+  const proven = provenReader(clients)
   for (const work of [bare, proven]) await workTimes(readers, work, warmUpReads)
   const windows: Record<'bare' | 'proven' | 'held', Window>[] = []
   for (let round = 1; round <= rounds; round++) {
@@ -81,15 +81,13 @@ function bareReader(clients: readonly pg.Client[]): Work {
   }
 }
 
-/** The same with a row of evidence from the same snapshot, about one transaction in one history. */
-async function provenReader(clients: readonly pg.Client[]): Promise<Work> {
-  const ask = async (text: string) => (await clientOf(clients, 0).query<{ id: string }>(text)).rows.map(({ id }) => id)
-  const transactions = await ask('select transaction_id as id from holdfast.commit_log limit 1')
-  const histories = await ask('select history_id as id from holdfast.history')
+/** The same with the row of evidence from the same snapshot, all of it. */
+function provenReader(clients: readonly pg.Client[]): Work {
   const proof = {
     name: 'proof',
-    text: 'select * from holdfast.proof($1, $2::uuid[], $3::uuid[])',
-    values: [tenant, transactions, histories],
+    text: `select e.*, p.placements, holdfast.greatest_shown() as greatest
+           from holdfast.evidence e left join holdfast.placements_shown p on p.tenant = $1`,
+    values: [tenant],
   }
   return (worker) => {
     const client = clientOf(clients, worker)
@@ -110,8 +108,8 @@ function clientOf(clients: readonly pg.Client[], worker: number): pg.Client {
 }
 
 /**
- * Counted over the link, beside the one of a bare transaction in one flight. The end of the transaction is sent behind the
- * answer, and nobody waits for it: by the time of the count it has been sent, and not answered.
+ * Counted over the link, beside the one of a bare transaction in one flight. Where the end of the transaction is sent behind the
+ * answer, nobody waits for it; it is counted all the same.
  */
 async function roundTripFigure(
   { fleet, connect }: Pick<Stand, 'fleet' | 'connect'>,
@@ -146,8 +144,7 @@ async function roundTripFigure(
   const extra: number[] = []
   for (let n = 0; n < countedReads; n++) {
     const trips = await tripsOf(`gateway-${region}`, held)
-    const ends = 1
-    extra.push(trips - ends - (await tripsOf('bench', bare)))
+    extra.push(trips - (await tripsOf('bench', bare)))
   }
   return exactly('extra round trips of a session read', Math.max(...extra), 'round trips', 0)
 }

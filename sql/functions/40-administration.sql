@@ -13,7 +13,7 @@ begin
   insert into holdfast.closed (closed_timestamp) values (0);
   -- Tables of one row are never large enough to be analysed by themselves. By its guess of their size the planner would
   -- think every call of the opening, the guard and the stamp worth a plan of its own.
-  analyze holdfast.shard, holdfast.closed;
+  analyze holdfast.shard, holdfast.lineage, holdfast.closed;
 end
 $$;
 

@@ -1,41 +1,45 @@
 -- The proof of freshness: everything about the snapshot of a read that the decision needs, in one row. See
--- docs/protocols/visibility.md. Runs on primaries and followers; writes nothing.
+-- docs/protocols/visibility.md. Reads on primaries and followers; writes nothing. What it reads the gateway may read, so it is a
+-- statement of the gateway's and no function: with a function's rights and settings of its own it costs five times as much.
 
--- The snapshot of the transaction is older than this call: `position_after` is read when it has been taken, so whatever the
--- snapshot shows was committed at or before it.
---   p_tenant      whose placements come back; null for none
---   p_asked       transaction ids: which of them are visible?
---   p_histories   the histories that the session knows. What a cutover left out is told only to those who know another
---                 history than the newest, because it can be long.
-create or replace function holdfast.proof(p_tenant text, p_asked uuid[], p_histories uuid[])
-returns table (
-  shard text, follows boolean, position_after pg_lsn, histories jsonb, placements jsonb, visible uuid[],
-  closed_timestamp bigint, greatest_timestamp bigint)
-language plpgsql volatile security definer
-set search_path = pg_catalog, pg_temp
--- Planning for the given values costs twice what running costs, and finds the same plan.
-set plan_cache_mode = force_generic_plan
+-- What a snapshot says of its node. The snapshot is older than what is called here: `position_after` is read when it has been
+-- taken, so whatever the snapshot shows was committed at or before it. `replayed` is read then as well, and therefore proves
+-- nothing of this snapshot; it does of every later one of the same server process.
+create or replace view holdfast.evidence as
+select l.shard, n.follows,
+  case when n.follows then pg_last_wal_replay_lsn() else pg_current_wal_flush_lsn() end as replayed,
+  case when n.follows then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
+    else pg_current_wal_flush_lsn() end as position_after,
+  l.history_id, l.histories, l.left_out, c.closed_timestamp
+from holdfast.lineage l, holdfast.closed c, (select pg_is_in_recovery() as follows) n;
+
+-- Those of the transactions that this snapshot shows, at home or as a branch. One by one: a plan for a list is made anew for
+-- each list.
+create or replace function holdfast.shown_of(p_asked uuid[]) returns uuid[]
+language plpgsql stable
+as $$
+declare
+  v_shown uuid[] := '{}';
+  v_id uuid;
+begin
+  foreach v_id in array p_asked loop
+    if exists (select from holdfast.commit_log l where l.transaction_id = v_id)
+      or exists (select from holdfast.branch b where b.transaction_id = v_id) then
+      v_shown := v_shown || v_id;
+    end if;
+  end loop;
+  return v_shown;
+end
+$$;
+
+-- Nothing that this snapshot shows has a later timestamp. A decision is visible before its branch: an upper bound.
+create or replace function holdfast.greatest_shown() returns bigint
+language plpgsql stable
 as $$
 begin
-  return query
-    select s.shard, r.follows,
-      case when r.follows then greatest(pg_last_wal_receive_lsn(), pg_last_wal_replay_lsn())
-        else pg_current_wal_flush_lsn() end,
-      (select jsonb_agg(jsonb_build_object('id', h.history_id, 'epoch', h.epoch, 'parent', h.parent, 'fork', h.fork_lsn,
-         'leftOut', case when p_histories <@ array[s.history_id] then '{}' else h.left_out end))
-       from holdfast.history h),
-      (select coalesce(jsonb_object_agg(p.domain, jsonb_build_object('shard', p.shard, 'version', p.version,
-         'service', p.service)), '{}')
-       from holdfast.placement p where p.tenant = p_tenant),
-      (select coalesce(array_agg(a.id), '{}') from unnest(p_asked) a(id)
-       where exists (select from holdfast.commit_log l where l.transaction_id = a.id)
-          or exists (select from holdfast.branch b where b.transaction_id = a.id)),
-      c.closed_timestamp,
-      greatest(
-        (select max(l.commit_timestamp) from holdfast.commit_log l),
-        -- A decision is visible before its branch: an upper bound.
-        (select max(d.commit_timestamp) from holdfast.decision d), 0)
-    from holdfast.shard s, holdfast.closed c, (select pg_is_in_recovery() as follows) r;
+  return greatest(
+    (select max(l.commit_timestamp) from holdfast.commit_log l),
+    (select max(d.commit_timestamp) from holdfast.decision d), 0);
 end
 $$;
 
@@ -68,7 +72,8 @@ as $$
   where d.commit_timestamp > p_above and d.outcome = 'COMMITTED'
 $$;
 
-revoke all on function holdfast.proof(text, uuid[], uuid[]), holdfast.freshness(uuid[]),
+revoke all on function holdfast.shown_of(uuid[]), holdfast.greatest_shown(), holdfast.freshness(uuid[]),
   holdfast.visible_global_transactions(bigint) from public;
-grant execute on function holdfast.proof(text, uuid[], uuid[]), holdfast.freshness(uuid[]),
+grant select on holdfast.evidence to holdfast_gateway;
+grant execute on function holdfast.shown_of(uuid[]), holdfast.greatest_shown(), holdfast.freshness(uuid[]),
   holdfast.visible_global_transactions(bigint) to holdfast_gateway;

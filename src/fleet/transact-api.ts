@@ -87,7 +87,10 @@ export interface ReadRequest extends Declared {
 }
 
 export interface Reader {
-  /** One reading statement, answered from a snapshot that is proven to contain the frontier. */
+  /**
+   * One reading statement, answered from a snapshot that is proven to contain the frontier. A function that returns this promise,
+   * and asks nothing else, costs least: the end of its transaction travels with the statement.
+   */
   query<R = Record<string, unknown>>(domain: string, text: string, values?: readonly unknown[]): Promise<QueryResult<R>>
   /** The same as `query`, in the form that query builders take. */
   client(domain: string): DomainClient

@@ -157,6 +157,11 @@ export class Connection {
     return present(this.#client.processID, 'connected')
   }
 
+  /** One object for as long as the server's session lives, whoever borrows it. */
+  get session(): object {
+    return this.#client
+  }
+
   get status(): TransactionStatus {
     if (this.#lost !== undefined || this.#released) return 'closed'
     const status = this.#client.getTransactionStatus()

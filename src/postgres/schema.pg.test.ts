@@ -77,6 +77,24 @@ test('U1: what was founded by an earlier release has what this one founds, and i
   expect(rows).toEqual([{ version: '0.0.9' }, { version: (await packageRelease()).version }])
 })
 
+test('U1: what later releases keep computed is computed from the rows that were there', async () => {
+  await foundBefore()
+  await admin.script(`
+    insert into holdfast.placement (tenant, domain, shard, version, policy, policy_version)
+    values ('globex-eu', 'payroll', 'eu-west/payroll', 3, '{}', 1)`)
+  await installSchema(admin)
+  const kept = async () =>
+    (
+      await admin.query(
+        'select l.shard, l.history_id, l.histories, p.* from holdfast.lineage l, holdfast.placements_shown p',
+      )
+    ).rows
+  const filled = await kept()
+  expect(filled).toMatchObject([{ shard: 'eu-west/payroll', tenant: 'globex-eu' }])
+  await admin.script('update holdfast.history set epoch = epoch; update holdfast.placement set version = version')
+  expect(await kept()).toEqual(filled)
+})
+
 test('U1: a database that no release has said its name in is brought to this one', async () => {
   await foundBefore()
   await admin.script('drop table public.holdfast_release')

@@ -5,6 +5,7 @@ import type { FleetNode, RegionName, ShardName, TopologySource, TransactionId } 
 import type { ConnectionTarget } from '../postgres/connection.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
 import { DriftJournal } from './drift-journal.ts'
+import type { Remembered } from './expectation.ts'
 import { FreshnessWatch } from './freshness-watch.ts'
 import { RouteLabels } from './routes.ts'
 
@@ -14,6 +15,8 @@ export interface ReadEnvironment extends ReadParts {
   /** Who waits for a node, and what was last seen of it. */
   readonly watch: FreshnessWatch
   readonly routes: RouteLabels
+  /** By the session of a server, what it has told. */
+  readonly told: WeakMap<object, Remembered>
   /** Closed before the pools. */
   readonly drifts: DriftJournal
 }
@@ -65,6 +68,7 @@ export function readEnvironment(parts: ReadParts, limits: ReadLimits = readLimit
     limits,
     watch: new FreshnessWatch(parts),
     routes: new RouteLabels(),
+    told: new WeakMap(),
     drifts: new DriftJournal(parts),
   }
 }

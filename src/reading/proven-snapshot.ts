@@ -2,15 +2,18 @@ import { HoldfastError } from '../base/errors.ts'
 import type { Placement } from '../directory/directory.ts'
 import type { FleetNode, NodeId, ShardTopology, TenantName } from '../directory/topology.ts'
 import { hlcZero } from '../hlc/hlc.ts'
-import type { ConnectionTarget, Statement, StatementOutcome } from '../postgres/connection.ts'
+import type { ConnectionTarget, StatementOutcome } from '../postgres/connection.ts'
 import { evidenceQuestion, remedyFor } from '../session/proof.ts'
 import type { Verdict } from '../session/proof.ts'
 import { refusalFor } from '../session/refusal.ts'
 import type { ReadEnvironment } from './environment.ts'
+import type { Remembered } from './expectation.ts'
+import { bearsOut, isExpected } from './expectation.ts'
 import type { Demand } from './judgement.ts'
 import { awaitedFor, demandedPosition, judge, retryAfterMs } from './judgement.ts'
 import { rankNodes } from './node-choice.ts'
 import { NodeLost, toReadError } from './read-failure.ts'
+import type { FirstStatement, OpenedSnapshot } from './shard-snapshot.ts'
 import { ShardSnapshot } from './shard-snapshot.ts'
 import type { WaitBudget } from './wait-budget.ts'
 
@@ -51,7 +54,7 @@ export async function openProven(
   environment: ReadEnvironment,
   demand: SnapshotDemand,
   budget: WaitBudget,
-  first: Statement | undefined,
+  first: FirstStatement | undefined,
 ): Promise<ProvenSnapshot> {
   const before = shardOf(environment, demand)
   const search = new Search(environment, demand, budget, first)
@@ -80,13 +83,18 @@ class Search {
   readonly #environment: ReadEnvironment
   readonly #demand: SnapshotDemand
   readonly #budget: WaitBudget
-  readonly #first: Statement | undefined
+  readonly #first: FirstStatement | undefined
   #waitedMs = 0
   #asked = 0
   #lastVerdict: { readonly verdict: NotProven; readonly node: FleetNode } | undefined
   #lastLost: NodeLost | undefined
 
-  constructor(environment: ReadEnvironment, demand: SnapshotDemand, budget: WaitBudget, first: Statement | undefined) {
+  constructor(
+    environment: ReadEnvironment,
+    demand: SnapshotDemand,
+    budget: WaitBudget,
+    first: FirstStatement | undefined,
+  ) {
     this.#environment = environment
     this.#demand = demand
     this.#budget = budget
@@ -135,13 +143,18 @@ class Search {
     const pushed = new Set<string>()
     const patienceMs = this.#budget.leftMs * share
     const startedMs = this.#waitedMs
+    let mayBeLean = true
     for (;;) {
-      const opened = await this.#open(node)
+      const opened = await this.#open(node, mayBeLean)
       if (opened === undefined) return undefined
-      const { snapshot, answer } = opened
+      const { snapshot, answer, isLean } = opened
       const verdict = judge(this.#demand, shard, snapshot)
-      if (verdict.kind === 'proven') return { snapshot, answer }
+      if (verdict.kind === 'proven' && (!isLean || bearsOut(this.#demand, snapshot))) return { snapshot, answer }
       snapshot.end()
+      if (verdict.kind === 'proven' || isLean) {
+        mayBeLean = false
+        continue
+      }
       this.#lastVerdict = { verdict, node }
       const remedy = remedyFor(verdict)
       if (remedy === 'refuse' || remedy === 'refresh_directory') throw this.failure()
@@ -153,7 +166,7 @@ class Search {
     }
   }
 
-  async #open(node: FleetNode) {
+  async #open(node: FleetNode, mayBeLean: boolean): Promise<OpenedSnapshot | undefined> {
     const { tenant, shard, frontier, targetOf } = this.#demand
     const histories = frontier.shards.get(shard)?.histories ?? []
     const question = {
@@ -161,7 +174,8 @@ class Search {
       histories: histories.map(({ historyId }) => historyId),
     }
     try {
-      const request = { node, target: targetOf(node), tenant, question }
+      const expects = (remembered: Remembered) => mayBeLean && isExpected(this.#demand, remembered)
+      const request = { node, target: targetOf(node), tenant, question, isExpected: expects }
       return await ShardSnapshot.open(this.#environment, request, this.#first)
     } catch (error) {
       if (!(error instanceof NodeLost)) throw error

@@ -47,6 +47,10 @@ export class ReadRun {
   readonly #underway = new Underway()
   #lost: NodeLost | undefined
   #ended = false
+  /** The answer to the function's first statement, how many it has asked, and what it returned. */
+  #first: Promise<unknown> | undefined
+  #asked = 0
+  #returned: Promise<unknown> | undefined
 
   constructor(environment: ReadEnvironment, request: ReadRequest, budget: WaitBudget) {
     this.#environment = environment
@@ -58,10 +62,12 @@ export class ReadRun {
 
   async run<T>(body: (read: Read) => Promise<T>): Promise<RunEnd<T>> {
     try {
-      const value = await body({
+      const returned = body({
         query: (domain, text, values) => this.#query(domain, toStatement(text, values)),
         client: (domain) => ({ query: (query, values) => this.#query(domain, toStatement(query, values)) }),
       })
+      this.#returned = returned
+      const value = await returned
       const bound = await this.#settle()
       if (this.#lost !== undefined) return this.#interrupted(this.#lost)
       if (this.#request.level === 'strong') await this.#pass(bound)
@@ -92,7 +98,17 @@ export class ReadRun {
   }
 
   #query<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
-    return this.#underway.begin(this.#send<R>(domain, statement))
+    const answer = this.#underway.begin(this.#send<R>(domain, statement))
+    this.#asked += 1
+    this.#first ??= answer
+    return answer
+  }
+
+  /** A function that returned the answer to its only statement is over: nothing that comes later is a part of the read. */
+  #endsWithFirst(): boolean {
+    const isOnly = this.#asked === 1 && this.#first === this.#returned
+    this.#ended ||= isOnly
+    return isOnly
   }
 
   async #send<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
@@ -137,7 +153,10 @@ export class ReadRun {
 
   async #open(route: Route, first: Statement): Promise<Bound> {
     if (this.#request.level === 'strong') await this.#environment.settleAll(route.shard)
-    const proven = await openProven(this.#environment, this.#demand(route), this.#budget, first)
+    const proven = await openProven(this.#environment, this.#demand(route), this.#budget, {
+      statement: first,
+      isOnly: () => this.#endsWithFirst(),
+    })
     countCrossRegion(this.#environment, this.#request, proven.snapshot.node)
     return { ...proven, placementVersion: 0 }
   }

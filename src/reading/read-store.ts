@@ -1,4 +1,5 @@
 import { assert, present } from '../base/assert.ts'
+import { remembered } from '../base/remembered.ts'
 import type { PlacementService, PlacementVersion } from '../directory/directory.ts'
 import type { DomainName, Epoch, HistoryId, ShardName, TenantName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
@@ -6,7 +7,7 @@ import { toHlc } from '../hlc/hlc.ts'
 import type { Row, Statement, StatementOutcome, StatementResult } from '../postgres/connection.ts'
 import { accepted } from '../postgres/connection.ts'
 import type { Lsn } from '../postgres/lsn.ts'
-import { parseLsn } from '../postgres/lsn.ts'
+import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import type { HistoryRow } from '../session/fork-point.ts'
 
 /** Every statement that a read sends on its own behalf, one name each, and how its answer is read. */
@@ -28,32 +29,46 @@ export const commit: Statement = { text: 'commit' }
 export const becomeBound: Statement = { text: 'set role holdfast_bound', joined: true }
 export const becomeGateway: Statement = { text: 'reset role' }
 
-/** The first statement of the transaction: it takes the snapshot. */
+/** Binds the tenant, and gives the transaction a role until it ends. */
+const bindings = (tenant: string, role: string) => `
+       set_config('holdfast.tenant', ${tenant}, true), set_config('holdfast.placements', '{}', true),
+       set_config('holdfast.transaction', '00000000-0000-0000-0000-000000000000', true), set_config('role', ${role}, true)`
+
+/** The first statement of a transaction that asks for no evidence. */
 export function openRead(tenant: TenantName): Statement {
-  return {
-    text: `select set_config('holdfast.tenant', $1, true), set_config('holdfast.placements', '{}', true),
-             set_config('holdfast.transaction', '00000000-0000-0000-0000-000000000000', true)`,
-    values: [tenant],
-    joined: true,
-  }
+  return { text: `select ${bindings('$1', `'none'`)}`, values: [tenant], joined: true }
 }
 
-/** What an operator's read sends in its place: it takes the snapshot and binds no tenant. */
-export const takeSnapshot: Statement = { text: 'select pg_current_snapshot()::text as snapshot', joined: true }
-
-export interface ProofQuestion {
+export interface EvidenceQuestion {
+  /** Null for an operator's read: nothing is bound. */
   readonly tenant: TenantName | null
   readonly transactionIds: readonly TransactionId[]
+  /**
+   * The histories that the session knows. What cutovers left out is told only to those who know another than the newest, because
+   * it can be long.
+   */
   readonly histories: readonly HistoryId[]
+  /** A follower that has received nothing beyond this is not asked for the greatest timestamp. */
+  readonly through: Lsn
+  /** The role of what comes behind it in the transaction. */
+  readonly role: 'holdfast_bound' | 'none'
 }
 
-export function proof(question: ProofQuestion): Statement {
-  return {
-    text: `select shard, follows, position_after::text as position_after, histories, placements, visible,
-             closed_timestamp::text as closed_timestamp, greatest_timestamp::text as greatest_timestamp
-           from holdfast.proof($1, $2::uuid[], $3::uuid[])`,
-    values: [question.tenant, question.transactionIds, question.histories],
-  }
+const asked = `
+select e.shard, e.follows, e.replayed, e.position_after, e.histories,
+       case when not $1::uuid[] <@ array[e.history_id] then e.left_out end as left_out, e.closed_timestamp,
+       case when $2::uuid[] <> '{}' then holdfast.shown_of($2) end as visible,
+       case when not e.follows or e.position_after > $3::pg_lsn then holdfast.greatest_shown() end as greatest_timestamp`
+const evidenceForTenant = `${asked}, p.placements,${bindings('$4', '$5')}
+from holdfast.evidence e left join holdfast.placements_shown p on p.tenant = $4`
+const evidenceForOperator = `${asked}, null as placements from holdfast.evidence e`
+
+/** The first statement of the transaction: it takes the snapshot. What it calls is called in order, so the role is taken last. */
+export function evidence({ tenant, transactionIds, histories, through, role }: EvidenceQuestion): Statement {
+  const values = [histories, transactionIds, formatLsn(through)]
+  return tenant === null
+    ? { text: evidenceForOperator, values }
+    : { text: evidenceForTenant, values: [...values, tenant, role] }
 }
 
 /** A placement as the snapshot has it. */
@@ -63,16 +78,20 @@ export interface ShownPlacement {
   readonly service: PlacementService
 }
 
-/** The answer of `proof`: all of it from the snapshot, but the position, which was read after it was taken. */
+/** The answer to `evidence`: all of it from the snapshot, but the positions, which were read after it was taken. */
 export interface ProofRow {
   readonly shard: ShardName
   readonly follows: boolean
+  /** Proves nothing of this snapshot, but of every later one of the same server process. */
+  readonly replayed: Lsn
   readonly positionAfter: Lsn
   readonly histories: readonly HistoryRow[]
   readonly placements: ReadonlyMap<DomainName, ShownPlacement>
+  /** Of those that were asked for. */
   readonly visible: ReadonlySet<TransactionId>
   readonly closedTimestamp: Hlc
-  readonly greatestTimestamp: Hlc
+  /** Undefined when it was not asked for. */
+  readonly greatestTimestamp: Hlc | undefined
 }
 
 interface HistoryJson {
@@ -80,36 +99,60 @@ interface HistoryJson {
   readonly epoch: Epoch
   readonly parent: HistoryId | null
   readonly fork: string | null
-  readonly leftOut: readonly TransactionId[]
 }
 
-export function readProof(outcome: StatementOutcome): ProofRow {
+type LeftOut = Readonly<Record<HistoryId, readonly TransactionId[]>>
+
+export function readEvidence(outcome: StatementOutcome): ProofRow {
   const row = oneRow<{
     shard: ShardName
     follows: boolean
+    replayed: string
     position_after: string
-    histories: readonly HistoryJson[]
-    placements: Readonly<Record<DomainName, ShownPlacement>>
-    visible: readonly TransactionId[]
+    histories: string
+    left_out: string | null
+    placements: string | null
+    visible: readonly TransactionId[] | null
     closed_timestamp: string
-    greatest_timestamp: string
+    greatest_timestamp: string | null
   }>(outcome)
+  const { greatest_timestamp: greatest, left_out: leftOut, visible } = row
   return {
     shard: row.shard,
     follows: row.follows,
+    replayed: parseLsn(row.replayed),
     positionAfter: parseLsn(row.position_after),
-    histories: row.histories.map(historyFromJson),
-    placements: new Map(Object.entries(row.placements) as [DomainName, ShownPlacement][]),
-    visible: new Set(row.visible),
+    histories:
+      leftOut === null ? historiesOf(row.histories) : readHistories(row.histories, JSON.parse(leftOut) as LeftOut),
+    placements: row.placements === null ? noPlacements : placementsOf(row.placements),
+    visible: visible === null ? noneVisible : new Set(visible),
     closedTimestamp: toHlc(BigInt(row.closed_timestamp)),
-    greatestTimestamp: toHlc(BigInt(row.greatest_timestamp)),
+    greatestTimestamp: greatest === null ? undefined : toHlc(BigInt(greatest)),
   }
 }
 
-function historyFromJson({ id, epoch, parent, fork, leftOut }: HistoryJson): HistoryRow {
-  if (parent === null) return { historyId: id, epoch, fork: undefined }
-  const lsn = parseLsn(present(fork, `history ${id} has a parent, so it has a fork point`))
-  return { historyId: id, epoch, fork: { parent, lsn, leftOut } }
+const noPlacements: ProofRow['placements'] = new Map()
+const noneVisible: ProofRow['visible'] = new Set()
+
+/** Every read is told these texts, and they change rarely. */
+const historiesOf = remembered((text) => readHistories(text, {}), 1_000)
+const placementsOf = remembered(
+  (text): ProofRow['placements'] =>
+    new Map(
+      Object.entries(JSON.parse(text) as Readonly<Record<DomainName, ShownPlacement>>) as [
+        DomainName,
+        ShownPlacement,
+      ][],
+    ),
+  10_000,
+)
+
+function readHistories(text: string, leftOut: LeftOut): HistoryRow[] {
+  return (JSON.parse(text) as readonly HistoryJson[]).map(({ id, epoch, parent, fork }) => {
+    if (parent === null) return { historyId: id, epoch, fork: undefined }
+    const lsn = parseLsn(present(fork, `history ${id} has a parent, so it has a fork point`))
+    return { historyId: id, epoch, fork: { parent, lsn, leftOut: leftOut[id] ?? [] } }
+  })
 }
 
 /** How far a node is: a hint when to ask it for a proof, never a proof. */

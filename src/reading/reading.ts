@@ -37,8 +37,8 @@ import { WaitBudget } from './wait-budget.ts'
  *   R10 One that is declared local is answered all the same, and leaves a record on the shard that it read.
  *   R11 No read waits for a record, and records are bounded, whatever routes are called.
  *
- * Owns: the order in which nodes are asked (`node-choice.ts`), one snapshot of one node (`shard-snapshot.ts`), the
- * search for one that proves (`proven-snapshot.ts`), waiting (`freshness-watch.ts`), snapshots over several shards
+ * Owns: the order in which nodes are asked (`node-choice.ts`), one snapshot of one node (`shard-snapshot.ts`), what need not be
+ * asked because it was told before (`expectation.ts`), the search for one that proves (`proven-snapshot.ts`), waiting (`freshness-watch.ts`), snapshots over several shards
  * (`snapshot.ts`), reads that leave their region (`cross-region.ts`). Does not own: what is to be proven and whether it
  * is (`session/`), settling branches and barriers (`transaction/`), tokens. Talks to: PostgreSQL primaries and followers, the directory, the topology. SQL:
  * `sql/functions/50-proof.sql`. The protocol is docs/protocols/visibility.md.
@@ -71,7 +71,10 @@ export interface ReadRequest extends Declared {
 }
 
 export interface Read {
-  /** One statement, as the application's role, under row-level security, on the shard where the domain is placed. */
+  /**
+   * One statement, as the application's role, under row-level security, on the shard where the domain is placed. Throws
+   * `argument_invalid` once the function has ended, or has returned the promise of its only statement.
+   */
   query<R = Record<string, unknown>>(domain: string, text: string, values?: readonly unknown[]): Promise<QueryResult<R>>
   /** The same as `query`, in the form that query builders take. */
   client(domain: string): DomainClient
@@ -95,15 +98,14 @@ export interface Answer<T> {
  * | `statement_refused`, `statement_failed`, `argument_invalid`, `unknown_tenant`, `unknown_domain` | never |
  * | `tenant_rejected` | safe, once a legal region is back |
  *
- * One statement costs one flight to the node that answers:
+ * One statement costs one flight to the node that answers. A function that returns the promise of its only statement is over
+ * with it, and the end of the transaction is in that flight:
  *
  * ```sql
- * select pg_last_wal_replay_lsn();
  * begin isolation level repeatable read, read only;
- * select set_config('holdfast.tenant', 'globex-eu', true), ...;
- * select ... from holdfast.proof('globex-eu', ...);
- * set role holdfast_bound;
+ * select ..., set_config('holdfast.tenant', 'globex-eu', true), ... from holdfast.evidence ...;
  * select status from payroll_runs where id = 'apr-2026';
+ * commit;
  * ```
  */
 export async function read<T>(

@@ -32,7 +32,7 @@ export interface Bound extends ProvenSnapshot {
 
 /** The frontier of a session that was shown a snapshot which proved it (R6). */
 export function advanceBy(frontier: Frontier, { snapshot, placementVersion }: Bound): Frontier {
-  const { proof, positionAfter, node } = snapshot
+  const { proof, positionAfter, greatestTimestamp, node } = snapshot
   const { historyId, epoch } = currentHistory(proof.histories)
   return advanceByRead(frontier, {
     shard: node.shard,
@@ -42,7 +42,7 @@ export function advanceBy(frontier: Frontier, { snapshot, placementVersion }: Bo
     isPrimary: !proof.follows,
     position: positionAfter,
     closedTimestamp: proof.closedTimestamp,
-    greatestTimestamp: proof.greatestTimestamp,
+    greatestTimestamp,
   })
 }
 

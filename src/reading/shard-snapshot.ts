@@ -1,5 +1,6 @@
 import { assert, present } from '../base/assert.ts'
-import type { FleetNode, ShardName, TenantName } from '../directory/topology.ts'
+import type { FleetNode, TenantName } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
 import type {
   Connection,
   ConnectionTarget,
@@ -8,43 +9,65 @@ import type {
   StatementResult,
 } from '../postgres/connection.ts'
 import { accepted, ConnectionLost, ServerError } from '../postgres/connection.ts'
-import type { Lsn } from '../postgres/lsn.ts'
 import type { LsnAfterSnapshot, LsnBeforeSnapshot } from '../session/session.ts'
 import { lsnAfterSnapshot, lsnBeforeSnapshot } from '../session/session.ts'
+import { CallerStatements } from './caller-statements.ts'
 import type { ReadEnvironment } from './environment.ts'
 import { openDeadlineMs } from './environment.ts'
+import type { Remembered } from './expectation.ts'
+import { greatestOf, remember, unbounded } from './expectation.ts'
+import { Lateness } from './lateness.ts'
 import { isNodeFailure, NodeLost } from './read-failure.ts'
-import type { ProofQuestion, ProofRow } from './read-store.ts'
+import type { EvidenceQuestion, ProofRow } from './read-store.ts'
 import * as store from './read-store.ts'
 
 /**
  * One snapshot of one node: a REPEATABLE READ transaction, what is needed to judge it, and the statements that it answers.
  *
- * It is opened in one flight, with the caller's first statement behind it. The order of that flight is the argument:
- * the position is read before the statement that takes the snapshot (HZ-T1), everything else inside it.
+ * It is opened in one flight, with the caller's first statement in it. The order of that flight is the argument: the position
+ * is read before the statement that takes the snapshot (HZ-T1), everything else inside it. There are two forms:
  *
- * The application's role is taken for the session, not for the transaction: should BEGIN fail, the statement behind it
- * runs as the application, unbound, and not as the gateway.
+ *   in full   The position, the evidence and the caller's statement are answered one by one: what cannot be proven is waited for
+ *             while the statement still runs. The application's role is taken for the session, not for the transaction: should
+ *             BEGIN fail, the statement behind it runs as the application, unbound, and not as the gateway.
+ *   lean      Where what the server process has told satisfies the demand. Its position was read before; the role is taken with
+ *             the evidence, and one sync point is behind it all: what BEGIN or the evidence fails is not run. Where the statement
+ *             is the only one, the end of the transaction is in the flight as well.
  */
 export interface SnapshotRequest {
   readonly node: FleetNode
   readonly target: ConnectionTarget
   /** Null for an operator's read: no tenant binds it, and it runs as the role of the target. */
   readonly tenant: TenantName | null
-  readonly question: Omit<ProofQuestion, 'tenant'>
+  readonly question: Pick<EvidenceQuestion, 'transactionIds' | 'histories'>
+  /** Whether it may be lean. */
+  readonly isExpected: (remembered: Remembered) => boolean
+}
+
+/** A caller's statement that a snapshot is opened with. */
+export interface FirstStatement {
+  readonly statement: Statement
+  /** Whether no other follows. Asked once, when it is sent. */
+  readonly isOnly: () => boolean
 }
 
 export interface OpenedSnapshot {
   readonly snapshot: ShardSnapshot
   /** The outcome of the caller's first statement; worth something only when the snapshot is proven. */
   readonly answer: Promise<StatementOutcome> | undefined
+  readonly isLean: boolean
 }
 
-/** Places in the opening flight. */
-const positionAt = 0
-const beginAt = 1
-const snapshotAt = 2
-const proofAt = 3
+/** Places in the opening flight. What the process has told was read in an earlier one. */
+const toldAt = -1
+const fullAt = { position: 0, begin: 1, evidence: 2 } as const
+const leanAt = { begin: 0, evidence: 1, first: 2, commit: 3 } as const
+
+interface Opening {
+  readonly proof: ProofRow
+  readonly positionBefore: LsnBeforeSnapshot
+  readonly positionAfter: LsnAfterSnapshot
+}
 
 export class ShardSnapshot {
   readonly node: FleetNode
@@ -53,6 +76,8 @@ export class ShardSnapshot {
   readonly positionBefore: LsnBeforeSnapshot
   /** What the snapshot shows was committed at or before this. */
   readonly positionAfter: LsnAfterSnapshot
+  /** Nothing that the snapshot shows is later. */
+  readonly greatestTimestamp: Hlc
   readonly #environment: ReadEnvironment
   readonly #caller: CallerStatements
 
@@ -60,41 +85,106 @@ export class ShardSnapshot {
     environment: ReadEnvironment,
     caller: CallerStatements,
     node: FleetNode,
-    { proof, position }: Opening,
+    { proof, positionBefore, positionAfter }: Opening,
+    remembered: Remembered | undefined,
   ) {
+    assert(proof.shard === node.shard, () => `the node says that it is of ${proof.shard}, not of ${node.shard}`)
     this.node = node
     this.proof = proof
-    this.positionBefore = lsnBeforeSnapshot({ lsn: position, readAt: positionAt, snapshotAt })
-    this.positionAfter = lsnAfterSnapshot({ lsn: proof.positionAfter, readAt: proofAt, snapshotAt })
+    this.positionBefore = positionBefore
+    this.positionAfter = positionAfter
+    this.greatestTimestamp = greatestOf(proof, remembered ?? unbounded)
     this.#environment = environment
     this.#caller = caller
+    environment.told.set(caller.session, remember(proof, positionBefore, this.greatestTimestamp, remembered))
+    environment.watch.noteFresh(node.id, proof)
   }
 
   /** Rejects with `NodeLost` when the node does not give a snapshot in time. */
   static async open(
     environment: ReadEnvironment,
     request: SnapshotRequest,
-    first: Statement | undefined,
+    first: FirstStatement | undefined,
   ): Promise<OpenedSnapshot> {
     const { node, target, tenant } = request
-    const withinMs = openDeadlineMs(environment, node)
     let connection: Connection | undefined
     try {
-      connection = await environment.pools.reserve(target, withinMs)
-      const opening = connection.flight(openingStatements(request), withinMs)
-      const caller = new CallerStatements(connection, tenant !== null, environment.limits.statementWithinMs)
-      const answer = first === undefined ? undefined : caller.send(first)
-      answer?.catch(() => undefined)
-      const snapshot = new ShardSnapshot(environment, caller, node, readOpening(await opening, node.shard))
-      const { proof, positionBefore: replayed } = snapshot
-      environment.watch.noteFresh(node.id, { ...proof, replayed })
-      return { snapshot, answer }
+      connection = await environment.pools.reserve(target, openDeadlineMs(environment, node))
+      const remembered = environment.told.get(connection.session)
+      if (first !== undefined && tenant !== null && remembered !== undefined && request.isExpected(remembered)) {
+        const opened = await ShardSnapshot.#openLean(environment, request, connection, tenant, first, remembered)
+        if (opened !== undefined) return opened
+      }
+      return await ShardSnapshot.#openInFull(environment, request, connection, first?.statement, remembered)
     } catch (error) {
       connection?.destroy()
       if (!(error instanceof ConnectionLost || error instanceof ServerError)) throw error
       environment.watch.noteLost(node.id)
       throw new NodeLost(node, error)
     }
+  }
+
+  static async #openInFull(
+    environment: ReadEnvironment,
+    { node, tenant, question }: SnapshotRequest,
+    connection: Connection,
+    first: Statement | undefined,
+    remembered: Remembered | undefined,
+  ): Promise<OpenedSnapshot> {
+    const { through } = remembered ?? unbounded
+    const evidence = store.evidence({ ...question, tenant, through, role: 'none' })
+    const opening = connection.flight(
+      [store.positionBefore, store.beginRead, evidence],
+      openDeadlineMs(environment, node),
+    )
+    const caller = new CallerStatements(connection, tenant !== null, environment.limits.statementWithinMs)
+    const answer = first === undefined ? undefined : caller.send(first)
+    answer?.catch(() => undefined)
+    const outcomes = await opening
+    const lsn = store.readPosition(present(outcomes[fullAt.position], 'the outcome of the position'))
+    store.requireTag(outcomes[fullAt.begin], 'BEGIN')
+    const proof = store.readEvidence(present(outcomes[fullAt.evidence], 'the outcome of the evidence'))
+    const snapshotAt = fullAt.evidence
+    const read = {
+      proof,
+      positionBefore: lsnBeforeSnapshot({ lsn, readAt: fullAt.position, snapshotAt }),
+      positionAfter: lsnAfterSnapshot({ lsn: proof.positionAfter, readAt: fullAt.evidence, snapshotAt }),
+    }
+    return { snapshot: new ShardSnapshot(environment, caller, node, read, remembered), answer, isLean: false }
+  }
+
+  /** Undefined for a statement that cannot be sent: nothing was, and in full it fails by itself. */
+  static async #openLean(
+    environment: ReadEnvironment,
+    { node, target }: SnapshotRequest,
+    connection: Connection,
+    tenant: TenantName,
+    { statement, isOnly }: FirstStatement,
+    remembered: Remembered,
+  ): Promise<OpenedSnapshot | undefined> {
+    const { through } = remembered
+    const evidence = store.evidence({ tenant, transactionIds: [], histories: [], through, role: 'holdfast_bound' })
+    const flight = [store.beginRead, { ...evidence, joined: true as const }, { ...statement, joined: true as const }]
+    if (isOnly()) flight.push(store.commit)
+    const lateness = new Lateness(environment, node, target, connection)
+    const outcomes = await connection
+      .flight(flight)
+      .catch(unlessUnsendable)
+      .finally(() => lateness.end())
+    if (outcomes === undefined) return undefined
+    store.requireTag(outcomes[leanAt.begin], 'BEGIN')
+    const proof = store.readEvidence(present(outcomes[leanAt.evidence], 'the outcome of the evidence'))
+    const answer = present(outcomes[leanAt.first], 'the outcome of the first statement')
+    if (answer.ok && flight.length > leanAt.commit) store.requireTag(outcomes[leanAt.commit], 'COMMIT')
+    const snapshotAt = leanAt.evidence
+    const read = {
+      proof,
+      positionBefore: lsnBeforeSnapshot({ lsn: remembered.replayed, readAt: toldAt, snapshotAt }),
+      positionAfter: lsnAfterSnapshot({ lsn: proof.positionAfter, readAt: leanAt.evidence, snapshotAt }),
+    }
+    const caller = new CallerStatements(connection, false, environment.limits.statementWithinMs)
+    const snapshot = new ShardSnapshot(environment, caller, node, read, remembered)
+    return { snapshot, answer: Promise.resolve(answer), isLean: true }
   }
 
   /** Rejects with `ServerError`, `NodeLost`, or a `TypeError` for what cannot be sent. */
@@ -124,56 +214,6 @@ export class ShardSnapshot {
   }
 }
 
-/** What runs inside the snapshot. The caller's first statement takes the role that is bound, when a tenant binds it. */
-class CallerStatements {
-  readonly #connection: Connection
-  readonly #withinMs: number
-  #takesRole: boolean
-
-  constructor(connection: Connection, takesRole: boolean, withinMs: number) {
-    this.#connection = connection
-    this.#takesRole = takesRole
-    this.#withinMs = withinMs
-  }
-
-  async send(statement: Statement): Promise<StatementOutcome> {
-    const head = this.#takesRole ? [store.becomeBound] : []
-    const outcomes = await this.#connection.flight([...head, statement], this.#withinMs)
-    if (head.length > 0) store.requireTag(outcomes[0], 'SET')
-    this.#takesRole = false
-    return present(outcomes.at(-1), 'one outcome a statement')
-  }
-
-  async sendAsGateway(statement: Statement, withinMs: number): Promise<StatementOutcome> {
-    const [outcome] = await this.#connection.flight([statement], withinMs)
-    return present(outcome, 'one outcome a statement')
-  }
-
-  end(withinMs: number): void {
-    const release = () => this.#connection.release()
-    this.#connection.flight([store.commit, store.becomeGateway], withinMs).then(release, release)
-  }
-}
-
-function openingStatements({ tenant, question }: SnapshotRequest): Statement[] {
-  return [
-    store.positionBefore,
-    store.beginRead,
-    tenant === null ? store.takeSnapshot : store.openRead(tenant),
-    store.proof({ ...question, tenant }),
-  ]
-}
-
-interface Opening {
-  readonly proof: ProofRow
-  readonly position: Lsn
-}
-
-function readOpening(outcomes: readonly StatementOutcome[], shard: ShardName): Opening {
-  const position = store.readPosition(present(outcomes[positionAt], 'the outcome of the position'))
-  store.requireTag(outcomes[beginAt], 'BEGIN')
-  store.requireTag(outcomes[snapshotAt], 'SELECT')
-  const proof = store.readProof(present(outcomes[proofAt], 'the outcome of the proof'))
-  assert(proof.shard === shard, `the node says that it is of ${proof.shard}, not of ${shard}`)
-  return { proof, position }
+function unlessUnsendable(error: unknown): undefined {
+  if (!(error instanceof TypeError)) throw error
 }

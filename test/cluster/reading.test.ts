@@ -139,9 +139,9 @@ describe('the snapshot that answers', () => {
   beforeEach(async () => {
     const [row] = await on<{ source: string }>(
       primary,
-      `select pg_get_functiondef('holdfast.proof(text, uuid[], uuid[])'::regprocedure) as source`,
+      `select 'create or replace view holdfast.evidence as ' || pg_get_viewdef('holdfast.evidence'::regclass) as source`,
     )
-    opening = present(row, 'the function').source
+    opening = present(row, 'the view').source
   })
 
   afterEach(async () => void (await on(primary, opening)))
@@ -151,13 +151,13 @@ describe('the snapshot that answers', () => {
     await eventually(async () => (await uncheckedStatus(id, near)) === 'draft')
     // The snapshot is taken; then the read stands still until the test lets it go on.
     const held = opening.replace(
-      /\nbegin\n/,
-      '$&  perform pg_advisory_lock_shared(77); perform pg_advisory_unlock_shared(77);\n',
+      /\n +FROM /,
+      '$&(select pg_advisory_lock_shared(77), pg_advisory_unlock_shared(77)) held, ',
     )
     expect(held).not.toBe(opening)
     await on(primary, held)
     await eventually(async () => {
-      const [row] = await on<{ source: string }>(near, `select prosrc as source from pg_proc where proname = 'proof'`)
+      const [row] = await on<{ source: string }>(near, `select pg_get_viewdef('holdfast.evidence'::regclass) as source`)
       return row?.source.includes('77') === true
     })
     await on(near, 'select pg_advisory_lock(77)')

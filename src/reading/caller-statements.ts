@@ -1,0 +1,43 @@
+import { present } from '../base/assert.ts'
+import type { Connection, Statement, StatementOutcome } from '../postgres/connection.ts'
+import * as store from './read-store.ts'
+
+/** What runs inside a snapshot. The caller's first statement takes the role that is bound, where that is to be taken yet. */
+export class CallerStatements {
+  readonly #connection: Connection
+  readonly #withinMs: number
+  #takesRole: boolean
+  #ended = false
+
+  constructor(connection: Connection, takesRole: boolean, withinMs: number) {
+    this.#connection = connection
+    this.#takesRole = takesRole
+    this.#withinMs = withinMs
+  }
+
+  get session(): object {
+    return this.#connection.session
+  }
+
+  async send(statement: Statement): Promise<StatementOutcome> {
+    const head = this.#takesRole ? [store.becomeBound] : []
+    const outcomes = await this.#connection.flight([...head, statement], this.#withinMs)
+    if (head.length > 0) store.requireTag(outcomes[0], 'SET')
+    this.#takesRole = false
+    return present(outcomes.at(-1), 'one outcome a statement')
+  }
+
+  async sendAsGateway(statement: Statement, withinMs: number): Promise<StatementOutcome> {
+    const [outcome] = await this.#connection.flight([statement], withinMs)
+    return present(outcome, 'one outcome a statement')
+  }
+
+  /** Of a transaction whose end was sent with its only statement, and passed, nothing is left to end. */
+  end(withinMs: number): void {
+    if (this.#ended) return
+    this.#ended = true
+    const release = () => this.#connection.release()
+    if (this.#connection.status === 'idle') release()
+    else this.#connection.flight([store.commit, store.becomeGateway], withinMs).then(release, release)
+  }
+}
