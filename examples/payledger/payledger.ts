@@ -177,7 +177,7 @@ export interface RunAnswer {
 /** A run as the nearest node shows it that can prove the session. */
 export async function readRun(fleet: Fleet, request: ReadRunRequest): Promise<RunAnswer> {
   const { tenant, run, session, level, waitMs } = request
-  const answer = await fleet.read({ tenant, session, level, waitMs }, (read) =>
+  const answer = await fleet.read({ tenant, session, level, waitMs, route: 'payledger.run' }, (read) =>
     read.query<RunRow>(
       'payroll',
       'select tenant, id, status, total_cents, approved_by from payroll_runs where tenant = $1 and id = $2',
