@@ -19,6 +19,8 @@ const documents: Readonly<Record<string, string>> = {
     '`[{ id, state, goneAt }]`. `state` is `published`, `signing` or `retired`; `goneAt` says of a retired key from when on it verifies nothing, and is null of the others.',
   'keys rotate':
     'the list as it is then. Waits some seconds until every gateway knows the new key; after any failure it may be run again.',
+  'keys revoke':
+    'the list as it is then. Of a key that signs, a successor signs first. Waits some seconds until no gateway takes the key any more; after any failure it may be run again.',
   'drift list': '`[{ route, from, to, shard, reads, firstAt, lastAt }]`, the last one first.',
   sql: '`{ kind: "committed", rows, rowCount, session, transactionId, commitTimestamp, shards }`; of a statement that reads, `{ kind: "read", rows, rowCount, session, served: [{ shard, node, role, region, appliedThrough, waitedMs, rerouted }] }`. It reads at the primary, with `--session` from the nearest node that can show what the token has seen.',
   txn: '`{ transactionId, outcome, commitTimestamp, tenant, action, subject, actor, home, refusal, record, branches: [{ shard, state, prepareTimestamp }] }`. `outcome` is `committed`, `aborted`, `in_doubt` or `refused`.',

@@ -180,6 +180,15 @@ export class Gateway implements Fleet {
     return this.#ask('keys.rotate', {}, onProgress)
   }
 
+  /**
+   * Refuses from now on what a key signed that somebody else may have; when it returns, at every gateway. Those sessions go on
+   * without their tokens. Throws `argument_invalid` for a key that is not there. Takes some seconds; safe to repeat after any
+   * failure.
+   */
+  revokeKey(key: number, onProgress?: Progress): Promise<readonly TokenKeyView[]> {
+    return this.#ask('keys.revoke', { key }, onProgress)
+  }
+
   /** The keys of session tokens, without their secrets. */
   keys(): Promise<readonly TokenKeyView[]> {
     return this.#ask('keys.list', {})

@@ -1,7 +1,7 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { TokenKeys } from './key-rotation.ts'
-import { dropKeys, keyStates, promoteKey, publishKey, ringLeaseMs } from './key-rotation.ts'
+import { dropKeys, keyStates, promoteKey, publishKey, revokeKey, ringLeaseMs } from './key-rotation.ts'
 
 const lifetimeMs = 24 * 3_600_000
 const retirement = { tokenLifetimeMs: lifetimeMs, maxClockOffsetMs: 500 }
@@ -56,17 +56,38 @@ describe('a rotation', () => {
   })
 })
 
+describe('S16: a revoked key', () => {
+  const rotated = published(promoteKey(published(founded, 'second'), 2, 7_000), 'third')
+
+  test('leaves the ring, retired or published; the others stay as they are', () => {
+    expect(revokeKey(rotated, 1)).toEqual({ current: 2, next: 3, keys: { 2: 'second', 3: 'third' }, retiredAtMs: {} })
+    const without = { current: 2, keys: { 1: 'first', 2: 'second' }, retiredAtMs: { 1: 7_000 } }
+    expect(revokeKey(rotated, 3)).toEqual(without)
+  })
+
+  test('is told when it is not there, and is never the one that signs', () => {
+    expect(revokeKey(rotated, 9)).toBeUndefined()
+    expect(() => revokeKey(rotated, 2)).toThrow('another key signs')
+  })
+
+  test('that was waited for promotes nothing', () => {
+    const ring = revokeKey(rotated, 3)
+    if (ring === undefined) throw new Error('it was there')
+    expect(promoteKey(ring, 3, 8_000)).toBe(ring)
+  })
+})
+
 /** Gateways that read the ring in their own time, and an operator who rotates, restarts and waits as he likes. */
-describe('S13, S14: over any course of rotations', () => {
+describe('S13, S14, S16: over any course of rotations', () => {
   type Move =
-    | { readonly do: 'rotate' | 'break off' }
+    | { readonly do: 'rotate' | 'break off' | 'revoke' }
     | { readonly do: 'pass'; readonly ms: number }
     | { readonly do: 'read' | 'issue'; readonly gateway: number }
 
   const gateway = fc.integer({ min: 0, max: 2 })
   const moves: fc.Arbitrary<Move[]> = fc.array(
     fc.oneof(
-      fc.record({ do: fc.constantFrom('rotate' as const, 'break off' as const) }),
+      fc.record({ do: fc.constantFrom('rotate' as const, 'break off' as const, 'revoke' as const) }),
       fc.record({ do: fc.constant('pass' as const), ms: fc.integer({ min: 1, max: lifetimeMs }) }),
       fc.record({ do: fc.constant('pass' as const), ms: fc.integer({ min: 1, max: ringLeaseMs }) }),
       fc.record({ do: fc.constantFrom('read' as const, 'issue' as const), gateway }),
@@ -80,6 +101,7 @@ describe('S13, S14: over any course of rotations', () => {
     let secrets = 1
     const gateways = [0, 1, 2].map(() => ({ ring, readMs: 0 }))
     const tokens: { id: number; secret: string | undefined; issuedMs: number }[] = []
+    const revoked = new Set<string | undefined>()
     const refused: string[] = []
     const use = (index: number) => {
       const gateway = gateways[index]
@@ -90,7 +112,8 @@ describe('S13, S14: over any course of rotations', () => {
     const check = () => {
       for (const { id, secret, issuedMs } of tokens.filter((token) => nowMs - token.issuedMs <= lifetimeMs)) {
         for (const index of gateways.keys()) {
-          if (use(index).keys[id] !== secret) refused.push(`key ${id} of ${issuedMs} at ${nowMs}`)
+          const isTaken = use(index).keys[id] === secret
+          if (isTaken === revoked.has(secret)) refused.push(`key ${id} of ${issuedMs} at ${nowMs}`)
         }
       }
     }
@@ -110,13 +133,21 @@ describe('S13, S14: over any course of rotations', () => {
         const [first] = gateways
         if (first !== undefined) Object.assign(first, { ring, readMs: nowMs })
         tokens.push({ id: ring.current, secret: ring.keys[ring.current], issuedMs: nowMs })
+        if (move.do === 'revoke') {
+          const [oldest = Number.NaN] = Object.keys(ring.keys).map(Number)
+          const without = revokeKey(ring, oldest)
+          if (without === undefined) throw new Error('a ring has a key besides the one that signs, behind a rotation')
+          revoked.add(ring.keys[oldest])
+          ring = without
+          nowMs += waitMs
+        }
       }
       check()
     }
     return refused
   }
 
-  test('no gateway refuses what another has issued', () => {
+  test('no gateway refuses what another has issued, unless its key was revoked, and then each does', () => {
     fc.assert(
       fc.property(moves, (course) => {
         expect(play(course, ringLeaseMs + 1)).toEqual([])

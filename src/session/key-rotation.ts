@@ -8,12 +8,15 @@ import { assert, present } from '../base/assert.ts'
  * key is published before it signs, and kept for as long as what it signed may live:
  *
  *     published --(a lease later)--> signing --(its successor signs)--> retired --(a token's lifetime later)--> gone
+ *         |                                                                 |
+ *         +--------------------------- (somebody else may have it) ---------+---------------------------------> gone
  *
  *   S13  What a gateway issues is on the ring of every other. A ring is used for at most a lease after it was read, and a
  *        key signs no sooner than a lease after it was published: who checks a token of that key has read the ring since.
- *   S14  A key leaves the ring when no token that it signed can be alive.
+ *   S14  A key leaves the ring when no token that it signed can be alive, or when it is revoked.
  *   S15  A step replaces the ring as a whole. Each may be run again, and a rotation that was broken off goes on with the
  *        key that it had published.
+ *   S16  A revoked key verifies nothing at any gateway, a lease after it left the ring. It does not sign then.
  *
  * These are the steps, as functions from ring to ring. Who keeps the ring durable, and waits, is `fleet/`.
  */
@@ -79,6 +82,21 @@ export function dropKeys(ring: TokenKeys, nowMs: number, retirement: Retirement)
     ...ring,
     keys: Object.fromEntries(Object.entries(ring.keys).filter(isKept)),
     retiredAtMs: Object.fromEntries(Object.entries(ring.retiredAtMs ?? {}).filter(isKept)),
+  }
+}
+
+/** The ring without a key that does not sign, whatever lives of it; `undefined` where there is no such key. */
+export function revokeKey(ring: TokenKeys, id: number): TokenKeys | undefined {
+  assert(id !== ring.current, 'another key signs before one is revoked')
+  if (ring.keys[id] === undefined) return undefined
+  const { next, keys, retiredAtMs, ...rest } = ring
+  const without = <T>(of: Readonly<Record<string, T>>) =>
+    Object.fromEntries(Object.entries(of).filter(([key]) => Number(key) !== id))
+  return {
+    ...rest,
+    ...(next === undefined || next === id ? {} : { next }),
+    keys: without(keys),
+    ...(retiredAtMs === undefined ? {} : { retiredAtMs: without(retiredAtMs) }),
   }
 }
 

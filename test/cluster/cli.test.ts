@@ -51,6 +51,7 @@ describe('a fleet that runs', () => {
     ]
     expect((await fleet.holdfast('keys', 'rotate')).document).toEqual(rotated)
     expect((await fleet.holdfast('keys', 'list')).document).toEqual(rotated)
+    expect((await fleet.holdfast('keys', 'revoke', '1')).document).toEqual(rotated.slice(1))
   })
 
   test('a read that drifts is listed, and doctor warns of it', async () => {

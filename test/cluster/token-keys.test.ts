@@ -121,6 +121,34 @@ test('S14: a key whose tokens have all expired verifies nothing, and leaves the 
   expect(Object.keys((await readKeys(home.keysDir)).tokenKeys.keys)).not.toContain(String(id))
 })
 
+test('S16: what a revoked key signed is refused by every gateway, and those sessions go on without it', async () => {
+  const { session } = await createRun(gateways[0], { tenant, run: 'leaked', actor, department: 'hq' })
+  const id = keyIdOf(session) ?? Number.NaN
+  expect(await signing()).toBe(id)
+  // One that reads the ring whenever its lease ends, and so may have had it for long when the key goes.
+  const busy = { over: false }
+  const reading = (async () => {
+    while (!busy.over) {
+      await readRun(gateways[0], { tenant, run: 'leaked' })
+      await systemClock.sleep(20)
+    }
+  })()
+  const keys = await gateways[1].revokeKey(id)
+  busy.over = true
+  await reading
+  expect(keys.map((key) => key.id)).not.toContain(id)
+  for (const gateway of gateways) {
+    await expect(readRun(gateway, { tenant, run: 'leaked', session })).rejects.toMatchObject({ code: 'token_forged' })
+  }
+  const reads = { tenant, queries: [{ domain: 'payroll', text: 'select 1' }] }
+  expect((await apart.post('/v1/reads', reads, { 'holdfast-session': session })).status).toBe(403)
+  const { session: anew } = await readRun(gateways[0], { tenant, run: 'leaked' })
+  expect(
+    (await readRun(gateways[1], { tenant, run: 'leaked', session: await throughAnother(anew) })).run,
+  ).not.toBeNull()
+  await expect(gateways[0].revokeKey(id)).rejects.toMatchObject({ code: 'argument_invalid' })
+})
+
 test('secrets are in the file of mode 0600 and nowhere else', async () => {
   expect((await stat(keysFile())).mode & 0o777).toBe(0o600)
   const { tokenKeys } = JSON.parse(await readFile(keysFile(), 'utf8')) as {

@@ -1,4 +1,5 @@
 import type { Command } from 'commander'
+import { InvalidArgumentError } from 'commander'
 import type { TokenKeyView } from '../../fleet/operations-api.ts'
 import { optionsOf, withFleet } from '../attach.ts'
 import { printLine, progressLine } from '../output.ts'
@@ -17,6 +18,18 @@ export function addKeyCommands(program: Command): void {
     .action((_options: unknown, command: Command) =>
       withFleet(optionsOf(command), (fleet) => fleet.rotateKeys(progressLine), showKeys),
     )
+  keys
+    .command('revoke')
+    .description('refuse what a key signed that somebody else may have; those sessions begin anew')
+    .argument('<key>', 'its number, as in the list', keyNumber)
+    .action((key: number, _options: unknown, command: Command) =>
+      withFleet(optionsOf(command), (fleet) => fleet.revokeKey(key, progressLine), showKeys),
+    )
+}
+
+function keyNumber(text: string): number {
+  if (/^\d{1,3}$/.test(text)) return Number(text)
+  throw new InvalidArgumentError('Keys have numbers from 0 to 255; holdfast keys list shows them.')
 }
 
 function showKeys(keys: readonly TokenKeyView[]): void {

@@ -15,7 +15,7 @@ import { abandon, cutOver } from './cutover.ts'
 import { failOver } from './failover.ts'
 import { runInvariants } from './invariants.ts'
 import { restoreFleet } from './restore.ts'
-import { listKeys, rotateKeys } from './rotate-keys.ts'
+import { listKeys, revokeTokenKey, rotateKeys } from './rotate-keys.ts'
 import { listReports } from '../../recovery/drill-store.ts'
 import { listEnvironments } from '../../recovery/environment-servers.ts'
 
@@ -101,6 +101,9 @@ const operations: Readonly<Record<string, Operation>> = {
   'archive.verify': operation(nothing, (supervisor) => verifyArchives(supervisor)),
   // Each of its steps waits its turn; the time between them is nobody's.
   'keys.rotate': operation(nothing, (supervisor, _nothing, progress) => rotateKeys(supervisor, progress)),
+  'keys.revoke': operation(z.object({ key: z.number().int() }), (supervisor, { key }, progress) =>
+    revokeTokenKey(supervisor, key, progress),
+  ),
   'keys.list': operation(nothing, (supervisor) => listKeys(supervisor)),
   'links.counts': operation(nothing, (supervisor) => supervisor.links.counts()),
   'links.reset': operation(nothing, (supervisor) => supervisor.links.resetCounts()),
