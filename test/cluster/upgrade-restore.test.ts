@@ -121,3 +121,48 @@ test('R10: a restore whose redo crosses an upgrade changes the tables there, and
   )
   expect(policies).toEqual({ count: '4' })
 })
+
+test('R10: a restore goes on over a second upgrade, which undoes what the first one did', async () => {
+  const noted = {
+    name: '9998-noted.sql',
+    text: `alter table public.payroll_runs add column note text not null default 'old', add column weight integer`,
+  }
+  const renamed = {
+    name: '9999-renamed.sql',
+    text: `
+      alter table public.payroll_runs rename column note to remark;
+      alter table public.payroll_runs drop column weight;
+      update public.payroll_runs set remark = remark || ', again' where id = 'two';`,
+  }
+  const [first, second, third] = [await packageRelease(), await releaseWith(noted), await releaseWith([noted, renamed])]
+  await fleet.start(first, alone)
+  const bad = await fleet.attached(first, async (gateway) => {
+    await gateway.backup()
+    const { transactionId } = await draft(gateway, 'bad')
+    await draft(gateway, 'one')
+    return transactionId
+  })
+  await fleet.stop()
+  await fleet.start(second, alone)
+  await fleet.attached(second, async (gateway) => {
+    await draft(gateway, 'two')
+    await fleet.ask(payroll, `update payroll_runs set note = 'new', weight = 7 where id in ('one', 'two')`)
+  })
+  await fleet.stop()
+
+  await fleet.start(third, alone)
+  await fleet.attached(third, async (gateway) => {
+    await fleet.ask(payroll, `update payroll_runs set remark = 'last' where id = 'one'`)
+    await archived(await draft(gateway, 'three'))
+    const { environment, conflicts } = await gateway.restore({ before: bad, without: [bad] })
+    expect(conflicts).toEqual([])
+    const restored = present(environment, 'an environment was made')
+    expect(await releaseOfRestored(restored)).toBe(nameRelease(third))
+    await gateway.cutover({ environment: restored })
+  })
+  expect(await fleet.ask(payroll, 'select id, remark from payroll_runs order by id')).toEqual([
+    { id: 'one', remark: 'last' },
+    { id: 'three', remark: 'old' },
+    { id: 'two', remark: 'new, again' },
+  ])
+})

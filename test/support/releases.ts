@@ -27,12 +27,12 @@ export async function release0006ToFound(): Promise<Release> {
   return { ...release, functions: [...release.functions, { name: '99-founding.sql', text: founding }] }
 }
 
-/** The one of this code with a migration more. */
-export async function releaseWith(migration: SqlFile, version?: string): Promise<Release> {
+/** The one of this code with a migration more, or several. */
+export async function releaseWith(more: SqlFile | readonly SqlFile[], version?: string): Promise<Release> {
   const release = await packageRelease()
   return {
     ...release,
     version: version ?? release.version,
-    migrations: [...release.migrations, migration],
+    migrations: [...release.migrations, ...[more].flat()],
   }
 }
