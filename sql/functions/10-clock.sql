@@ -1,5 +1,5 @@
 -- The clock of a shard is the sequence holdfast.hlc: 48 bits of milliseconds above 16 bits of counter.
--- See docs/protocols/clock.md; invariants C1 to C6.
+-- See docs/protocols/clock.md; invariants C1 to C6, and C8.
 
 create or replace function holdfast.wall_hlc() returns bigint
 language sql volatile
@@ -80,23 +80,33 @@ $$;
 
 -- The vote checked a decided timestamp, so it is adopted however far one wall lies behind it (HZ-P3). But no home decides
 -- further ahead of true time than twice the offset (C6), and a wall that is right lies within the offset of that. What is
--- more than three ahead of both walls was not checked by a vote: the clock stays, and the branch is for a person.
+-- more than three ahead of both walls was not checked by a vote. The clock stays, and the branch is for a person, unless one
+-- has accepted that time (C8).
+create or replace function holdfast.refuses_decided(p_timestamp bigint, p_clock bigint, p_wall bigint, p_witness bigint)
+returns boolean
+language sql stable
+as $$
+  select p_timestamp > p_clock
+    and p_timestamp > greatest(p_wall, p_witness) + ((3 * s.max_clock_offset_ms::bigint) << 16)
+    and not exists (select from holdfast.clock_acceptance a where a.commit_timestamp >= p_timestamp)
+  from holdfast.shard s
+$$;
+
 create or replace function holdfast.observe_decided(p_timestamp bigint, p_witness bigint) returns bigint
 language plpgsql security definer
 set search_path = pg_catalog, pg_temp
 as $$
 declare
   v_seen bigint;
-  v_offset_ms integer;
 begin
   select s.last_value into v_seen from holdfast.hlc s;
   if v_seen >= p_timestamp then
     return v_seen;
   end if;
-  select s.max_clock_offset_ms into strict v_offset_ms from holdfast.shard s;
-  if p_timestamp > greatest(holdfast.wall_hlc(), p_witness) + ((3 * v_offset_ms::bigint) << 16) then
-    raise exception 'decided timestamp % lies more than % ms ahead of every wall clock', p_timestamp, 3 * v_offset_ms
-      using errcode = 'HF001', hint = 'No home that kept to the offset has decided so. Hold its record against its commit log.';
+  if holdfast.refuses_decided(p_timestamp, v_seen, holdfast.wall_hlc(), p_witness) then
+    raise exception 'decided timestamp % lies more than % ms ahead of every wall clock', p_timestamp,
+      (select 3 * s.max_clock_offset_ms from holdfast.shard s)
+      using errcode = 'HF001', hint = 'No home that kept to the offset has decided so. holdfast resolve --dry-run has the ways out.';
   end if;
   return holdfast.move_clock(p_timestamp, holdfast.agreed_wall(p_witness));
 end
@@ -143,6 +153,7 @@ end
 $$;
 
 revoke all on function holdfast.wall_hlc(), holdfast.agreed_wall(bigint), holdfast.move_clock(bigint, bigint),
-  holdfast.observe(bigint, bigint), holdfast.observe_decided(bigint, bigint), holdfast.tick(bigint), holdfast.draw() from public;
+  holdfast.observe(bigint, bigint), holdfast.refuses_decided(bigint, bigint, bigint, bigint),
+  holdfast.observe_decided(bigint, bigint), holdfast.tick(bigint), holdfast.draw() from public;
 grant execute on function holdfast.wall_hlc(), holdfast.observe(bigint, bigint), holdfast.observe_decided(bigint, bigint)
   to holdfast_gateway;

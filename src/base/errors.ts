@@ -151,6 +151,12 @@ export const errorTable = define({
     retry: 'safe',
     meaning: 'A timestamp lies further ahead of the local wall clock than maxClockOffset; nothing was written.',
   },
+  clock_acceptance_refused: {
+    category: 'conflict',
+    retry: 'never',
+    meaning:
+      'No clock is moved by hand: no decision is refused for its time, the wall clock of some server agrees with it, or its home has not committed it so.',
+  },
   clock_regressed: {
     category: 'internal',
     retry: 'safe',

@@ -1,15 +1,18 @@
 import { silentProgress } from '../base/progress.ts'
 import type { Progress } from '../base/progress.ts'
+import type { ShardName } from '../directory/topology.ts'
 import { type Answer, read } from '../reading/reading.ts'
 import { snapshot } from '../reading/snapshot.ts'
 import type { DrillReport } from '../recovery/drill-report.ts'
 import { explainInDoubt } from '../transaction/in-doubt-explanation.ts'
+import type { Resolved } from '../transaction/home-lanes.ts'
 import type { Resolution } from '../transaction/resolver-protocol.ts'
 import { Resolver, resolverLimitsDefault } from '../transaction/resolver.ts'
 import { transact } from '../transaction/transaction.ts'
 import { type Evidence, prove } from '../evidence/evidence.ts'
 import type { TimelineEntry, TimelineRange } from '../evidence/timeline.ts'
 import { type TransactionView, viewTransaction } from '../evidence/transaction-view.ts'
+import { acceptanceViews, acceptClockOf } from './clock-acceptances.ts'
 import { driftViews } from './drift-views.ts'
 import { evidenceSources, timelineOf } from './evidence-sources.ts'
 import { parseTransactionId } from './transaction-id.ts'
@@ -19,10 +22,13 @@ import { fleetStatus } from './fleet-status.ts'
 import type { GatewayParts } from './gateway-parts.ts'
 import { startServices } from './gateway-parts.ts'
 import type {
+  AcceptClockReport,
+  AcceptClockRequest,
   ArchiveReport,
   ArchiveVerdict,
   BackupReport,
   BackupRequest,
+  ClockAcceptanceView,
   CutoverReport,
   CutoverRequest,
   DriftView,
@@ -125,13 +131,24 @@ export class Gateway implements Fleet {
     const resolver = new Resolver({ environment })
     const shards = [...environment.topology.current().shards.keys()]
     const resolved = await Promise.all(shards.map((shard) => resolver.resolveAll(shard)))
-    return resolved.flat().map(({ branch: { name, ...branch }, resolution }) => ({
-      ...name,
-      ...branch,
-      record: resolution.kind === 'settled' ? resolution.outcome : null,
-      homeIsOpen: null,
-      ...verdictOf(resolution),
-    }))
+    return resolved.flat().map(viewOfResolved)
+  }
+
+  /**
+   * Lets a shard's clock pass the decisions that it refuses for their time, and settles them. Throws `clock_acceptance_refused`
+   * (never) where that is not the way out. Safe to repeat: the same actor with the same reason is told what stands.
+   */
+  async acceptClock(request: AcceptClockRequest): Promise<AcceptClockReport> {
+    const { environment } = this.parts
+    const shard = request.shard as ShardName
+    const accepted = await acceptClockOf(environment, request, (params) => this.#ask('clock.accept', params))
+    const resolved = await new Resolver({ environment }).resolveAll(shard)
+    return { accepted, resolved: resolved.map(viewOfResolved) }
+  }
+
+  /** Every clock that was accepted by hand, the last one first. Throws `node_unavailable` when a shard is silent. */
+  acceptances(): Promise<readonly ClockAcceptanceView[]> {
+    return acceptanceViews(this.parts.environment)
   }
 
   /** What every archive holds, and how far it can be restored from without a gap. */
@@ -233,6 +250,16 @@ export class Gateway implements Fleet {
     await this.parts.reading.drifts.close()
     await this.parts.pools.close()
     for (const closer of this.#closers) await closer()
+  }
+}
+
+function viewOfResolved({ branch: { name, ...branch }, resolution }: Resolved): InDoubtView {
+  return {
+    ...name,
+    ...branch,
+    record: resolution.kind === 'settled' ? resolution.outcome : null,
+    homeIsOpen: null,
+    ...verdictOf(resolution),
   }
 }
 

@@ -194,6 +194,39 @@ export interface InDoubtView {
   readonly why: string
 }
 
+/** Whose clock is to pass the decisions that it refuses for their time, on whose word, and why. */
+export interface AcceptClockRequest {
+  readonly shard: string
+  readonly actor: string
+  readonly reason: string
+}
+
+export interface AcceptClockReport {
+  /** What stands, be it of an earlier call of the same actor with the same reason. */
+  readonly accepted: readonly ClockAcceptanceView[]
+  /** What became of the branches on that shard. */
+  readonly resolved: readonly InDoubtView[]
+}
+
+/** A decision that a shard refused for its time and a person accepted. Kept for good; timestamps in text form. */
+export interface ClockAcceptanceView {
+  readonly shard: string
+  readonly transactionId: string
+  readonly home: string
+  /** The shard's clock was moved from here at least to `commitTimestamp`. */
+  readonly clockBefore: string
+  readonly commitTimestamp: string
+  /** Of the shard's server, of the supervisor, and of the servers of other shards at that moment. */
+  readonly wall: string
+  readonly witness: string
+  readonly walls: Readonly<Record<string, string>>
+  readonly maxClockOffsetMs: number
+  readonly actor: string
+  readonly reason: string
+  /** In ISO 8601, by the shard's server. */
+  readonly acceptedAt: string
+}
+
 /** A route that is declared local and was answered in another region. Kept for 90 days since it last was. */
 export interface DriftView {
   readonly route: string

@@ -1,10 +1,10 @@
 import { unreachable } from '../base/assert.ts'
 import type { Hlc } from './hlc.ts'
-import { hlcFromWallMs, maxHlc, ticksPerMs, toHlc } from './hlc.ts'
+import { hlcFromWallMs, hlcZero, maxHlc, ticksPerMs, toHlc } from './hlc.ts'
 
 /**
  * What the functions of `sql/functions/10-clock.sql` do with the clock of a shard, as a function of what they read. The
- * invariants C2, C3 and C6 of docs/protocols/clock.md are properties of this; a test holds the SQL to it.
+ * invariants C2, C3, C6 and C8 of docs/protocols/clock.md are properties of this; a test holds the SQL to it.
  *
  * Two wall clocks are read at every move, that of the shard's server and that of the gateway that asks, and each of them
  * may jump in both directions.
@@ -28,7 +28,8 @@ export type ClockCommand =
   /** A timestamp from elsewhere. */
   | { readonly kind: 'observe'; readonly timestamp: Hlc }
   /** The timestamp of a decision that was taken elsewhere. */
-  | { readonly kind: 'observe decided'; readonly timestamp: Hlc }
+  /** `accepted`: up to where a person has let this clock be moved (C8). */
+  | { readonly kind: 'observe decided'; readonly timestamp: Hlc; readonly accepted?: Hlc }
   | { readonly kind: 'raise floor'; readonly to: Hlc }
 
 export type ClockRefusal = 'clock offset exceeded' | 'clock regressed'
@@ -67,7 +68,10 @@ export function stepClock(
       return moved(before, command.timestamp, wall)
     case 'observe decided':
       if (before.clock >= command.timestamp) return { after: before, refused: undefined }
-      if (command.timestamp > maxHlc(walls.server, walls.witness) + hlcFromWallMs(3 * maxClockOffsetMs)) {
+      if (
+        command.timestamp > latestDecision(walls, maxClockOffsetMs) &&
+        command.timestamp > (command.accepted ?? hlcZero)
+      ) {
         return { after: before, refused: 'clock offset exceeded' }
       }
       return moved(before, command.timestamp, wall)
@@ -81,6 +85,11 @@ export function stepClock(
 /** The wall time that a shard goes by: its server's, unless that is further ahead of its witness than may be. */
 export function agreedWall({ server, witness }: Walls, maxClockOffsetMs: number): Hlc {
   return server > witness + hlcFromWallMs(maxClockOffsetMs) ? witness : server
+}
+
+/** No home that kept to the offset decides later than this, with one wrong wall at each shard. */
+export function latestDecision({ server, witness }: Walls, maxClockOffsetMs: number): Hlc {
+  return toHlc(maxHlc(server, witness) + hlcFromWallMs(3 * maxClockOffsetMs))
 }
 
 /** Far targets are set, and near ones where the agreed wall has passed them. Others are drawn, one value at a time. */

@@ -48,6 +48,7 @@ export const sqlState = {
   waitsForNobody: 'HF016',
   keysCollected: 'HF017',
   mustBePrepared: 'HF018',
+  clockNotRefused: 'HF019',
 } as const
 
 export type SqlState = (typeof sqlState)[keyof typeof sqlState]

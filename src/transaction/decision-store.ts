@@ -82,19 +82,26 @@ export function selectRecord(transactionId: TransactionId): Statement {
   }
 }
 
-/** A shard's clock, the wall of its server, and by how much its walls may differ: what it goes by when it adopts a decision. */
+/** A shard's clock, the wall of its server, and what it goes by when it adopts a decision. */
 export const selectClock: Statement = {
-  text: `select c.last_value::text as clock, holdfast.wall_hlc()::text as wall, s.max_clock_offset_ms as offset_ms
+  text: `select c.last_value::text as clock, holdfast.wall_hlc()::text as wall, s.max_clock_offset_ms as offset_ms,
+           (select coalesce(max(a.commit_timestamp), 0) from holdfast.clock_acceptance a)::text as accepted
          from holdfast.hlc c, holdfast.shard s`,
 }
 
-export function readClock(outcome: StatementOutcome): { clock: Hlc; wall: Hlc; maxClockOffsetMs: number } {
-  const {
-    clock,
-    wall,
-    offset_ms: maxClockOffsetMs,
-  } = oneRow<{ clock: string; wall: string; offset_ms: number }>(outcome)
-  return { clock: toHlc(BigInt(clock)), wall: toHlc(BigInt(wall)), maxClockOffsetMs }
+export interface ShardClockReading {
+  readonly clock: Hlc
+  readonly wall: Hlc
+  readonly maxClockOffsetMs: number
+  /** Up to where a person has let this clock be moved (C8). */
+  readonly accepted: Hlc
+}
+
+export function readClock(outcome: StatementOutcome): ShardClockReading {
+  const row = oneRow<{ clock: string; wall: string; offset_ms: number; accepted: string }>(outcome)
+  const { clock, wall, offset_ms: maxClockOffsetMs, accepted } = row
+  const toClock = (text: string) => toHlc(BigInt(text))
+  return { clock: toClock(clock), wall: toClock(wall), maxClockOffsetMs, accepted: toClock(accepted) }
 }
 
 /** Whether home's part of a transaction is open; asked before its record is read. */

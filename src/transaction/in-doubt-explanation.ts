@@ -1,12 +1,9 @@
-import { assert, present } from '../base/assert.ts'
+import { assert } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
-import type { ShardName } from '../directory/topology.ts'
-import { hlcFromWallMs, hlcZero } from '../hlc/hlc.ts'
-import { stepClock } from '../hlc/shard-clock.ts'
-import type { Decision } from './decision-store.ts'
-import * as decisions from './decision-store.ts'
+import { examineDecision } from './clock-acceptance.ts'
+import { explainRefusal } from './clock-refusal.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { primaryTarget, shardOf } from './environment.ts'
+import { shardOf } from './environment.ts'
 import type { BranchName } from './gid.ts'
 import type { InDoubtBranch } from './in-doubt.ts'
 import { askHome, describe, listInDoubt } from './in-doubt.ts'
@@ -66,35 +63,14 @@ async function explain(
       return { ...about, record: null, homeIsOpen: null, verdict: 'wait', why: `home ${name.home} is ${state}` }
     }
     const heard = await askHome(environment, name)
-    if (heard.kind === 'record' && (await isRefused(environment, name.participant, heard.decision))) {
-      const why = `${name.home} has the record ${heard.decision.outcome}, at a time that no home can have decided at`
-      return { ...about, record: heard.decision.outcome, homeIsOpen: null, verdict: 'needs a person', why }
-    }
-    return { ...about, ...explainHeard(branch, heard, ages) }
+    const refused = heard.kind === 'record' ? await examineDecision(environment, branch, heard.decision) : undefined
+    if (refused === undefined) return { ...about, ...explainHeard(branch, heard, ages) }
+    const why = explainRefusal(name, refused.refusal, refused.remedy)
+    return { ...about, record: 'COMMITTED', homeIsOpen: null, verdict: 'needs a person', why }
   } catch (error) {
     const why = `home ${name.home} does not tell: ${describe(error)}`
     return { ...about, record: null, homeIsOpen: null, verdict: 'unknown', why }
   }
-}
-
-/** Whether the participant would refuse the decision for its timestamp (C6). */
-async function isRefused(
-  environment: TransactionEnvironment,
-  participant: ShardName,
-  decision: Decision,
-): Promise<boolean> {
-  if (decision.outcome === 'ABORTED') return false
-  const { pools, clock: own, limits } = environment
-  const witness = hlcFromWallMs(own.wallMs())
-  const [outcome] = await pools.flight(
-    primaryTarget(environment, participant),
-    [decisions.selectClock],
-    limits.serviceWithinMs,
-  )
-  const { clock, wall, maxClockOffsetMs } = decisions.readClock(present(outcome, 'the clock of the participant'))
-  const command = { kind: 'observe decided', timestamp: decision.commitTimestamp } as const
-  const { refused } = stepClock({ clock, floor: hlcZero }, command, { server: wall, witness }, maxClockOffsetMs)
-  return refused !== undefined
 }
 
 /** What the resolver's own step function would do next with what home has told. */

@@ -4,7 +4,7 @@ import type { FreshDatabase } from '../../test/support/database.ts'
 import { freshDatabase } from '../../test/support/database.ts'
 import { assert, present } from '../base/assert.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { hlcFromWallMs, toHlc } from '../hlc/hlc.ts'
+import { hlcFromWallMs, hlcZero, toHlc } from '../hlc/hlc.ts'
 import type { ClockCommand, ClockRefusal, ShardClock, Walls } from '../hlc/shard-clock.ts'
 import { stepClock } from '../hlc/shard-clock.ts'
 import type { Statement, StatementOutcome } from '../postgres/connection.ts'
@@ -24,6 +24,7 @@ beforeAll(async () => {
   admin = await Connection.connect(database.target(), 5_000)
   await admin.script(`
     call holdfast.found_shard('test', 'eu-west/payroll', 'local', gen_random_uuid(), ${offsetMs});
+    alter table holdfast.clock_acceptance disable trigger user;
     create table public.wall (hlc bigint not null);
     insert into public.wall values (0);
     grant select on public.wall to public;
@@ -36,6 +37,14 @@ afterAll(async () => {
   await database.drop()
 })
 
+/** Up to where a person has let the clock be moved. */
+const setAccepted = (accepted: Hlc): Statement => ({
+  text: `insert into holdfast.clock_acceptance (transaction_id, home, home_epoch, epoch, clock_before, commit_timestamp, wall, witness,
+           walls, max_clock_offset_ms, actor, reason)
+         values ('019d4d4e-0000-7000-8000-000000000000', 'home', 1, 1, -9e18, $1, -9e18, -9e18, '{}', 500, 'test', 'test')
+         on conflict (transaction_id) do update set commit_timestamp = excluded.commit_timestamp`,
+  values: [accepted],
+})
 const setWall = (wall: Hlc): Statement => ({ text: 'update public.wall set hlc = $1', values: [wall] })
 const readState: Statement = {
   text: 'select c.last_value::text as clock, f.last_value::text as floor from holdfast.hlc c, holdfast.floor f',
@@ -64,8 +73,14 @@ async function run(
   command: ClockCommand,
   walls: Walls,
 ): Promise<{ after: ShardClock; refused: ClockRefusal | undefined }> {
-  const outcomes = await admin.flight([setWall(walls.server), callOf(command, walls), readState])
-  const [, called, state] = outcomes.map((outcome) => present(outcome, 'an outcome a statement'))
+  const allowed = command.kind === 'observe decided' ? command.accepted : undefined
+  const outcomes = await admin.flight([
+    setAccepted(allowed ?? hlcZero),
+    setWall(walls.server),
+    callOf(command, walls),
+    readState,
+  ])
+  const [, , called, state] = outcomes.map((outcome) => present(outcome, 'an outcome a statement'))
   const [row] = accepted(present(state, 'the state')).rows as { clock: string; floor: string }[]
   const { clock, floor } = present(row, 'a row')
   return {
@@ -99,10 +114,13 @@ const command = fc.oneof(
   timestamp.map((at) => ({ kind: 'observe', timestamp: at }) as const),
   near.map((ticks) => ({ kind: 'observe near', ticks }) as const),
   timestamp.map((at) => ({ kind: 'observe decided', timestamp: at }) as const),
+  fc
+    .tuple(timestamp, timestamp)
+    .map(([at, accepted]) => ({ kind: 'observe decided', timestamp: at, accepted }) as const),
   timestamp.map((to) => ({ kind: 'raise floor', to }) as const),
 )
 
-test('C2: C3: C6: the functions do what the model says, whatever the walls do', async () => {
+test('C2: C3: C6: C8: the functions do what the model says, whatever the walls do', async () => {
   await fc.assert(
     fc.asyncProperty(fc.array(fc.tuple(command, walls), { minLength: 1, maxLength: 25 }), async (played) => {
       let shard: ShardClock = { clock: hlcFromWallMs(startMs), floor: hlcFromWallMs(startMs - 1) }

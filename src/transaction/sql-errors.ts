@@ -44,6 +44,7 @@ const codes: Readonly<Record<string, ErrorCode>> = {
   [sqlState.waitsForNobody]: 'durability_suspended',
   [sqlState.keysCollected]: 'idempotency_expired',
   [sqlState.mustBePrepared]: 'transaction_aborted',
+  [sqlState.clockNotRefused]: 'clock_acceptance_refused',
 }
 
 /** Whole classes, for what has no entry of its own: too many connections, a server that goes away, a constraint. */

@@ -1,4 +1,5 @@
 import { present } from '../../src/base/assert.ts'
+import type { Clock } from '../../src/base/clock.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import type { Metrics } from '../../src/base/metrics.ts'
 import { silentMetrics } from '../../src/base/metrics.ts'
@@ -93,6 +94,7 @@ const schema = `
 
 export interface GatewayOptions {
   readonly onStep?: OnStep
+  readonly clock?: Clock
   readonly limits?: Partial<TransactionLimits>
   readonly metrics?: Metrics
   readonly topology?: TopologySource
@@ -202,7 +204,7 @@ export class DatabaseShards {
         directory,
         pools,
         targetOf,
-        clock: systemClock,
+        clock: options.clock ?? systemClock,
         metrics: options.metrics ?? silentMetrics,
         onStep: options.onStep ?? noStep,
       },

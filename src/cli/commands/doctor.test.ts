@@ -1,6 +1,6 @@
 import { expect, test } from 'vitest'
-import type { InDoubtView } from '../../fleet/operations-api.ts'
-import { driftFindings, durabilityFindings, inDoubtFindings, postgresFindings } from './doctor.ts'
+import type { ClockAcceptanceView, InDoubtView } from '../../fleet/operations-api.ts'
+import { acceptanceFindings, driftFindings, durabilityFindings, inDoubtFindings, postgresFindings } from './doctor.ts'
 
 const branch: InDoubtView = {
   gid: 'hf_payledger_eu-west/payroll_019d4d4e-0000-7000-8000-000000000000_us-east/treasury',
@@ -55,4 +55,37 @@ test('HZ-X8: a server that can commit what was rolled back is told of, and is a 
   ])
   expect(told('18.6', 'path').at(-1)).toEqual(['branches', 'problem'])
   expect(told('18.7', 'path')).toEqual([['postgres', 'ok']])
+})
+
+test('a clock that was accepted by hand is a warning until its time has come, and for a week', () => {
+  const dayMs = 86_400_000
+  const acceptedMs = Date.UTC(2026, 3, 2)
+  const acceptance: ClockAcceptanceView = {
+    shard: 'us-east/treasury',
+    transactionId: branch.transactionId,
+    home: 'eu-west/payroll',
+    clockBefore: '2026-04-02T00:00:00.000Z+0000',
+    commitTimestamp: '2026-05-02T00:00:00.000Z+0001',
+    wall: '2026-04-02T00:00:00.000Z+0000',
+    witness: '2026-04-02T00:00:00.000Z+0000',
+    walls: {},
+    maxClockOffsetMs: 500,
+    actor: 'ops@globex.example',
+    reason: 'ticket 4711',
+    acceptedAt: new Date(acceptedMs).toISOString(),
+  }
+  const at = (days: number) => acceptanceFindings([acceptance], acceptedMs + days * dayMs)
+  expect(at(0)).toEqual([
+    {
+      what: 'clock',
+      status: 'warning',
+      detail:
+        'ops@globex.example let the clock of us-east/treasury pass 019d4d4e-0000-7000-8000-000000000000, from 2026-04-02T00:00:00.000Z+0000 ' +
+        'to 2026-05-02T00:00:00.000Z+0001, at 2026-04-02T00:00:00.000Z: ticket 4711',
+    },
+  ])
+  expect([29, 37, 38].map((days) => at(days).length)).toEqual([1, 1, 0])
+  expect(
+    acceptanceFindings([{ ...acceptance, commitTimestamp: acceptance.clockBefore }], acceptedMs + 8 * dayMs),
+  ).toEqual([])
 })

@@ -3,8 +3,9 @@ import type { Command } from 'commander'
 import { systemClock } from '../../base/clock.ts'
 import { HoldfastError } from '../../base/errors.ts'
 import type { FleetConfig } from '../../fleet/config.ts'
-import type { DriftView, InDoubtView, ShardStatus } from '../../fleet/operations-api.ts'
+import type { ClockAcceptanceView, DriftView, InDoubtView, ShardStatus } from '../../fleet/operations-api.ts'
 import { findSupervisor } from '../../fleet/registry.ts'
+import { parseHlc, wallMsOfHlc } from '../../hlc/hlc.ts'
 import type { PostgresBinaries } from '../../postgres/server/binaries.ts'
 import { defaultCacheRoot, locatePostgres } from '../../postgres/server/binaries.ts'
 import { canEnter, serverUser } from '../../postgres/server/server-user.ts'
@@ -125,6 +126,7 @@ async function examineFleet(config: FleetConfig): Promise<Finding[]> {
       ...unreachable.map((node) => ({ what: 'node', status: 'problem' as const, detail: `${node} does not answer` })),
       ...durabilityFindings(shards),
       ...driftFindings(await fleet.drifts().catch(() => []), systemClock.wallMs()),
+      ...acceptanceFindings(await fleet.acceptances().catch(() => []), systemClock.wallMs()),
       ...(shards.some(({ inDoubt }) => inDoubt > 0) ? inDoubtFindings(await fleet.resolve(true)) : []),
     ]
   } finally {
@@ -146,17 +148,30 @@ export function durabilityFindings(shards: readonly Pick<ShardStatus, 'shard' | 
   })
 }
 
-/** What a route did weeks ago may be mended by now; the list still has it. */
-const driftShownMs = 7 * 86_400_000
+/** What happened weeks ago may be mended by now; its table still has it. */
+const findingShownMs = 7 * 86_400_000
 
 /** A screen that was meant to be local and is not: slow for those who use it, and down when the other region is. */
 export function driftFindings(drifts: readonly DriftView[], nowMs: number): Finding[] {
   return drifts
-    .filter(({ lastAt }) => nowMs - Date.parse(lastAt) <= driftShownMs)
+    .filter(({ lastAt }) => nowMs - Date.parse(lastAt) <= findingShownMs)
     .map(({ route, from, to, shard, reads, lastAt }) => ({
       what: 'drift',
       status: 'warning',
       detail: `${route || 'a read without a route'} is declared local in ${from} and read ${shard} in ${to}: ${reads} times, last at ${lastAt}`,
+    }))
+}
+
+/** As long as its time has not come, global commits with that shard are refused; and a week longer, for whoever looks. */
+export function acceptanceFindings(acceptances: readonly ClockAcceptanceView[], nowMs: number): Finding[] {
+  return acceptances
+    .filter(({ acceptedAt, commitTimestamp }) => {
+      return Math.max(Date.parse(acceptedAt), wallMsOfHlc(parseHlc(commitTimestamp))) >= nowMs - findingShownMs
+    })
+    .map(({ shard, transactionId, clockBefore, commitTimestamp, actor, reason, acceptedAt }) => ({
+      what: 'clock',
+      status: 'warning',
+      detail: `${actor} let the clock of ${shard} pass ${transactionId}, from ${clockBefore} to ${commitTimestamp}, at ${acceptedAt}: ${reason}`,
     }))
 }
 

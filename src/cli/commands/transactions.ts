@@ -1,9 +1,10 @@
 import type { Command } from 'commander'
+import { HoldfastError } from '../../base/errors.ts'
 import type { EvidenceDocument, TimelineDocument, TransactionDocument } from '../../fleet/documents.ts'
 import { evidenceDocument, timelineDocument, transactionDocument } from '../../fleet/documents.ts'
 import type { TimelineRange } from '../../evidence/timeline.ts'
 import type { Gateway } from '../../fleet/gateway.ts'
-import type { InDoubtView } from '../../fleet/operations-api.ts'
+import type { AcceptClockReport, AcceptClockRequest, InDoubtView } from '../../fleet/operations-api.ts'
 import { parseHlc } from '../../hlc/hlc.ts'
 import { optionsOf, withFleet } from '../attach.ts'
 import { printLine, writeDocument } from '../output.ts'
@@ -53,9 +54,19 @@ export function addTransactionCommands(program: Command): void {
     .command('resolve')
     .description('settle what is in doubt, through its record')
     .option('--dry-run', 'only say what would become of it')
+    .option('--accept-clock <shard>', 'let the clock of this shard pass the decisions that it refuses for their time')
+    .option('--actor <actor>', 'with --accept-clock: on whose word')
+    .option('--reason <text>', 'with --accept-clock: why')
     .action((_options: unknown, command: Command) => {
-      const { dryRun, ...options } = optionsOf<{ dryRun?: boolean }>(command)
-      return withFleet(options, (fleet) => fleet.resolve(dryRun === true), showResolutions)
+      const { dryRun, acceptClock, actor, reason, ...options } = optionsOf<ResolveOptions>(command)
+      if (acceptClock === undefined && actor === undefined && reason === undefined) {
+        return withFleet(options, (fleet) => fleet.resolve(dryRun === true), showResolutions)
+      }
+      return withFleet(
+        options,
+        (fleet) => fleet.acceptClock(acceptRequest({ dryRun, acceptClock, actor, reason })),
+        showAcceptance,
+      )
     })
   program
     .command('prove')
@@ -75,6 +86,23 @@ export function addTransactionCommands(program: Command): void {
         ({ status }) => status === 'broken',
       )
     })
+}
+
+interface ResolveOptions {
+  readonly dryRun?: boolean | undefined
+  readonly acceptClock?: string | undefined
+  readonly actor?: string | undefined
+  readonly reason?: string | undefined
+}
+
+/** Nobody moves a clock by half a command line. */
+function acceptRequest({ dryRun, acceptClock: shard, actor, reason }: ResolveOptions): AcceptClockRequest {
+  if (dryRun !== true && shard !== undefined && actor?.trim() && reason?.trim()) {
+    return { shard, actor: actor.trim(), reason: reason.trim() }
+  }
+  throw new HoldfastError('argument_invalid', '--accept-clock takes --actor and --reason, which nothing else does', {
+    hint: 'holdfast resolve --dry-run says beforehand what is refused, and what the ways out are',
+  })
 }
 
 async function collect(fleet: Gateway, range: TimelineRange): Promise<TimelineDocument[]> {
@@ -104,6 +132,14 @@ function showResolutions(found: readonly InDoubtView[]): void {
   for (const { gid, ageMs, verdict, why } of found) {
     printLine(`${verdict.padEnd(14)} ${gid}  ${Math.round(ageMs)} ms: ${why}`)
   }
+}
+
+function showAcceptance({ accepted, resolved }: AcceptClockReport): void {
+  for (const { shard, transactionId, clockBefore, commitTimestamp, actor, reason, acceptedAt } of accepted) {
+    printLine(`${shard} may pass ${transactionId}: from ${clockBefore} to ${commitTimestamp}`)
+    printLine(`accepted by ${actor} at ${acceptedAt}: ${reason}`)
+  }
+  showResolutions(resolved)
 }
 
 function showEvidence(evidence: EvidenceDocument): void {

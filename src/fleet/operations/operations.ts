@@ -9,6 +9,8 @@ import { regionOf } from '../region.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, TopologyDocument } from '../topology-store.ts'
+import { acceptanceForm } from '../clock-acceptances.ts'
+import { writeAcceptance } from './accept-clock.ts'
 import { backUp } from './backup.ts'
 import { archiveStatus, verifyArchives } from './archive-status.ts'
 import { abandon, cutOver } from './cutover.ts'
@@ -105,6 +107,7 @@ const operations: Readonly<Record<string, Operation>> = {
     revokeTokenKey(supervisor, key, progress),
   ),
   'keys.list': operation(nothing, (supervisor) => listKeys(supervisor)),
+  'clock.accept': exclusive(acceptanceForm, writeAcceptance),
   'links.counts': operation(nothing, (supervisor) => supervisor.links.counts()),
   'links.reset': operation(nothing, (supervisor) => supervisor.links.resetCounts()),
   'links.cut': operation(
