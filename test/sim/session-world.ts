@@ -101,6 +101,17 @@ export class ShardWorld {
     return this.log.filter((record) => record.kind === 'prepare').filter((record) => !settled.has(record.id))
   }
 
+  /** Settles a branch that was decided, and waits until the primary shows it. */
+  settle(id: TransactionId): void {
+    const record = this.prepared().find((branch) => branch.id === id)
+    if (record !== undefined) this.commit(record.id, record.timestamp, false)
+    this.primary.hidden.delete(id)
+  }
+
+  settleAll(): void {
+    for (const { id } of this.log.filter((record) => record.kind === 'prepare')) this.settle(id)
+  }
+
   /** Publishes what has ended: below everything hidden and everything prepared. `early` is the planted fault. */
   close(early = false): void {
     const { hidden } = this.primary

@@ -1,39 +1,47 @@
 import { once } from 'node:events'
 import { availableParallelism } from 'node:os'
 import { Worker } from 'node:worker_threads'
-import type { Exploration } from '../sim/commit-play.ts'
 import type { Violation } from '../sim/history.ts'
-import type { Range } from './model-worker.ts'
+import type { Explored, Model, Range } from './model-worker.ts'
 import type { Asked, Play, Report } from './play.ts'
 import { say } from './play.ts'
 
-const model = 'model'
 /** Between looks at the time and at signals. */
 const schedulesAtOnce = 5_000
 const tellEvery = 200_000
 
-type Failure = NonNullable<Exploration['failed']>
+type Failure = NonNullable<Explored['failed']>
 
 /**
- * The model of the commit, under a deterministic scheduler, on all cores: a schedule is its seed, so ranges of seeds can be
- * explored side by side. A quarter of the time is its own when there is more to do.
+ * The models of the commit and of sessions, under a deterministic scheduler, on all cores: a schedule is its seed, so ranges of
+ * seeds can be explored side by side. When there is more to do, a quarter and an eighth of the time are theirs.
  */
-export const modelPlay: Play = { workloads: [model], faults: [], counts: 'schedules', play }
+export const modelPlay: Play = playOf('model', 1 / 4)
+export const sessionModelPlay: Play = playOf('session-model', 1 / 8)
 
-async function play(asked: Asked, report: Report): Promise<void> {
-  const untilMs = asked.workload === model ? asked.untilMs : Date.now() + (asked.untilMs - Date.now()) / 4
+function playOf(model: Model, share: number): Play {
+  return {
+    workloads: [model],
+    faults: [],
+    counts: 'schedules',
+    play: (asked, report) => play(model, share, asked, report),
+  }
+}
+
+async function play(model: Model, share: number, asked: Asked, report: Report): Promise<void> {
+  const untilMs = asked.workload === model ? asked.untilMs : Date.now() + (asked.untilMs - Date.now()) * share
   let seed = asked.seed
   let played = 0
   const failures: Failure[] = []
   const explore = async () => {
     const worker = new Worker(new URL('../../scripts/model-worker.js', import.meta.url))
     while (failures.length === 0 && Date.now() < untilMs && !asked.signal.aborted) {
-      const range = { seed, schedules: schedulesAtOnce }
+      const range = { model, seed, schedules: schedulesAtOnce }
       seed += schedulesAtOnce
       const { failed, schedules } = await ask(worker, range)
       const told = Math.floor(played / tellEvery)
       played += schedules
-      if (Math.floor(played / tellEvery) > told) say(`model: ${played} schedules`)
+      if (Math.floor(played / tellEvery) > told) say(`${model}: ${played} schedules`)
       if (failed !== undefined) failures.push(failed)
     }
     const ended = once(worker, 'exit')
@@ -43,7 +51,7 @@ async function play(asked: Asked, report: Report): Promise<void> {
   await Promise.all(Array.from({ length: availableParallelism() }, explore))
   // Workers that were still exploring may have found others.
   const [least] = failures.toSorted((a, b) => a.seed - b.seed)
-  const found = least === undefined ? [] : [violationOf(least)]
+  const found = least === undefined ? [] : [violationOf(model, least)]
   const failed = found.length
   const counts = { ok: played - failed, failed, unknown: 0, overlap: played }
   const cell = { workload: model, fault: 'all', passed: failed === 0, faultSeen: true, ...counts }
@@ -52,13 +60,13 @@ async function play(asked: Asked, report: Report): Promise<void> {
 
 const tell = (worker: Worker, range: Range) => worker.postMessage(range)
 
-async function ask(worker: Worker, range: Range): Promise<Exploration> {
-  const answered = once(worker, 'message') as Promise<[Exploration]>
+async function ask(worker: Worker, range: Range): Promise<Explored> {
+  const answered = once(worker, 'message') as Promise<[Explored]>
   tell(worker, range)
   const [explored] = await answered
   return explored
 }
 
-function violationOf({ violations, trace }: Failure): Violation {
+function violationOf(model: Model, { violations, trace }: Failure): Violation {
   return { kind: model, explanation: `${violations.join('; ')}: ${trace.join(' | ')}`, operations: [] }
 }

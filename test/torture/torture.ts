@@ -2,18 +2,18 @@ import { parseArgs } from 'node:util'
 import { stepsPlay } from '../crash/steps-play.ts'
 import { fleetPlay } from './fleet-play.ts'
 import { readHistory } from './history-file.ts'
-import { modelPlay } from './model-play.ts'
+import { modelPlay, sessionModelPlay } from './model-play.ts'
 import type { Asked, Part, Play } from './play.ts'
 import { plantedPlay } from './planted-play.ts'
 import { Report, say } from './play.ts'
 import { workloadOf } from './workloads.ts'
 
 /**
- * `npm run torture`: workloads under faults on a real fleet, and the model of the commit under a deterministic scheduler,
- * for as long as it is given. A seed repeats what each client and each fault draws, in their order. It does not repeat how
- * servers and networks interleave; the model's seeds do.
+ * `npm run torture`: workloads under faults on a real fleet, and the models of the commit and of sessions under a deterministic
+ * scheduler, for as long as it is given. A seed repeats what each client and each fault draws, in their order. It does not repeat how
+ * servers and networks interleave; the models' seeds do.
  */
-const plays: readonly Play[] = [modelPlay, stepsPlay, fleetPlay, plantedPlay]
+const plays: readonly Play[] = [modelPlay, sessionModelPlay, stepsPlay, fleetPlay, plantedPlay]
 
 type Wish = Pick<Asked, 'seed' | 'workload' | 'fault' | 'part' | 'histories'> & {
   readonly minutes: number
