@@ -20,7 +20,7 @@ test.each(caughtElsewhere)('$bug is caught by a test that is there', async ({ fi
   expect(await text(file)).toContain(name)
 })
 
-test('every bug can be planted: the functions have the text that it replaces', async () => {
+test('every bug can be planted: the functions and views have the text that it replaces', async () => {
   const folder = 'sql/functions/'
   const files = await Promise.all(
     (await readdir(new URL(`../${folder}`, import.meta.url))).map((name) => text(folder + name)),
@@ -28,8 +28,11 @@ test('every bug can be planted: the functions have the text that it replaces', a
   // What is replaced is a definition as the server tells it, with its own words in capitals.
   const bodyOf = (name: string) =>
     files.join('').split(`create or replace function holdfast.${name}(`)[1]?.split('$$;')[0]?.toLowerCase()
-  for (const variant of planted.flatMap(({ variants }) => variants)) {
+  const viewOf = (name: string) =>
+    files.join('').split(`create or replace view holdfast.${name} as`)[1]?.split(';')[0]?.toLowerCase()
+  for (const variant of planted.flatMap(({ variants = [] }) => variants)) {
     if ('function' in variant)
       expect(bodyOf(variant.function), variant.function).toContain(variant.replace.toLowerCase())
+    if ('view' in variant) expect(viewOf(variant.view), variant.view).toContain(variant.replace.toLowerCase())
   }
 })

@@ -6,8 +6,6 @@ import { checkClicks } from './clicks.ts'
 import { checkClosed } from './closed-readings.ts'
 import type { MicroOperation, Operation, Violation } from './history.ts'
 import { checkListsOverShards } from './lists-over-shards.ts'
-import type { SessionOperation } from './session-guarantees.ts'
-import { checkSessions } from './session-guarantees.ts'
 import { checkSet } from './set.ts'
 import { checkTellings } from './tellings.ts'
 import { checkTimestamps } from './timestamps.ts'
@@ -124,35 +122,6 @@ test('a canary is shown and written by its own tenant alone, at its home', () =>
   expect(place('h')).toEqual([])
   expect(place('h', 'other')).toEqual(['misplaced'])
   expect(place()).toEqual(['misplaced'])
-})
-
-describe('a session', () => {
-  const read = (client: number, register: number, value: number, level: 'session' | 'causal', carried = {}) =>
-    ({ kind: 'read', client, register, value, level, carried, nodes: ['n'] }) satisfies SessionOperation
-  const check = (...operations: SessionOperation[]) => kinds(checkSessions({ operations }))
-  const write = (client: number, value: number): SessionOperation => ({
-    kind: 'write',
-    client,
-    register: client,
-    value,
-  })
-
-  test('reads its own writes, and never goes back', () => {
-    expect(check(write(0, 1), read(0, 0, 1, 'session'))).toEqual([])
-    expect(check(write(0, 1), read(0, 0, 0, 'session'))).toEqual(['read your writes'])
-    expect(check(read(0, 1, 2, 'session'), read(0, 1, 1, 'session'))).toEqual(['monotonic reads'])
-    expect(check(read(0, 1, 2, 'session'), { kind: 'begin', client: 0 }, read(0, 1, 1, 'session'))).toEqual([])
-  })
-
-  test('is shown, at causal, what its sources had seen; at session that is not promised', () => {
-    expect(check(read(0, 1, 1, 'session', { 2: 5 }), read(0, 2, 4, 'causal'))).toEqual(['causal'])
-    expect(check(read(0, 1, 1, 'session', { 2: 5 }), read(0, 2, 4, 'session'))).toEqual([])
-    expect(check(read(0, 1, 1, 'session', { 2: 5 }), read(0, 2, 5, 'causal'))).toEqual([])
-  })
-
-  test('that is told of a loss has lost what was acknowledged', () => {
-    expect(check({ kind: 'told lost', client: 0, why: 'w' })).toEqual(['lost'])
-  })
 })
 
 test('a closed timestamp shows all that lies below it; beyond a fork nothing is promised', () => {

@@ -3,7 +3,22 @@ import { systemClock } from '../../src/base/clock.ts'
 
 /** The clock of a machine whose wall time jumps; how long things take is not its matter. */
 export class ShiftedClock implements Clock {
-  shiftMs = 0
+  #shiftMs = 0
+  #jumps = 0
+
+  get shiftMs(): number {
+    return this.#shiftMs
+  }
+
+  set shiftMs(ms: number) {
+    if (ms !== this.#shiftMs) this.#jumps += 1
+    this.#shiftMs = ms
+  }
+
+  /** How often it has jumped. */
+  jumps(): number {
+    return this.#jumps
+  }
 
   wallMs(): number {
     return systemClock.wallMs() + this.shiftMs

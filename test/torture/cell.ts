@@ -2,7 +2,7 @@ import { systemClock } from '../../src/base/clock.ts'
 import type { Violation } from '../sim/history.ts'
 import { eventually } from '../support/eventually.ts'
 import type { TestFleet } from '../support/fleet.ts'
-import type { Client } from './client.ts'
+import type { Client, ReadAsked } from './client.ts'
 import type { Fault } from './fault.ts'
 import type { Stand } from './stand.ts'
 import type { Kind, Sources } from './workload.ts'
@@ -36,6 +36,8 @@ export interface CellOptions {
   /** How many operate at once, and how many successful operations the fault has to meet; as every cell has it when left out. */
   readonly clients?: number
   readonly overlapMin?: number
+  /** What reads are made with instead, for a bug that is planted. */
+  readonly readBy?: (request: ReadAsked) => ReadAsked
   /** Ends the rounds early; what was played is checked all the same. */
   readonly signal?: AbortSignal
 }
@@ -58,7 +60,10 @@ export function unplayed(workload: string, fault: string): Cell {
 export async function runCell(options: CellOptions): Promise<Played> {
   const { stand, kind, fault, sources, clients: clientCount = clientsDefault, overlapMin = overlapMinDefault } = options
   const { fleet, gateway } = stand
-  const clients = stand.clients()
+  const { readBy = (request) => request } = options
+  const clients = stand
+    .clients()
+    .map((one): Client => ({ ...one, read: (request, queries) => one.read(readBy(request), queries) }))
   const [first] = clients
   if (first === undefined) throw new Error('a cell needs a client')
   const workload = kind.make({ fleet, gateway, sources, clients: clientCount })
@@ -70,9 +75,9 @@ export async function runCell(options: CellOptions): Promise<Played> {
   const run = async (client: number) => {
     for (let turn = 0; !over; turn += 1) {
       // Sessions hop between the gateways of all regions.
-      const at: Client = clients[(client + turn) % clients.length] ?? first
+      const [at = first, beside = first] = [turn, turn + 1].map((hop) => clients[(client + hop) % clients.length])
       const overlaps = during
-      const ended = await workload.operate(client, at)
+      const ended = await workload.operate(client, at, beside)
       counts[ended] += 1
       if (ended === 'ok' && (overlaps || during)) counts.overlap += 1
       if (ended !== 'ok') await systemClock.sleep(20)

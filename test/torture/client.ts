@@ -5,11 +5,18 @@ import type { Gateway } from '../../src/fleet/gateway.ts'
 import type { Row } from '../../src/postgres/connection.ts'
 import { formatHlc } from '../../src/hlc/hlc.ts'
 import type { TransactRequest } from '../../src/fleet/transact-api.ts'
+import type { ReadLevel } from '../../src/reading/reading.ts'
+import { callHttp, NotReached } from './http-call.ts'
+import type { Domain } from './stand.ts'
 
 /** What workloads talk to: a gateway of this process, or one of another over HTTP. */
 export interface Client {
   /** Which gateway it is. */
   readonly name: string
+  /** The domain whose home is nearest to it. */
+  readonly near: Domain
+  /** What it takes the time from. */
+  readonly clock: GatewayClock
   /** All statements, as one business action. Rejects with `NotAcknowledged`. */
   transact(request: TransactRequest, statements: readonly Statement[]): Promise<Committed>
   /** Rejects with what the gateway refuses it with, or because there was no answer. */
@@ -35,8 +42,17 @@ export interface Statement extends Query {
 
 export interface ReadAsked {
   readonly tenant: string
+  /** A token, or several with commas between them. */
   readonly session?: string | undefined
-  readonly level: 'session' | 'causal' | 'primary' | 'snapshot'
+  readonly level: ReadLevel | 'snapshot'
+  /** Of a `stale` read. */
+  readonly maxStaleMs?: number
+}
+
+export interface GatewayClock {
+  wallMs(): number
+  /** How often it has jumped: what was told by it before says nothing then. */
+  jumps(): number
 }
 
 export interface Click {
@@ -87,12 +103,11 @@ function toldBy(cause: unknown): 'failed' | 'unknown' {
     : 'unknown'
 }
 
-/** Nobody listens there: nothing was sent. */
-class NotReached extends Error {}
-
-export function gatewayClient(gateway: Gateway): Client {
+export function gatewayClient(gateway: Gateway, { near, clock }: Pick<Client, 'near' | 'clock'>): Client {
   return {
     name: gateway.parts.region,
+    near,
+    clock,
     transact: async (request, statements) => {
       let id: string | undefined
       const run: Parameters<typeof gateway.transact<Row[][]>>[1] = async (tx) => {
@@ -114,7 +129,7 @@ export function gatewayClient(gateway: Gateway): Client {
         .catch((error: unknown) => Promise.reject(new NotAcknowledged(error, id)))
       return { ...rest, rows: value, commitTimestamp: formatHlc(commitTimestamp) }
     },
-    read: async ({ tenant, session, level }, queries) => {
+    read: async ({ tenant, session, level, maxStaleMs }, queries) => {
       const run = async (read: {
         query<R>(domain: string, text: string, values?: readonly unknown[]): Promise<{ rows: R[] }>
       }) =>
@@ -123,7 +138,7 @@ export function gatewayClient(gateway: Gateway): Client {
       const answer =
         level === 'snapshot'
           ? await gateway.snapshot({ tenant, session, domains }, run)
-          : await gateway.read({ tenant, session, level }, run)
+          : await gateway.read({ tenant, session, level, maxStaleMs }, run)
       return { session: answer.session, rows: answer.value, nodes: answer.served.map(({ node }) => node) }
     },
     approve: async (click) => {
@@ -143,9 +158,6 @@ export function gatewayClient(gateway: Gateway): Client {
   }
 }
 
-/** Longer than this nobody waits for an answer; the gateway may be frozen, or its server. */
-const answerWithinMs = 8_000
-
 interface TransactionBody {
   readonly transactionId: string
   readonly commitTimestamp: string
@@ -159,24 +171,20 @@ interface ReadBody {
 }
 
 /** `urlOf` is asked each time: a gateway that was begun again listens elsewhere. */
-export function httpClient(name: string, urlOf: () => string): Client {
+export function httpClient(name: string, near: Domain, urlOf: () => string): Client {
   const call = async (path: string, body?: object, session?: string, key?: string) => {
-    const response = await fetch(new URL(path, urlOf()), {
-      ...(body === undefined ? {} : { method: 'POST', body: JSON.stringify(body) }),
-      headers: {
-        'content-type': 'application/json',
-        ...(session === undefined ? {} : { 'holdfast-session': session }),
-        ...(key === undefined ? {} : { 'idempotency-key': key }),
-      },
-      signal: AbortSignal.timeout(answerWithinMs),
-    }).catch((error: unknown) => Promise.reject(codeOf(error) === 'ECONNREFUSED' ? new NotReached() : error))
-    const told: unknown = await response.json()
-    if (!response.ok) throw problemError(told)
-    return { body: told, session: response.headers.get('holdfast-session') ?? '' }
+    const answer = await callHttp(new URL(path, urlOf()), body, {
+      ...(session === undefined ? {} : { 'holdfast-session': session }),
+      ...(key === undefined ? {} : { 'idempotency-key': key }),
+    })
+    if (!answer.ok) throw problemError(answer.body)
+    return answer
   }
   const unacknowledged = (error: unknown) => Promise.reject(new NotAcknowledged(error, undefined))
   return {
     name,
+    near,
+    clock: unset,
     transact: async ({ session, idempotencyKey, ...request }, statements) => {
       const answer = await call('/v1/transactions', { ...request, statements }, session, idempotencyKey).catch(
         unacknowledged,
@@ -184,8 +192,8 @@ export function httpClient(name: string, urlOf: () => string): Client {
       const { results, ...body } = answer.body as TransactionBody
       return { ...body, session: answer.session, rows: results.map((one) => one?.rows ?? []) }
     },
-    read: async ({ tenant, session, level }, queries) => {
-      const how = level === 'snapshot' ? { snapshot: true } : { level }
+    read: async ({ tenant, session, level, maxStaleMs }, queries) => {
+      const how = level === 'snapshot' ? { snapshot: true } : { level, maxStaleMs }
       const answer = await call('/v1/reads', { tenant, ...how, queries }, session)
       const { results, served } = answer.body as ReadBody
       return { session: answer.session, rows: results.map(({ rows }) => rows), nodes: served.map(({ node }) => node) }
@@ -207,10 +215,8 @@ export function httpClient(name: string, urlOf: () => string): Client {
   }
 }
 
-function codeOf(error: unknown): unknown {
-  const cause = error instanceof Error ? error.cause : undefined
-  return typeof cause === 'object' && cause !== null && 'code' in cause ? cause.code : undefined
-}
+/** Nobody sets the clock of a process of its own. */
+const unset: GatewayClock = { wallMs: () => Date.now(), jumps: () => 0 }
 
 /** A problem document as the error that it was; what is none is an answer that nobody can read. */
 function problemError(body: unknown): Error {

@@ -43,7 +43,7 @@ export function closed({ sources, fleet }: Pick<Stage, 'sources' | 'fleet'>): Wo
     const where = [domains, ['left'] as const, ['right'] as const][below(3)] ?? domains
     const about = { tenant, action: 'torture.mark', subject: 'closed', actor: `client-${client}` }
     // A row for each client, so that nobody waits for another.
-    const mark = (domain: string) => `insert into ${domain}_registers values ($1, $2, 0, '{}')
+    const mark = (domain: string) => `insert into ${domain}_registers values ($1, $2, 0)
       on conflict (tenant, register) do update set value = ${domain}_registers.value + 1`
     await at.transact(
       about,

@@ -65,6 +65,7 @@ export async function tryToCatch(
         sources,
         faultMs,
         roundsForMs,
+        ...(bug.call && { readBy: bug.call }),
         ...(signal && { signal }),
       })
       const by = violations

@@ -1,4 +1,6 @@
 import type { TestFleet } from '../support/fleet.ts'
+import type { ReadAsked } from './client.ts'
+import { plantedInReads } from './planted-reads.ts'
 import { shardOf } from './stand.ts'
 
 /**
@@ -10,12 +12,16 @@ export interface Planted {
   readonly workload: string
   readonly fault: string
   readonly caughtAs: readonly string[]
-  readonly variants: readonly Variant[]
+  /** On servers. */
+  readonly variants?: readonly Variant[]
+  /** In gateways: what each call is made with instead. */
+  readonly call?: (request: ReadAsked) => ReadAsked
 }
 
-/** A function of the schema, with text of it replaced; or statements. */
+/** A function or a view of the schema, with text of it replaced, as the server tells it; or statements. */
 type Variant =
   | { readonly function: string; readonly replace: string; readonly by: string }
+  | { readonly view: string; readonly replace: string; readonly by: string }
   | { readonly plant: string; readonly remove: string }
 
 export const planted: readonly Planted[] = [
@@ -149,6 +155,7 @@ export const planted: readonly Planted[] = [
       { function: 'stamp', replace: `and a.writable @> current_setting('holdfast.placements', true)::jsonb`, by: '' },
     ],
   },
+  ...plantedInReads,
 ]
 
 /** Where the others of the list are caught: by a model, or by a test of the mechanism. */
@@ -160,10 +167,14 @@ export const caughtElsewhere: readonly { readonly bug: string; readonly file: st
   },
   {
     bug: 'token checked by LSN inside the snapshot (HZ-T1)',
-    file: 'test/sim/session-play.ts',
+    file: 'test/sim/session-plants.ts',
     test: 'HZ-T1: replay position read inside the snapshot',
   },
-  { bug: 'history checked last (HZ-T3)', file: 'test/sim/session-play.ts', test: 'HZ-T3: the history is checked last' },
+  {
+    bug: 'history checked last (HZ-T3)',
+    file: 'test/sim/session-plants.ts',
+    test: 'HZ-T3: the history is checked last',
+  },
   {
     bug: 'inclusive target (HZ-A3)',
     file: 'test/cluster/archive-restore.test.ts',
@@ -187,7 +198,7 @@ export const caughtElsewhere: readonly { readonly bug: string; readonly file: st
 ]
 
 /** Puts the variants in place on every shard. What comes back puts the true ones in place again, on whoever is primary. */
-export async function plant(fleet: TestFleet, { variants }: Planted): Promise<() => Promise<void>> {
+export async function plant(fleet: TestFleet, { variants = [] }: Planted): Promise<() => Promise<void>> {
   const shards = Object.values(shardOf)
   const genuine: string[] = []
   for (const variant of variants) {
@@ -196,9 +207,10 @@ export async function plant(fleet: TestFleet, { variants }: Planted): Promise<()
       for (const shard of shards) await fleet.ask(shard, variant.plant)
       continue
     }
-    const text = await definitionOf(fleet, variant.function)
-    // Where the function has changed, the bug is none any more, and would seem to be missed or caught by chance.
-    if (!text.includes(variant.replace)) throw new Error(`${variant.function} has no text ${variant.replace}`)
+    const name = 'function' in variant ? variant.function : variant.view
+    const text = await ('function' in variant ? functionText(fleet, name) : viewText(fleet, name))
+    // Where the text has changed, the bug is none any more, and would seem to be missed or caught by chance.
+    if (!text.includes(variant.replace)) throw new Error(`${name} has no text ${variant.replace}`)
     genuine.unshift(text)
     for (const shard of shards)
       await fleet.ask(
@@ -211,7 +223,7 @@ export async function plant(fleet: TestFleet, { variants }: Planted): Promise<()
   }
 }
 
-async function definitionOf(fleet: TestFleet, name: string): Promise<string> {
+async function functionText(fleet: TestFleet, name: string): Promise<string> {
   const [row] = await fleet.ask<{ text: string }>(
     shardOf.left,
     `select pg_get_functiondef(p.oid) as text from pg_proc p
@@ -219,5 +231,16 @@ async function definitionOf(fleet: TestFleet, name: string): Promise<string> {
     [name],
   )
   if (row === undefined) throw new Error(`there is no function ${name}`)
+  return row.text
+}
+
+async function viewText(fleet: TestFleet, name: string): Promise<string> {
+  const [row] = await fleet.ask<{ text: string }>(
+    shardOf.left,
+    `select 'create or replace view holdfast.' || c.relname || ' as ' || pg_get_viewdef(c.oid) as text from pg_class c
+     where c.relnamespace = 'holdfast'::regnamespace and c.relname = $1`,
+    [name],
+  )
+  if (row === undefined) throw new Error(`there is no view ${name}`)
   return row.text
 }

@@ -11,17 +11,9 @@ export function serverFaults(): readonly Fault[] {
     frozen('stop primary', (scene) => scene.stand.fleet.primary(pickShard(scene)).id),
     frozen('stop follower', pickFollower),
     heldBack(),
-    {
-      name: 'fail over',
-      inject: async (scene) => {
-        const { fleet } = scene.stand
-        const shard = pickShard(scene)
-        const before = fleet.primary(shard).id
-        await fleet.failover(shard)
-        return fleet.primary(shard).id !== before
-      },
-      heal: nothing,
-    },
+    lagging(),
+    { name: 'fail over', inject: (scene) => promoted(scene, pickShard(scene)), heal: nothing },
+    promotedPastLate(),
     linkCut(),
   ]
 }
@@ -60,10 +52,12 @@ function frozen(name: string, pick: (scene: Scene) => string): Fault {
   }
 }
 
-function heldBack(): Fault {
+function heldBack(): Fault & { readonly node: () => string; readonly shard: () => string } {
   let node = ''
   return {
     name: 'hold follower back',
+    node: () => node,
+    shard: () => node.slice(0, node.lastIndexOf('.')),
     inject: async (scene) => {
       const { fleet, gateway } = scene.stand
       node = pickFollower(scene)
@@ -72,6 +66,59 @@ function heldBack(): Fault {
       return row?.paused === true
     },
     heal: ({ stand: { fleet, gateway } }) => fleet.faults(gateway).release(node),
+  }
+}
+
+async function promoted({ stand: { fleet } }: Scene, shard: string): Promise<boolean> {
+  const before = fleet.primary(shard).id
+  await fleet.failover(shard)
+  return fleet.primary(shard).id !== before
+}
+
+const lagMs = 400
+
+/** It replays each commit a while after it was made, and stays behind for as long as there are any. */
+function lagging(): Fault {
+  let node = ''
+  const setLag = async ({ stand: { fleet } }: Scene, ms: number) => {
+    await fleet.askNode(node, `alter system set recovery_min_apply_delay = '${ms} ms'`)
+    await fleet.askNode(node, 'select pg_reload_conf()')
+  }
+  return {
+    name: 'let follower lag',
+    inject: async (scene) => {
+      node = pickFollower(scene)
+      await setLag(scene, lagMs)
+      // Behind what it has received: it waits before the commit that comes next.
+      return eventually(async () => {
+        const [row] = await scene.stand.fleet.askNode<{ late: boolean }>(
+          node,
+          'select pg_last_wal_replay_lsn() < pg_last_wal_receive_lsn() as late',
+        )
+        return row?.late === true
+      }).then(
+        () => true,
+        () => false,
+      )
+    },
+    heal: (scene) => setLag(scene, 0),
+  }
+}
+
+/** A follower that does not replay knows nothing of the history that a promotion has opened. */
+function promotedPastLate(): Fault {
+  const late = heldBack()
+  return {
+    name: 'fail over past a late follower',
+    inject: async (scene) => {
+      const isLate = await late.inject(scene)
+      const shard = late.shard()
+      return (await promoted(scene, shard)) && isLate
+    },
+    // The one that was promoted replays what it has.
+    heal: async (scene) => {
+      if (followersOf(scene, late.shard()).includes(late.node())) await late.heal(scene)
+    },
   }
 }
 

@@ -1,82 +1,150 @@
 import { isHoldfastError } from '../../src/base/errors.ts'
-import type { SessionHistory, SessionOperation } from '../sim/session-guarantees.ts'
-import type { Client } from './client.ts'
+import type { SessionHistory, SessionLevel, SessionOperation, SessionWrite } from '../sim/session-history.ts'
+import type { Client, Query } from './client.ts'
+import { NotAcknowledged } from './client.ts'
 import { outcomeOf } from './outcome.ts'
+import type { Domain } from './stand.ts'
 import { domains, tenant } from './stand.ts'
-import type { Stage, Workload } from './workload.ts'
+import type { Below, Stage, Workload } from './workload.ts'
 
-interface Session {
-  token: string | undefined
-  written: number
-  readonly seen: Map<number, number>
+/** What a client holds: a token, or those of parallel calls, and what the history calls them. */
+interface Token {
+  readonly text: string
+  readonly number: number
 }
 
-/** Each client writes a register of its own and reads those of all, with its token, from gateways of all regions in turn. */
+/** Of so many reads, how many are of which level: a strong one costs as much as twenty. */
+const shares: Readonly<Record<SessionLevel, number>> = {
+  session: 14,
+  causal: 4,
+  stale: 2,
+  primary: 2,
+  strong: 1,
+  snapshot: 1,
+}
+const levels = Object.entries(shares).flatMap(([level, share]) =>
+  Array<SessionLevel>(share).fill(level as SessionLevel),
+)
+/** Long enough for followers to prove it most of the time, and shorter than a fault. */
+const maxStaleMs = 500
+/** All but one of so many reads are of what is near: far ones cost four times as much. */
+const nearOf = 2
+/** Of the clients, whose registers a read asks for: its own always, so that it can miss something. */
+const askedMax = 4
+/** A write of an earlier cell may still come. */
+const afterEarlier = 1_000
+
+/**
+ * Each client writes registers of its own, on one shard or on both at once, and reads those of others, at every level. It
+ * hops between gateways with its token; makes two calls at once and goes on with both tokens; and goes on with the token
+ * of another client beside its own, as who was sent a link.
+ */
 export function sessions({ sources, clients }: Pick<Stage, 'sources' | 'clients'>): Workload<SessionHistory> {
   const operations: SessionOperation[] = []
-  const all = new Map<number, Session>()
-  const sessionOf = (client: number) => {
-    const known = all.get(client) ?? { token: undefined, written: 0, seen: new Map() }
-    all.set(client, known)
-    return known
-  }
+  const tokens = new Map<number, readonly Token[]>()
+  const lastValues = new Map<number, number>()
+  let numbers = 0
+  let moments = 0
+  let start = 0
 
-  async function write(client: number, at: Client): Promise<void> {
-    const session = sessionOf(client)
+  async function write(client: number, at: Client, where: readonly Domain[], held: readonly Token[]): Promise<Token> {
     // A value is never written twice: an attempt that nobody knows the end of may still come.
-    session.written += 1
-    const value = session.written
-    const domain = domainOf(client)
-    const text = `insert into ${domain}_registers values ($1, $2, $3, $4)
-      on conflict (tenant, register) do update set value = excluded.value, seen = excluded.seen
-      where ${domain}_registers.value < excluded.value`
+    const value = (lastValues.get(client) ?? 0) + 1
+    lastValues.set(client, value)
+    const registers = where.map((domain) => `${domain}/${client}`)
+    const called: SessionWrite = { kind: 'write', client, carried: held.map(({ number }) => number), registers, value }
+    operations.push(called)
+    const statements = where.map((domain) => ({
+      domain,
+      text: `insert into ${domain}_registers values ($1, $2, $3)
+        on conflict (tenant, register) do update set value = excluded.value
+        where ${domain}_registers.value < excluded.value`,
+      values: [tenant, client, start + value],
+      batch: true as const,
+    }))
     const about = { tenant, action: 'torture.write', subject: 'register', actor: `client-${client}` }
-    const seen = JSON.stringify(Object.fromEntries(session.seen))
-    const statement = { domain, text, values: [tenant, client, value, seen] }
-    const done = await at.transact({ ...about, session: session.token }, [statement])
-    session.token = done.session
-    session.seen.set(client, value)
-    operations.push({ kind: 'write', client, register: client, value })
+    try {
+      const done = await at.transact({ ...about, session: textOf(held) }, statements)
+      numbers += 1
+      moments += 1
+      const { commitTimestamp: timestamp } = done
+      Object.assign(called, { told: 'committed', given: numbers, timestamp, answeredAt: moments })
+      return { text: done.session, number: numbers }
+    } catch (error) {
+      called.told = error instanceof NotAcknowledged ? error.told : 'unknown'
+      throw error
+    }
   }
 
-  async function read(client: number, at: Client, register: number, level: 'session' | 'causal'): Promise<void> {
-    const session = sessionOf(client)
-    const domain = domainOf(register)
-    const text = `select value, seen from ${domain}_registers where register = $1`
-    const done = await at.read({ tenant, level, session: session.token }, [{ domain, text, values: [register] }])
-    session.token = done.session
-    const [row] = done.rows.flat()
-    const value = Number(row?.['value'] ?? 0)
-    const carried = (row?.['seen'] ?? {}) as Record<number, number>
-    session.seen.set(register, Math.max(value, session.seen.get(register) ?? 0))
-    operations.push({ kind: 'read', client, register, value, carried, level, nodes: done.nodes })
+  async function read(client: number, at: Client, level: SessionLevel, held: readonly Token[]): Promise<Token> {
+    const below = sources.of(`client ${client}`)
+    const asked = [client, ...Array.from({ length: askedMax - 1 }, () => below(clients))]
+    const where = level === 'snapshot' ? domains : [below(nearOf) > 0 ? at.near : pick(domains, below)]
+    moments += 1
+    const calledAt = moments
+    const [jumps, wallMs] = [at.clock.jumps(), at.clock.wallMs()]
+    const request = { tenant, level, session: textOf(held), ...(level === 'stale' && { maxStaleMs }) }
+    const done = await at.read(
+      request,
+      where.map((domain) => question(domain, asked)),
+    )
+    const shown = Object.fromEntries(
+      where.flatMap((domain, index) => {
+        const rows = new Map(done.rows[index]?.map((row) => [Number(row['register']), Number(row['value'])]))
+        // What an earlier cell wrote is nothing.
+        return asked.map((other) => [`${domain}/${other}`, Math.max(0, (rows.get(other) ?? 0) - start)] as const)
+      }),
+    )
+    numbers += 1
+    const { name: gateway } = at
+    const isTimed = level === 'stale' && at.clock.jumps() === jumps
+    const bound = isTimed && { closedAtLeast: timestampAt(wallMs - maxStaleMs) }
+    const carried = held.map(({ number }) => number)
+    const { nodes } = done
+    operations.push({ kind: 'read', client, carried, given: numbers, level, shown, calledAt, ...bound, gateway, nodes })
+    return { text: done.session, number: numbers }
+  }
+
+  /** One call, or two at once from the same token, the second at another gateway. */
+  async function step(client: number, at: Client, beside: Client): Promise<void> {
+    const below = sources.of(`client ${client}`)
+    const held = tokens.get(client) ?? []
+    const what = below(40)
+    const [here, there] = below(2) === 0 ? (['left', 'right'] as const) : (['right', 'left'] as const)
+    if (what < 2) tokens.set(client, [await write(client, at, [here], held)])
+    else if (what === 2) tokens.set(client, [await write(client, at, [here, there], held)])
+    else if (what === 3) {
+      const second = below(2) === 0 ? write(client, beside, [there], held) : read(client, beside, 'session', held)
+      const both = await Promise.allSettled([write(client, at, [here], held), second])
+      const given = both.flatMap((one) => (one.status === 'fulfilled' ? [one.value] : []))
+      // Both, or the one that there is: it contains what was held before.
+      if (given.length > 0) tokens.set(client, given)
+      for (const one of both) if (one.status === 'rejected') throw one.reason
+    } else if (what === 4) {
+      const theirs = tokens.get(below(clients)) ?? []
+      tokens.set(client, [await read(client, at, pick(levels, below), [...held, ...theirs])])
+    } else {
+      tokens.set(client, [await read(client, at, pick(levels, below), held)])
+    }
   }
 
   return {
     setUp: async (at) => {
-      const about = { tenant, action: 'torture.clear', subject: 'registers', actor: 'torture' }
-      await at.transact(
-        about,
-        domains.map((domain) => ({ domain, text: `delete from ${domain}_registers` })),
-      )
+      const questions = domains.map((domain) => ({
+        domain,
+        text: `select coalesce(max(value), 0) as value from ${domain}_registers`,
+      }))
+      const { rows } = await at.read({ tenant, level: 'strong' }, questions)
+      start = afterEarlier + Math.max(...rows.flat().map(({ value }) => Number(value)))
     },
-    operate: async (client, at) => {
-      const below = sources.of(`client ${client}`)
+    operate: async (client, at, beside) => {
       try {
-        if (below(3) === 0) await write(client, at)
-        else await read(client, at, below(clients), below(2) === 0 ? 'session' : 'causal')
+        await step(client, at, beside)
         return 'ok'
       } catch (error) {
         const cause = error instanceof Error && error.cause !== undefined ? error.cause : error
-        if (isHoldfastError(cause, 'write_lost')) {
-          operations.push({ kind: 'told lost', client, why: cause.message })
-        }
-        if (isHoldfastError(cause, 'write_lost') || isHoldfastError(cause, 'history_changed')) {
-          operations.push({ kind: 'begin', client })
-          const session = sessionOf(client)
-          session.token = undefined
-          session.seen.clear()
-        }
+        if (isHoldfastError(cause, 'write_lost')) operations.push({ kind: 'told lost', client, why: cause.message })
+        if (isHoldfastError(cause, 'write_lost') || isHoldfastError(cause, 'history_changed')) tokens.delete(client)
         return outcomeOf(error)
       }
     },
@@ -84,4 +152,22 @@ export function sessions({ sources, clients }: Pick<Stage, 'sources' | 'clients'
   }
 }
 
-const domainOf = (register: number) => domains[register % domains.length] ?? 'left'
+function question(domain: Domain, asked: readonly number[]): Query {
+  return {
+    domain,
+    text: `select register, value from ${domain}_registers where register = any($1::integer[])`,
+    values: [asked],
+  }
+}
+
+const textOf = (tokens: readonly Token[]) =>
+  tokens.length === 0 ? undefined : tokens.map(({ text }) => text).join(', ')
+
+const pick = <T>(list: readonly T[], below: Below): T => {
+  const picked = list[below(list.length)]
+  if (picked === undefined) throw new Error('a list to pick from has entries')
+  return picked
+}
+
+/** The first that a clock gives in that millisecond, in text form. */
+const timestampAt = (wallMs: number) => `${new Date(wallMs).toISOString()}+0000`

@@ -20,14 +20,18 @@ export const homes: ReadonlyMap<string, string> = new Map([
   ['acme-de', shardOf.left],
   ['initech-us', shardOf.right],
 ])
+/** What a gateway of that region has followers of beside it. */
+export const domainNear = (region: string): Domain => (region === 'us-east' ? 'right' : 'left')
 const processRegions = ['eu-west', 'us-east'] as const
 
 /** A gateway of its own process, which can be killed, frozen and begun again. */
 export class Outpost {
+  readonly region: string
   readonly #start: () => Promise<GatewayProcess>
   #process: GatewayProcess
 
-  constructor(start: () => Promise<GatewayProcess>, process: GatewayProcess) {
+  constructor(region: string, start: () => Promise<GatewayProcess>, process: GatewayProcess) {
+    this.region = region
     this.#start = start
     this.#process = process
   }
@@ -39,6 +43,11 @@ export class Outpost {
   async begin(): Promise<void> {
     this.#process = await this.#start()
   }
+}
+
+export interface StandOptions {
+  readonly outposts?: boolean
+  readonly archives?: boolean
 }
 
 /** A fleet with gateways in this process and of processes of their own. */
@@ -56,8 +65,8 @@ export class Stand {
     this.outposts = parts.outposts
   }
 
-  static async open(options: { readonly outposts: boolean } = { outposts: true }): Promise<Stand> {
-    const fleet = await TestFleet.open({ adapt, wan: true })
+  static async open({ outposts: withOutposts = true, archives = true }: StandOptions = {}): Promise<Stand> {
+    const fleet = await TestFleet.open({ adapt: (config) => adapt(config, archives), wan: true })
     try {
       const clocks = regions.map(() => new ShiftedClock())
       const gateways = await Promise.all(
@@ -67,9 +76,9 @@ export class Stand {
         }),
       )
       const outposts = await Promise.all(
-        (options.outposts ? processRegions : []).map(async (region) => {
+        (withOutposts ? processRegions : []).map(async (region) => {
           const start = () => GatewayProcess.start({ dataDir: fleet.config.dataDir, region, quiet: true })
-          return new Outpost(start, await start())
+          return new Outpost(region, start, await start())
         }),
       )
       return new Stand({ fleet, gateways, clocks, outposts })
@@ -87,8 +96,14 @@ export class Stand {
   }
 
   clients(): Client[] {
-    const outposts = this.outposts.map((one, at) => httpClient(`process ${at}`, () => one.process.url))
-    return [...this.gateways.map(gatewayClient), ...outposts]
+    const outposts = this.outposts.map((one, at) =>
+      httpClient(`process ${at}`, domainNear(one.region), () => one.process.url),
+    )
+    const within = this.gateways.map((gateway, at) => {
+      const near = domainNear(gateway.parts.region)
+      return gatewayClient(gateway, { near, clock: this.clocks[at] ?? new ShiftedClock() })
+    })
+    return [...within, ...outposts]
   }
 
   async close(): Promise<void> {
@@ -100,8 +115,9 @@ export class Stand {
 const here = (path: string) => fileURLToPath(new URL(path, import.meta.url))
 const payledger = (path: string) => here(`../../examples/payledger/${path}`)
 
-function adapt({ dataDir }: FleetConfigInput): FleetConfigInput {
+function adapt({ dataDir }: FleetConfigInput, archives: boolean): FleetConfigInput {
   const root = join(dataDir ?? '', '..')
+  const archiveIn = (region: string) => (archives ? { archive: join(root, 'archive', region) } : {})
   const tables = (domain: Domain, ...more: string[]) => [
     ...['lists', 'accounts', 'sets', 'registers'].map((name) => `${domain}_${name}`),
     ...more,
@@ -114,9 +130,9 @@ function adapt({ dataDir }: FleetConfigInput): FleetConfigInput {
     app: payledger('app.js'),
     invariants: payledger('invariants'),
     regions: {
-      'eu-west': { jurisdiction: 'EU', archive: join(root, 'archive', 'eu-west') },
+      'eu-west': { jurisdiction: 'EU', ...archiveIn('eu-west') },
       'eu-central': { jurisdiction: 'EU' },
-      'us-east': { jurisdiction: 'US', archive: join(root, 'archive', 'us-east') },
+      'us-east': { jurisdiction: 'US', ...archiveIn('us-east') },
     },
     // Small, so that much happens; not nothing, so that what is delayed overlaps.
     links: { 'eu-west~eu-central': 4, 'eu-west~us-east': 10, 'eu-central~us-east': 12 },

@@ -8,8 +8,8 @@ import type { Client } from './client.ts'
 export interface Workload<History = unknown> {
   /** Before any fault. */
   setUp(at: Client): Promise<void>
-  /** One operation of one client; tells how it ended, and never rejects. */
-  operate(client: number, at: Client): Promise<'ok' | 'failed' | 'unknown'>
+  /** One operation of one client; tells how it ended, and never rejects. What it does at once goes beside, to another gateway. */
+  operate(client: number, at: Client, beside: Client): Promise<'ok' | 'failed' | 'unknown'>
   /**
    * After everything is healed: a last look. Gives all that was seen, as the checker takes it and JSON keeps it. One that
    * rejects is asked again.

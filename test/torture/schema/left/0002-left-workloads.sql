@@ -6,7 +6,6 @@ create table left_registers (
   tenant text not null,
   register integer not null,
   value integer not null,
-  seen jsonb not null,
   primary key (tenant, register)
 );
 create table left_canaries (

@@ -6,6 +6,5 @@ create table right_registers (
   tenant text not null,
   register integer not null,
   value integer not null,
-  seen jsonb not null,
   primary key (tenant, register)
 );
