@@ -2,6 +2,7 @@ import pg from 'pg'
 import { present } from '../base/assert.ts'
 import type { DriverClient, WireStatement } from './driver.ts'
 import { clientConfig, serialise } from './driver.ts'
+import { PoolBusy } from './pool.ts'
 import { sqlState } from './sqlstate.ts'
 import type { WireAnswer } from './wire-flight.ts'
 import { WireFlight } from './wire-flight.ts'
@@ -103,7 +104,27 @@ export class ConnectionLost extends Error {
     this.sent = sent
     this.outcomes = outcomes
   }
+
+  /** Of the server that ended the connection, when it said why. */
+  get sqlState(): string | undefined {
+    return this.cause instanceof pg.DatabaseError ? this.cause.code : undefined
+  }
+
+  /** True when the flight was given up here: whether the server was still at work on it is not known. */
+  get isLate(): boolean {
+    return this.cause instanceof AnswerLate
+  }
 }
+
+/** All connections that a pool may have to the server are in use here. It says nothing of the server. */
+export class ConnectionsInUse extends ConnectionLost {
+  constructor(cause: PoolBusy, { host, port }: ConnectionTarget) {
+    super(`${cause.message} (${host}:${port})`, false, cause)
+    this.name = 'ConnectionsInUse'
+  }
+}
+
+class AnswerLate extends Error {}
 
 export type TransactionStatus = 'idle' | 'open' | 'failed' | 'closed'
 
@@ -121,14 +142,17 @@ const statementsKeptMax = 500
 export class Connection {
   readonly #client: DriverClient
   readonly #giveBack: (isUsable: boolean) => void
+  /** Others used every connection when its owner asked for one. */
+  readonly hasQueued: boolean
   /** In the order in which they were sent, which is the order of the answers. */
   readonly #flights: Flight[] = []
   #lost: Error | undefined
   #released = false
   #worn = false
 
-  private constructor(client: DriverClient, giveBack: (isUsable: boolean) => void) {
+  private constructor(client: DriverClient, giveBack: (isUsable: boolean) => void, hasQueued = false) {
     this.#client = client
+    this.hasQueued = hasQueued
     this.#giveBack = giveBack
     client.on('notice', this.#onNotice)
     client.on('error', this.#onLost)
@@ -149,8 +173,8 @@ export class Connection {
   }
 
   /** Takes over a client until it is released or lost, and gives it back then. */
-  static borrow(client: DriverClient, giveBack: (isUsable: boolean) => void): Connection {
-    return new Connection(client, giveBack)
+  static borrow(client: DriverClient, giveBack: (isUsable: boolean) => void, hasQueued: boolean): Connection {
+    return new Connection(client, giveBack, hasQueued)
   }
 
   get serverProcessId(): number {
@@ -217,6 +241,12 @@ export class Connection {
     this.release()
   }
 
+  /** The same, for an answer that has taken all the time that it may. */
+  giveUp(afterMs: number): void {
+    this.#lose(new AnswerLate(`no answer within ${afterMs} ms`))
+    this.release()
+  }
+
   /** Flights that are sent inside leave in one write. They stay flights of their own. */
   inOneWrite<T>(send: () => T): T {
     const { stream } = this.#client.connection
@@ -234,7 +264,7 @@ export class Connection {
     }
     if (statements.length === 0) return Promise.resolve([])
     return new Promise((resolve, reject) => {
-      const late = () => this.#lose(new Error(`no answer within ${deadlineMs} ms`))
+      const late = () => this.#lose(new AnswerLate(`no answer within ${deadlineMs} ms`))
       const timer = deadlineMs === undefined ? undefined : setTimeout(late, deadlineMs)
       const wire = new WireFlight(statements, this.#onLost)
       this.#flights.push({ wire, outcomes: [], resolve, reject, timer })
@@ -298,6 +328,7 @@ export function accepted(outcome: StatementOutcome): StatementResult {
 /** A failure to connect: nothing was sent. A refusal by the server keeps its SQLSTATE. */
 export function connectFailure(error: unknown, target: ConnectionTarget): Error {
   if (error instanceof pg.DatabaseError) return new ServerError(error)
+  if (error instanceof PoolBusy) return new ConnectionsInUse(error, target)
   return new ConnectionLost(`cannot connect to ${target.host}:${target.port}`, false, error)
 }
 

@@ -6,7 +6,7 @@ import type { FreshDatabase } from '../../test/support/database.ts'
 import { freshDatabase } from '../../test/support/database.ts'
 import type { DriverClient } from './driver.ts'
 import { clientConfig } from './driver.ts'
-import { Pool } from './pool.ts'
+import { Pool, PoolBusy } from './pool.ts'
 
 /** A way to the server on which connections are made, or wait, as the test has it. */
 let way: Server
@@ -122,6 +122,24 @@ test('who waits for too long is refused, and a server that comes back is connect
   await expect(pool.take()).rejects.toThrow('no connection was free within 300 ms')
   pool.giveBack(client, false)
   expect(await pool.take()).not.toBe(client)
+})
+
+test('N4: who stood behind others is told so, and who was not let in is not', async () => {
+  openPool(1)
+  const client = await pool.take()
+  await expect(pool.take(30_000, 20)).rejects.toBeInstanceOf(PoolBusy)
+  // Longer than a connection may take to be made: the one in front of him works.
+  const patient = pool.take(20, 30_000)
+  await new Promise((resolve) => setTimeout(resolve, 60))
+  pool.giveBack(client, true)
+  const again = await patient
+  mayPass = false
+  pool.giveBack(again, false)
+  const refused = await pool.take(40, 20).catch((error: unknown) => error)
+  expect(refused).not.toBeInstanceOf(PoolBusy)
+  expect(refused).toMatchObject({ message: 'no connection was made within 40 ms' })
+  const early = await pool.take(20, 30_000).catch((error: unknown) => error)
+  expect(early).toMatchObject({ message: 'no connection was made within 20 ms' })
 })
 
 test('what idles for long is closed, and what breaks while it idles is not lent', async () => {

@@ -11,6 +11,8 @@ import type { DriverClient } from './driver.ts'
  *   N1  Who finds none idle gets the first that is there, be it made or given back, in the order in which they came.
  *   N2  Who takes the last idle one has another made. A server that one is in use of has another ready, up to `max`.
  *   N3  A connection that could not be made fails who has waited longest, unless another is being made for him.
+ *   N4  Who was refused knows whether it was for want of a server or for those in front of him: a queue of our own says
+ *       nothing of the server.
  */
 export interface PoolOptions {
   readonly client: pg.ClientConfig
@@ -21,13 +23,25 @@ export interface PoolOptions {
   readonly waitMs: number
 }
 
+/** N4: the connections went to others, or all are in use. */
+export class PoolBusy extends Error {
+  constructor(waitedMs: number, { lent, waiting, max }: { lent: number; waiting: number; max: number }) {
+    super(
+      `no connection was free within ${Math.round(waitedMs)} ms: ${lent} of ${max} are in use, ${waiting} more wait`,
+    )
+    this.name = 'PoolBusy'
+  }
+}
+
 interface Idle {
   readonly client: DriverClient
   readonly timer: NodeJS.Timeout
 }
 
 interface Waiting extends Deferred<DriverClient> {
-  readonly timer: NodeJS.Timeout
+  timer: NodeJS.Timeout
+  /** How many connections had been lent when he came. */
+  readonly lentBefore: number
 }
 
 export class Pool {
@@ -37,20 +51,30 @@ export class Pool {
   readonly #making = new Set<DriverClient>()
   readonly #lent = new Set<DriverClient>()
   readonly #waiting: Waiting[] = []
+  #lentEver = 0
   #ended = false
 
   constructor(options: PoolOptions) {
     this.#options = options
   }
 
-  /** Rejects when none could be had: with the driver's error, or one that says what was waited for. */
-  async take(waitMs = this.#options.waitMs): Promise<DriverClient> {
+  /**
+   * Rejects when none could be had: with the driver's error, `PoolBusy`, or an error that says what was waited for.
+   *   waitMs   for one that is being made
+   *   queueMs  for one that somebody uses
+   */
+  async take(waitMs = this.#options.waitMs, queueMs = waitMs): Promise<DriverClient> {
     if (this.#ended) throw new Error('the pool is closed')
     const last = this.#idle.pop()
     if (last !== undefined) clearTimeout(last.timer)
-    const taken = last === undefined ? this.#wait(waitMs) : this.#lend(last.client)
+    const taken = last === undefined ? this.#wait(waitMs, queueMs) : this.#lend(last.client)
     this.#make()
     return taken
+  }
+
+  /** Whether who comes now stands behind others for a connection that is in use. */
+  get isBusy(): boolean {
+    return this.#idle.length === 0 && this.#count >= this.#options.max && this.#waiting.length >= this.#making.size
   }
 
   /** Of one that was taken. One that is not usable is closed. */
@@ -79,19 +103,41 @@ export class Pool {
     return this.#idle.length + this.#making.size + this.#lent.size
   }
 
-  #wait(waitMs: number): Promise<DriverClient> {
-    const timer = setTimeout(() => this.#refuse(waiting, waitMs), waitMs)
-    const waiting: Waiting = { ...deferred<DriverClient>(), timer }
+  #wait(waitMs: number, queueMs: number): Promise<DriverClient> {
+    const [soonMs, lateMs] = [Math.min(waitMs, queueMs), Math.max(waitMs, queueMs)]
+    const timer = setTimeout(() => {
+      const isOver = queueMs < waitMs ? this.#isBehind(waiting) : !this.#isOurs(waiting)
+      if (isOver || soonMs === lateMs) this.#refuse(waiting, soonMs)
+      else waiting.timer = setTimeout(() => this.#refuse(waiting, lateMs), lateMs - soonMs)
+    }, soonMs)
+    const waiting: Waiting = { ...deferred<DriverClient>(), timer, lentBefore: this.#lentEver }
     this.#waiting.push(waiting)
     return waiting.promise
   }
 
-  #refuse(waiting: Waiting, waitMs: number): void {
+  /** N4: whether he waits for those in front of him, and not for the server to let him in. */
+  #isOurs(waiting: Waiting): boolean {
+    return this.#lentEver > waiting.lentBefore || this.#isBehind(waiting)
+  }
+
+  /** None is being made for him. */
+  #isBehind(waiting: Waiting): boolean {
+    return this.#waiting.indexOf(waiting) >= this.#making.size
+  }
+
+  #refuse(waiting: Waiting, waitedMs: number): void {
+    const isOurs = this.#isOurs(waiting)
     this.#waiting.splice(this.#waiting.indexOf(waiting), 1)
-    waiting.reject(new Error(`no connection was free within ${waitMs} ms`))
+    const { max } = this.#options
+    waiting.reject(
+      isOurs
+        ? new PoolBusy(waitedMs, { lent: this.#lent.size, waiting: this.#waiting.length, max })
+        : new Error(`no connection was made within ${Math.round(waitedMs)} ms`),
+    )
   }
 
   #lend(client: DriverClient): DriverClient {
+    this.#lentEver += 1
     this.#lent.add(client)
     return client
   }

@@ -38,10 +38,10 @@ export class ConnectionPools {
 
   /**
    * A connection for one transaction; `release` it. Rejects with `ConnectionLost` (not sent) or `ServerError`, the first also
-   * when none is to be had within that time.
+   * when none could be made within that time. For those who use them all `queueMs` is waited: then it is `ConnectionsInUse`.
    */
-  reserve(target: ConnectionTarget, withinMs = this.#limits.connectWithinMs): Promise<Connection> {
-    return this.#take(target, 'transaction', this.#limits.transactionConnectionsMax, withinMs)
+  reserve(target: ConnectionTarget, withinMs = this.#limits.connectWithinMs, queueMs = withinMs): Promise<Connection> {
+    return this.#take(target, 'transaction', this.#limits.transactionConnectionsMax, withinMs, queueMs)
   }
 
   /** Statements in autocommit, in one flight on a connection of the service pool. */
@@ -49,9 +49,10 @@ export class ConnectionPools {
     target: ConnectionTarget,
     statements: readonly Statement[],
     deadlineMs?: number,
+    connectWithinMs = this.#limits.connectWithinMs,
   ): Promise<StatementOutcome[]> {
-    const { serviceConnectionsMax, connectWithinMs } = this.#limits
-    const connection = await this.#take(target, 'service', serviceConnectionsMax, connectWithinMs)
+    const { serviceConnectionsMax } = this.#limits
+    const connection = await this.#take(target, 'service', serviceConnectionsMax, connectWithinMs, connectWithinMs)
     try {
       return await connection.flight(statements, deadlineMs)
     } finally {
@@ -78,15 +79,23 @@ export class ConnectionPools {
     for (const connection of this.#inUse) connection.destroy()
   }
 
-  async #take(target: ConnectionTarget, purpose: Purpose, max: number, withinMs: number): Promise<Connection> {
+  async #take(
+    target: ConnectionTarget,
+    purpose: Purpose,
+    max: number,
+    withinMs: number,
+    queueMs: number,
+  ): Promise<Connection> {
     if (this.#closed) throw connectFailure(new Error('the pools are closed'), target)
     const pool = this.#pool(target, purpose, max)
+    const hasQueued = pool.isBusy
     try {
-      const client = await pool.take(withinMs)
-      const connection = Connection.borrow(client, (isUsable) => {
+      const client = await pool.take(withinMs, queueMs)
+      const giveBack = (isUsable: boolean) => {
         this.#inUse.delete(connection)
         pool.giveBack(client, isUsable)
-      })
+      }
+      const connection = Connection.borrow(client, giveBack, hasQueued)
       this.#inUse.add(connection)
       if (this.#closed) connection.destroy()
       return connection

@@ -12,6 +12,7 @@ export const sqlState = {
   exclusionViolation: '23P01',
   restrictViolation: '23001',
   inFailedTransaction: '25P02',
+  idleInTransaction: '25P03',
   readOnlyTransaction: '25006',
   serializationFailure: '40001',
   deadlockDetected: '40P01',
