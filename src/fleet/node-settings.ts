@@ -12,6 +12,11 @@ export function nodeSettings(major: number): Settings {
     max_wal_size: '256MB',
     min_wal_size: '32MB',
     hot_standby: true,
+    // A follower that waits for one long query is late for everybody: it is the query that goes, and is asked again elsewhere.
+    max_standby_streaming_delay: '1s',
+    max_standby_archive_delay: '1s',
+    // A query that nobody waits for any more ends, and with it the snapshot that keeps rows on the primary.
+    client_connection_check_interval: '5s',
     wal_receiver_status_interval: '1s',
     wal_receiver_timeout: '10s',
     wal_sender_timeout: '10s',
