@@ -211,7 +211,7 @@ export const errorTable = define({
   node_unavailable: {
     category: 'unavailable',
     retry: 'safe',
-    meaning: 'A server did not answer, and nothing that was sent to it can have taken effect.',
+    meaning: 'A server did not answer, or gave its snapshot up, and nothing that was sent to it can have taken effect.',
   },
   fleet_locked: {
     category: 'conflict',

@@ -17,6 +17,7 @@ export type MetricName =
   | 'session_read_wait_ms'
   | 'session_read_primary_fallback_total'
   | 'session_read_failed_total'
+  | 'session_read_repeated_total'
   | 'session_lost_total'
   | 'cross_region_fanout_total'
   | 'cross_region_drift_total'

@@ -1,18 +1,23 @@
 import { present } from '../base/assert.ts'
+import type { FleetNode } from '../directory/topology.ts'
 import type { Connection, Statement, StatementOutcome } from '../postgres/connection.ts'
+import type { ReadEnvironment } from './environment.ts'
+import { flightOfStatement } from './lateness.ts'
 import * as store from './read-store.ts'
 
 /** What runs inside a snapshot. The caller's first statement takes the role that is bound, where that is to be taken yet. */
 export class CallerStatements {
+  readonly #environment: ReadEnvironment
+  readonly #node: FleetNode
   readonly #connection: Connection
-  readonly #withinMs: number
   #takesRole: boolean
   #ended = false
 
-  constructor(connection: Connection, takesRole: boolean, withinMs: number) {
+  constructor(environment: ReadEnvironment, node: FleetNode, connection: Connection, takesRole: boolean) {
+    this.#environment = environment
+    this.#node = node
     this.#connection = connection
     this.#takesRole = takesRole
-    this.#withinMs = withinMs
   }
 
   get session(): object {
@@ -21,7 +26,7 @@ export class CallerStatements {
 
   async send(statement: Statement): Promise<StatementOutcome> {
     const head = this.#takesRole ? [store.becomeBound] : []
-    const outcomes = await this.#connection.flight([...head, statement], this.#withinMs)
+    const outcomes = await flightOfStatement(this.#environment, this.#node, this.#connection, [...head, statement])
     if (head.length > 0) store.requireTag(outcomes[0], 'SET')
     this.#takesRole = false
     return present(outcomes.at(-1), 'one outcome a statement')

@@ -42,15 +42,15 @@ export interface ReadParts {
 }
 
 export interface ReadLimits {
-  /** How long a read may wait for nodes to become fresh when the request does not say. */
+  /** How long a read may wait, for nodes to become fresh and for connections, when the request does not say. */
   readonly waitMs: number
   /** A node that has not opened the snapshot for this long, beyond its distance, is taken for lost. */
   readonly openWithinMs: number
   /** A statement of the caller without an answer for this long: the connection is given up. */
   readonly statementWithinMs: number
-  /** How often the caller's function is run when nodes are lost in the middle of it. */
+  /** How often the caller's function is run when its snapshots are lost in the middle of it. */
   readonly runsMax: number
-  /** How long a node that was lost is asked last. */
+  /** A node that was lost is asked last, until it has answered a look. It is looked at no sooner than after this. */
   readonly avoidForMs: number
 }
 

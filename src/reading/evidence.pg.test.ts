@@ -3,6 +3,7 @@ import { afterAll, beforeAll, beforeEach, expect, test } from 'vitest'
 import type { FreshDatabase } from '../../test/support/database.ts'
 import { freshDatabase } from '../../test/support/database.ts'
 import { historyNumber, transaction } from '../../test/support/session-values.ts'
+import { present } from '../base/assert.ts'
 import type { HistoryId, TenantName, TransactionId } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
 import { lsnZero, toLsn } from '../postgres/lsn.ts'
@@ -50,7 +51,7 @@ async function ask(question: Partial<EvidenceQuestion> = {}) {
   const outcomes = await gateway.flight([beginRead, { ...evidence({ ...asked, ...question }), joined: true }, commit])
   const [, row] = outcomes
   if (row === undefined) throw new Error('an answer')
-  return readEvidence(row)
+  return present(readEvidence(row), 'a shard is founded')
 }
 
 const historySql = (number: number, leftOut: readonly TransactionId[] = []) =>

@@ -9,6 +9,7 @@ import type { Lsn } from '../postgres/lsn.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
 import { noteAdoption } from '../transaction/adoption.ts'
 import type { ReadParts } from './environment.ts'
+import { isLoss, leavingFor } from './read-failure.ts'
 import type { Freshness } from './read-store.ts'
 import { freshness, readFreshness, requestClosing } from './read-store.ts'
 
@@ -33,7 +34,7 @@ export type WaitEnd = 'met' | 'late' | 'lost'
 /** What was last seen of a node. */
 export interface Sighting {
   readonly freshness: Freshness | undefined
-  /** When it was last lost, in monotonic milliseconds. */
+  /** When it was last seen lost, in monotonic milliseconds; undefined once it has answered since. */
   readonly lostAtMs: number | undefined
 }
 
@@ -57,6 +58,7 @@ export class FreshnessWatch {
   readonly #sightings = new Map<NodeId, Sighting>()
   /** The greatest timestamp that a primary was asked to close. */
   readonly #requested = new Map<NodeId, Hlc>()
+  readonly #looks = new Map<NodeId, Promise<Freshness | 'lost' | 'unknown'>>()
 
   constructor({ pools, targetOf, clock, metrics }: Pick<ReadParts, 'pools' | 'targetOf' | 'clock' | 'metrics'>) {
     this.#pools = pools
@@ -75,6 +77,21 @@ export class FreshnessWatch {
 
   noteLost(node: NodeId): void {
     this.#sightings.set(node, { ...this.sightingOf(node), lostAtMs: this.#clock.monotonicMs() })
+  }
+
+  /** Looks whether a node answers, once for all who ask meanwhile. Never rejects. */
+  look(node: FleetNode): Promise<Freshness | 'lost' | 'unknown'> {
+    const known = this.#looks.get(node.id)
+    if (known !== undefined) return known
+    const looking = this.#ask(node, []).finally(() => this.#looks.delete(node.id))
+    this.#looks.set(node.id, looking)
+    return looking
+  }
+
+  /** A node that was lost is looked at, and not tried by a reader: nobody waits for it. */
+  lookIfLost(node: FleetNode, afterMs: number): void {
+    const { lostAtMs } = this.sightingOf(node.id)
+    if (lostAtMs !== undefined && this.#clock.monotonicMs() - lostAtMs >= afterMs) void this.look(node)
   }
 
   /** How many loops are running: one for each node that someone waits for. */
@@ -121,33 +138,39 @@ export class FreshnessWatch {
     if (known !== undefined) return known
     const waiters = new Set<Waiter>()
     this.#waiters.set(node.id, waiters)
-    void this.#look(node, waiters)
+    void this.#lookFor(node, waiters)
     return waiters
   }
 
   /** Looks until nobody waits any more. Never rejects. */
-  async #look(node: FleetNode, waiters: ReadonlySet<Waiter>): Promise<void> {
+  async #lookFor(node: FleetNode, waiters: ReadonlySet<Waiter>): Promise<void> {
     do {
-      const seen = await this.#ask(node, waiters)
+      const asked = [...waiters].flatMap(({ awaited }) =>
+        awaited.what === 'transactions' ? awaited.transactionIds : [],
+      )
+      const seen = await this.#ask(node, asked)
       for (const { awaited, end } of waiters) {
-        if (seen === undefined) end('lost')
-        else if (isMet(awaited, seen)) end('met')
+        if (seen === 'lost') end('lost')
+        else if (seen !== 'unknown' && isMet(awaited, seen)) end('met')
       }
       if (waiters.size > 0) await this.#clock.sleep(lookEveryMs)
     } while (waiters.size > 0)
     this.#waiters.delete(node.id)
   }
 
-  async #ask(node: FleetNode, waiters: ReadonlySet<Waiter>): Promise<Freshness | undefined> {
-    const asked = [...waiters].flatMap(({ awaited }) => (awaited.what === 'transactions' ? awaited.transactionIds : []))
+  /** Never rejects. A look that replay cancelled, or for which no connection was free, says nothing. */
+  async #ask(node: FleetNode, asked: readonly TransactionId[]): Promise<Freshness | 'lost' | 'unknown'> {
     try {
-      const [outcome] = await this.#pools.flight(this.#targetOf(node), [freshness([...new Set(asked)])], answerWithinMs)
+      const statements = [freshness([...new Set(asked)])]
+      const [outcome] = await this.#pools.flight(this.#targetOf(node), statements, answerWithinMs, answerWithinMs)
       const seen = readFreshness(present(outcome, 'one outcome a statement'))
       this.noteFresh(node.id, seen)
       return seen
-    } catch {
+    } catch (error) {
+      const why = leavingFor(error, 'opening')
+      if (why !== undefined && !isLoss(why)) return 'unknown'
       this.noteLost(node.id)
-      return undefined
+      return 'lost'
     }
   }
 }

@@ -1,47 +1,61 @@
 import type { FleetNode } from '../directory/topology.ts'
-import type { Connection, ConnectionTarget } from '../postgres/connection.ts'
+import type { Connection, Statement, StatementOutcome } from '../postgres/connection.ts'
 import type { ReadEnvironment } from './environment.ts'
 import { openDeadlineMs } from './environment.ts'
-import { freshness } from './read-store.ts'
 
 /**
- * A lean flight that is late: either its statement takes long, or its node is lost, and only the node knows which. It is asked
- * over another connection, again and again while it answers and a statement may take. Where it does not answer in time, the
- * flight is broken off.
+ * A flight with a statement of the caller. One that is late either takes long, or its node is lost, and only the node knows
+ * which. It is looked at over another connection, again and again while it answers and a statement may take. Where it is
+ * lost the flight is broken off.
+ *
+ * Rejects with `ConnectionLost`, late when the statement took all the time that it may, or with a `TypeError` for what cannot
+ * be sent.
  */
-export class Lateness {
+export async function flightOfStatement(
+  environment: ReadEnvironment,
+  node: FleetNode,
+  connection: Connection,
+  statements: readonly Statement[],
+): Promise<StatementOutcome[]> {
+  const lateness = new Lateness(environment, node, connection)
+  try {
+    return await connection.flight(statements)
+  } finally {
+    lateness.end()
+  }
+}
+
+class Lateness {
   readonly #environment: ReadEnvironment
-  readonly #target: ConnectionTarget
+  readonly #node: FleetNode
   readonly #connection: Connection
-  readonly #withinMs: number
+  readonly #lookAfterMs: number
   #leftMs: number
   #timer: NodeJS.Timeout
+  #ended = false
 
-  constructor(environment: ReadEnvironment, node: FleetNode, target: ConnectionTarget, connection: Connection) {
+  constructor(environment: ReadEnvironment, node: FleetNode, connection: Connection) {
+    const { statementWithinMs } = environment.limits
     this.#environment = environment
-    this.#target = target
+    this.#node = node
     this.#connection = connection
-    this.#withinMs = openDeadlineMs(environment, node)
-    this.#leftMs = environment.limits.statementWithinMs
-    this.#timer = setTimeout(() => this.#ask(), this.#withinMs)
+    this.#lookAfterMs = Math.min(openDeadlineMs(environment, node), statementWithinMs)
+    this.#leftMs = statementWithinMs
+    this.#timer = setTimeout(() => void this.#look(), this.#lookAfterMs)
   }
 
   end(): void {
+    this.#ended = true
     clearTimeout(this.#timer)
-    this.#leftMs = 0
   }
 
-  #ask(): void {
-    this.#leftMs -= this.#withinMs
-    if (this.#leftMs <= 0) return this.#connection.destroy()
-    const asked = (this.#timer = setTimeout(() => this.#connection.destroy(), this.#withinMs))
-    this.#environment.pools.flight(this.#target, [freshness([])], this.#withinMs).then(
-      ([outcome]) => {
-        if (this.#timer !== asked || this.#leftMs <= 0 || outcome?.ok !== true) return
-        clearTimeout(asked)
-        this.#timer = setTimeout(() => this.#ask(), this.#withinMs)
-      },
-      () => undefined,
-    )
+  async #look(): Promise<void> {
+    const { limits, watch } = this.#environment
+    this.#leftMs -= this.#lookAfterMs
+    if (this.#leftMs <= 0) return this.#connection.giveUp(limits.statementWithinMs)
+    const seen = await watch.look(this.#node)
+    if (this.#ended) return
+    if (seen === 'lost') return this.#connection.destroy()
+    this.#timer = setTimeout(() => void this.#look(), Math.min(this.#lookAfterMs, this.#leftMs))
   }
 }

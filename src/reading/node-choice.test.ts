@@ -68,8 +68,7 @@ function ranked(change: Partial<NodeChoice>, seen: Readonly<Record<number, Parti
     prefer: undefined,
     distanceMs: (from, to) => distances[`${from}~${to}`] ?? distances[`${to}~${from}`] ?? 0,
     sightingOf: (id) => ({ freshness: undefined, lostAtMs: undefined, ...seen[Number(id.at(-1))] }),
-    nowMs: 10_000,
-    avoidForMs: 2_000,
+    avoid: new Set(),
     demanded: { position: toLsn(100n), closedTimestamp: toHlc(0n) },
     ...change,
   }
@@ -108,9 +107,15 @@ test('among nodes at one distance, one that was seen behind the frontier comes l
   expect(ranked({ region: central }, { 3: { freshness: freshness(0n) } })).toBe('3 2 1')
 })
 
-test('a node that was lost is asked last, for a while', () => {
+test('R12: a node that was lost is asked last, until it has answered', () => {
   expect(ranked({ prefer: node(2, west).id }, { 2: { lostAtMs: 8_001 } })).toBe('1 3 2')
-  expect(ranked({}, { 2: { lostAtMs: 8_000 } })).toBe('2 1 3')
+  expect(ranked({}, { 2: { lostAtMs: undefined } })).toBe('2 1 3')
+})
+
+test('R13: what failed this read is asked after the others, and before what is lost', () => {
+  const avoid = new Set([node(2, west).id])
+  expect(ranked({ avoid, prefer: node(2, west).id })).toBe('1 3 2')
+  expect(ranked({ avoid }, { 3: { lostAtMs: 1 } })).toBe('1 2 3')
 })
 
 test('a read of the primary asks nobody else', () => {

@@ -22,9 +22,8 @@ export interface NodeChoice {
   readonly prefer: NodeId | undefined
   readonly distanceMs: (from: RegionName, to: RegionName) => number
   readonly sightingOf: (node: NodeId) => Sighting
-  readonly nowMs: number
-  /** How long a node that was lost is asked last. */
-  readonly avoidForMs: number
+  /** What has failed this read before. */
+  readonly avoid: ReadonlySet<NodeId>
   /** What the session demands of the shard, to choose among equals by what was last seen of them. */
   readonly demanded: { readonly position: Lsn; readonly closedTimestamp: Hlc }
 }
@@ -49,12 +48,13 @@ function isLegal({ placement, regions }: NodeChoice): (follower: FleetNode) => b
 /** Smaller is asked earlier; the first difference decides. */
 function rankOf(node: FleetNode, choice: NodeChoice): readonly number[] {
   const { freshness, lostAtMs } = choice.sightingOf(node.id)
-  const isLost = lostAtMs !== undefined && choice.nowMs - lostAtMs < choice.avoidForMs
   const { position, closedTimestamp } = choice.demanded
   const isBehind =
     freshness !== undefined && (freshness.replayed < position || freshness.closedTimestamp < closedTimestamp)
   return [
-    isLost ? 1 : 0,
+    // Until it is seen to answer: a reader that tried would wait in vain, and every other one with it.
+    lostAtMs === undefined ? 0 : 1,
+    choice.avoid.has(node.id) ? 1 : 0,
     node.id === choice.prefer ? 0 : 1,
     choice.distanceMs(choice.region, node.region) + (node.region === choice.region ? 0 : 1),
     isBehind ? 1 : 0,

@@ -12,6 +12,7 @@ import { bearsOut, isExpected } from './expectation.ts'
 import type { Demand } from './judgement.ts'
 import { awaitedFor, demandedPosition, judge, retryAfterMs } from './judgement.ts'
 import { rankNodes } from './node-choice.ts'
+import type { Leaving } from './read-failure.ts'
 import { NodeLost, toReadError } from './read-failure.ts'
 import type { FirstStatement, OpenedSnapshot } from './shard-snapshot.ts'
 import { ShardSnapshot } from './shard-snapshot.ts'
@@ -31,6 +32,8 @@ export interface SnapshotDemand extends Demand {
   /** What is read, for the law; undefined for what no policy is about. */
   readonly placement: Placement | undefined
   readonly prefer: NodeId | undefined
+  /** Nodes that have failed the read before. */
+  readonly avoid: ReadonlySet<NodeId>
   readonly targetOf: (node: FleetNode) => ConnectionTarget
 }
 
@@ -79,13 +82,20 @@ function isSame(a: ShardTopology, b: ShardTopology): boolean {
 
 type NotProven = Exclude<Verdict, { kind: 'proven' }>
 
+/** What came of asking a node. */
+interface Asked {
+  readonly node: NodeId
+  readonly why: NotProven['kind'] | Leaving
+}
+
 class Search {
   readonly #environment: ReadEnvironment
   readonly #demand: SnapshotDemand
   readonly #budget: WaitBudget
   readonly #first: FirstStatement | undefined
+  readonly #asked: Asked[] = []
   #waitedMs = 0
-  #asked = 0
+  #isCrowded = false
   #lastVerdict: { readonly verdict: NotProven; readonly node: FleetNode } | undefined
   #lastLost: NodeLost | undefined
 
@@ -103,12 +113,14 @@ class Search {
 
   /** Asks the nodes of the shard in turn; undefined when none of them can answer. */
   async ask(shard: ShardTopology): Promise<ProvenSnapshot | undefined> {
-    const nodes = this.#rank(shard)
-    for (const [index, node] of nodes.entries()) {
-      const share = index === 0 && nodes.length > 1 ? firstShare : 1
-      const rerouted = this.#asked > 0
-      this.#asked += 1
+    const left = this.#rank(shard)
+    let share = left.length > 1 ? firstShare : 1
+    for (let node = left.shift(); node !== undefined; node = left.shift()) {
+      const rerouted = this.#asked.length > 0
       const found = await this.#askNode(shard, node, share)
+      share = 1
+      // What overflows from a follower goes to another before it comes to the primary.
+      if (this.#isCrowded) left.sort((a, b) => Number(a.role === 'primary') - Number(b.role === 'primary'))
       if (found === undefined) continue
       const { region, metrics } = this.#environment
       if (rerouted && !found.snapshot.proof.follows) metrics.count('session_read_primary_fallback_total', { region })
@@ -121,7 +133,8 @@ class Search {
   failure(): unknown {
     if (this.#lastVerdict !== undefined) {
       const { verdict, node } = this.#lastVerdict
-      return refusalFor(verdict, { shard: node.shard, node: node.id, retryAfterMs: retryAfterMs(verdict) })
+      const by = { shard: node.shard, node: node.id, retryAfterMs: retryAfterMs(verdict), asked: this.#asked }
+      return refusalFor(verdict, by)
     }
     if (this.#lastLost === undefined) {
       // Nobody was asked: the primary takes no traffic, and no follower may answer this.
@@ -132,7 +145,7 @@ class Search {
       })
     }
     const lost = this.#lastLost
-    return toReadError(lost, lost.node)
+    return toReadError(lost, lost.node, this.#asked)
   }
 
   async #askNode(
@@ -145,7 +158,7 @@ class Search {
     const startedMs = this.#waitedMs
     let mayBeLean = true
     for (;;) {
-      const opened = await this.#open(node, mayBeLean)
+      const opened = await this.#open(node, mayBeLean, patienceMs - (this.#waitedMs - startedMs))
       if (opened === undefined) return undefined
       const { snapshot, answer, isLean } = opened
       const verdict = judge(this.#demand, shard, snapshot)
@@ -156,6 +169,7 @@ class Search {
         continue
       }
       this.#lastVerdict = { verdict, node }
+      this.#note({ node: node.id, why: verdict.kind })
       const remedy = remedyFor(verdict)
       if (remedy === 'refuse' || remedy === 'refresh_directory') throw this.failure()
       if (remedy !== 'wait') return undefined
@@ -166,22 +180,45 @@ class Search {
     }
   }
 
-  async #open(node: FleetNode, mayBeLean: boolean): Promise<OpenedSnapshot | undefined> {
+  async #open(node: FleetNode, mayBeLean: boolean, patienceMs: number): Promise<OpenedSnapshot | undefined> {
     const { tenant, shard, frontier, targetOf } = this.#demand
     const histories = frontier.shards.get(shard)?.histories ?? []
     const question = {
       transactionIds: evidenceQuestion(frontier, shard),
       histories: histories.map(({ historyId }) => historyId),
     }
+    const { clock } = this.#environment
+    // Readers that overflow from a follower do not stand in front of those who write: they take what is free.
+    const queueMs = this.#isCrowded && node.role === 'primary' ? 0 : Math.max(0, patienceMs)
+    const startedMs = clock.monotonicMs()
     try {
       const expects = (remembered: Remembered) => mayBeLean && isExpected(this.#demand, remembered)
-      const request = { node, target: targetOf(node), tenant, question, isExpected: expects }
-      return await ShardSnapshot.open(this.#environment, request, this.#first)
+      const request = { node, target: targetOf(node), tenant, question, isExpected: expects, queueMs }
+      const opened = await ShardSnapshot.open(this.#environment, request, this.#first)
+      this.#spend(opened.queuedMs)
+      return opened
     } catch (error) {
       if (!(error instanceof NodeLost)) throw error
-      this.#lastLost = error
+      // A statement that ran is work; a node that did not answer was waited for.
+      if (error.why === 'lost' || error.why === 'busy') this.#spend(clock.monotonicMs() - startedMs)
+      this.#note({ node: node.id, why: error.why })
+      const isBusy = error.why === 'busy'
+      this.#isCrowded ||= isBusy
+      // Of several queues the one that it stood in for longest is told.
+      if (!isBusy || this.#lastLost === undefined) this.#lastLost = error
       return undefined
     }
+  }
+
+  #spend(ms: number): void {
+    this.#budget.spend(ms)
+    this.#waitedMs += ms
+  }
+
+  #note(asked: Asked): void {
+    const known = this.#asked.findIndex(({ node }) => node === asked.node)
+    if (known === -1) this.#asked.push(asked)
+    else this.#asked[known] = asked
   }
 
   /**
@@ -210,15 +247,14 @@ class Search {
     if (closing !== false && primary !== undefined) watch.requestClosing(primary, closing)
     const startedMs = clock.monotonicMs()
     const end = await watch.until(node, awaited, withinMs)
-    const spentMs = clock.monotonicMs() - startedMs
-    this.#budget.spend(spentMs)
-    this.#waitedMs += spentMs
+    this.#spend(clock.monotonicMs() - startedMs)
     return end === 'met'
   }
 
   #rank(shard: ShardTopology): FleetNode[] {
-    const { region, topology, distanceMs, watch, clock, limits } = this.#environment
-    const { level, placement, prefer, frontier } = this.#demand
+    const { region, topology, distanceMs, watch, limits } = this.#environment
+    const { level, placement, prefer, avoid, frontier } = this.#demand
+    for (const node of [shard.primary, ...shard.followers]) watch.lookIfLost(node, limits.avoidForMs)
     return rankNodes(shard, {
       region,
       regions: topology.current().regions,
@@ -227,8 +263,7 @@ class Search {
       prefer,
       distanceMs,
       sightingOf: (node) => watch.sightingOf(node),
-      nowMs: clock.monotonicMs(),
-      avoidForMs: limits.avoidForMs,
+      avoid,
       demanded: {
         position: demandedPosition(frontier, shard.name, shard.historyId),
         closedTimestamp: level === 'causal' ? frontier.timestamp : hlcZero,

@@ -2,7 +2,7 @@ import { HoldfastError, isHoldfastError } from '../base/errors.ts'
 import { Underway } from '../base/underway.ts'
 import type { Placement } from '../directory/directory.ts'
 import { serviceOf } from '../directory/directory.ts'
-import type { DomainName, ShardName, TenantName } from '../directory/topology.ts'
+import type { DomainName, FleetNode, NodeId, ShardName, TenantName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs } from '../hlc/hlc.ts'
 import type { Statement, StatementResult } from '../postgres/connection.ts'
@@ -25,8 +25,8 @@ import type { WaitBudget } from './wait-budget.ts'
 export type RunEnd<T> =
   | { readonly kind: 'answered'; readonly answer: Answer<T> }
   | { readonly kind: 'failed'; readonly error: unknown }
-  /** A node was lost in the middle: its snapshot is gone, and another run may do better. */
-  | { readonly kind: 'interrupted'; readonly error: unknown }
+  /** A snapshot was lost in the middle: another run may do better. */
+  | { readonly kind: 'interrupted'; readonly by: NodeLost; readonly error: unknown }
 
 /** Where a domain's statements go. */
 interface Route {
@@ -43,6 +43,7 @@ export class ReadRun {
   readonly #tenant: TenantName
   readonly #frontier: Frontier
   readonly #budget: WaitBudget
+  readonly #avoid: ReadonlySet<NodeId>
   readonly #bound = new Map<ShardName, Promise<Bound>>()
   readonly #underway = new Underway()
   #lost: NodeLost | undefined
@@ -52,12 +53,13 @@ export class ReadRun {
   #asked = 0
   #returned: Promise<unknown> | undefined
 
-  constructor(environment: ReadEnvironment, request: ReadRequest, budget: WaitBudget) {
+  constructor(environment: ReadEnvironment, request: ReadRequest, budget: WaitBudget, avoid: ReadonlySet<NodeId>) {
     this.#environment = environment
     this.#request = request
     this.#tenant = request.tenant as TenantName
     this.#frontier = request.frontier ?? emptyFrontier
     this.#budget = budget
+    this.#avoid = avoid
   }
 
   async run<T>(body: (read: Read) => Promise<T>): Promise<RunEnd<T>> {
@@ -80,8 +82,8 @@ export class ReadRun {
     }
   }
 
-  #interrupted(lost: NodeLost): { kind: 'interrupted'; error: unknown } {
-    return { kind: 'interrupted', error: toReadError(lost, lost.node) }
+  #interrupted(by: NodeLost): { kind: 'interrupted'; by: NodeLost; error: unknown } {
+    return { kind: 'interrupted', by, error: toReadError(by, by.node) }
   }
 
   /** Waits for what the function left behind, and gives the snapshots that were opened. */
@@ -94,7 +96,19 @@ export class ReadRun {
 
   /** R7: whoever answers a barrier is the primary, and has what it showed on its followers. */
   async #pass(bound: readonly Bound[]): Promise<void> {
-    await Promise.all(bound.map(({ snapshot }) => this.#environment.barrier(snapshot.node)))
+    await Promise.all(bound.map(({ snapshot: { node } }) => this.#passOn(node)))
+  }
+
+  /** A primary that was demoted under the read does not pass one. Where the fleet has another by now, that one is read. */
+  async #passOn(node: FleetNode): Promise<void> {
+    const { barrier, topology } = this.#environment
+    try {
+      await barrier(node)
+    } catch (error) {
+      const shard = (await topology.refresh()).shards.get(node.shard)
+      if (shard !== undefined && shard.primary.id !== node.id) this.#lost ??= new NodeLost(node, 'lost', error)
+      throw error
+    }
   }
 
   #query<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
@@ -169,6 +183,7 @@ export class ReadRun {
       placement,
       routed,
       prefer,
+      avoid: this.#avoid,
       level: level === 'primary' || level === 'strong' ? 'primary' : level === 'causal' ? 'causal' : 'session',
       frontier: level === 'stale' ? emptyFrontier : this.#frontier,
       closedAtLeast: this.#closedAtLeast(),

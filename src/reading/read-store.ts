@@ -103,8 +103,9 @@ interface HistoryJson {
 
 type LeftOut = Readonly<Record<HistoryId, readonly TransactionId[]>>
 
-export function readEvidence(outcome: StatementOutcome): ProofRow {
-  const row = oneRow<{
+/** Undefined where no shard is founded. */
+export function readEvidence(outcome: StatementOutcome): ProofRow | undefined {
+  const [row] = rowsOf<{
     shard: ShardName
     follows: boolean
     replayed: string
@@ -116,6 +117,7 @@ export function readEvidence(outcome: StatementOutcome): ProofRow {
     closed_timestamp: string
     greatest_timestamp: string | null
   }>(outcome)
+  if (row === undefined) return undefined
   const { greatest_timestamp: greatest, left_out: leftOut, visible } = row
   return {
     shard: row.shard,

@@ -36,11 +36,19 @@ import { WaitBudget } from './wait-budget.ts'
  *   R9  A read that is answered outside its gateway's region is counted, by its route.
  *   R10 One that is declared local is answered all the same, and leaves a record on the shard that it read.
  *   R11 No read waits for a record, and records are bounded, whatever routes are called.
+ *   R12 A node is lost when it is silent, breaks off, or has nothing of the shard, and until it has answered a look, which
+ *       no reader waits for. Replay that ends a snapshot, our own queue and a statement that does not fit make no loss:
+ *       else one long query would send every reader of a follower to the primary.
+ *   R13 A snapshot that is lost is taken anew, on a node that has not failed the read as far as there is one.
+ *   R14 Who waits for a connection waits as long as the budget lasts. What overflows from a follower goes to another, and
+ *       takes of the primary what is free.
+ *   R15 A node is read as what the fleet has it for: one that was promoted takes no read before the fleet says so.
  *
  * Owns: the order in which nodes are asked (`node-choice.ts`), one snapshot of one node (`shard-snapshot.ts`), what need not be
- * asked because it was told before (`expectation.ts`), the search for one that proves (`proven-snapshot.ts`), waiting (`freshness-watch.ts`), snapshots over several shards
- * (`snapshot.ts`), reads that leave their region (`cross-region.ts`). Does not own: what is to be proven and whether it
- * is (`session/`), settling branches and barriers (`transaction/`), tokens. Talks to: PostgreSQL primaries and followers, the directory, the topology. SQL:
+ * asked because it was told before (`expectation.ts`), the search for one that proves (`proven-snapshot.ts`), what failures mean
+ * (`read-failure.ts`), waiting (`freshness-watch.ts`), snapshots over several shards (`snapshot.ts`), reads that leave their
+ * region (`cross-region.ts`). Does not own: what is to be proven and whether it is (`session/`), settling branches and
+ * barriers (`transaction/`), tokens. Talks to: PostgreSQL primaries and followers, the directory, the topology. SQL:
  * `sql/functions/50-proof.sql`. The protocol is docs/protocols/visibility.md.
  *
  * HAZARD: the caller's function may run more than once; it must do nothing but ask `read`.
@@ -62,8 +70,8 @@ export interface ReadRequest extends Declared {
   /** Of a `stale` read: the oldest that its answer may be. */
   readonly maxStaleMs?: number | undefined
   /**
-   * How long the read may wait for nodes to become fresh before it goes elsewhere or is refused. When left out 50, for
-   * `causal` at least twice the longest round trip. 0 never waits.
+   * How long the read may wait before it goes elsewhere or is refused: for nodes to become fresh, and for connections that
+   * other reads of this process use. When left out 50, for `causal` at least twice the longest round trip. 0 never waits.
    */
   readonly waitMs?: number | undefined
   /** The node to ask first, if it is legal. */
@@ -93,7 +101,8 @@ export interface Answer<T> {
  *
  * | error | retry |
  * |---|---|
- * | `frontier_not_reached`, `node_unavailable`, `placement_stale` | safe; the first says in `detail.retryAfterMs` when |
+ * | `frontier_not_reached`, `node_unavailable`, `placement_stale` | safe; the first two say in `detail` when, and what came of each node |
+ * | `statement_timeout` | safe, and as slow again |
  * | `write_lost`, `history_rewritten`, `history_changed` | never: go on without the token, knowing what is gone |
  * | `statement_refused`, `statement_failed`, `argument_invalid`, `unknown_tenant`, `unknown_domain` | never |
  * | `tenant_rejected` | safe, once a legal region is back |
@@ -119,8 +128,9 @@ export async function read<T>(
   const level = request.level ?? 'session'
   const budget = new WaitBudget(waitMsOf(environment, request))
   await explainFrontier(environment, request.tenant, request.frontier ?? emptyFrontier)
+  const avoid = new Set<NodeId>()
   for (let runs = 1; ; runs += 1) {
-    const run = new ReadRun(environment, request, budget)
+    const run = new ReadRun(environment, request, budget, avoid)
     const end = await run.run(body)
     if (end.kind === 'answered') {
       const waitedMs = end.answer.served.reduce((sum, served) => sum + served.waitedMs, 0)
@@ -128,7 +138,11 @@ export async function read<T>(
       return end.answer
     }
     const isTimely = clock.monotonicMs() - startedMs < limits.statementWithinMs
-    if (end.kind === 'interrupted' && isTimely && runs < limits.runsMax) continue
+    if (end.kind === 'interrupted' && isTimely && runs < limits.runsMax) {
+      avoid.add(end.by.node.id)
+      metrics.count('session_read_repeated_total', { region, why: end.by.why })
+      continue
+    }
     const isUnavailable = end.error instanceof HoldfastError && end.error.category === 'unavailable'
     if (isUnavailable) metrics.count('session_read_failed_total', { level, region })
     throw end.error

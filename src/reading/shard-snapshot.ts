@@ -1,4 +1,4 @@
-import { assert, present } from '../base/assert.ts'
+import { present } from '../base/assert.ts'
 import type { FleetNode, TenantName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import type {
@@ -8,7 +8,7 @@ import type {
   StatementOutcome,
   StatementResult,
 } from '../postgres/connection.ts'
-import { accepted, ConnectionLost, ServerError } from '../postgres/connection.ts'
+import { accepted, ConnectionLost } from '../postgres/connection.ts'
 import type { LsnAfterSnapshot, LsnBeforeSnapshot } from '../session/session.ts'
 import { lsnAfterSnapshot, lsnBeforeSnapshot } from '../session/session.ts'
 import { CallerStatements } from './caller-statements.ts'
@@ -16,8 +16,9 @@ import type { ReadEnvironment } from './environment.ts'
 import { openDeadlineMs } from './environment.ts'
 import type { Remembered } from './expectation.ts'
 import { greatestOf, remember, unbounded } from './expectation.ts'
-import { Lateness } from './lateness.ts'
-import { isNodeFailure, NodeLost } from './read-failure.ts'
+import { flightOfStatement } from './lateness.ts'
+import type { FailedAt } from './read-failure.ts'
+import { isLoss, leavingFor, NodeLost, toReadError, UnreadyNode } from './read-failure.ts'
 import type { EvidenceQuestion, ProofRow } from './read-store.ts'
 import * as store from './read-store.ts'
 
@@ -42,6 +43,8 @@ export interface SnapshotRequest {
   readonly question: Pick<EvidenceQuestion, 'transactionIds' | 'histories'>
   /** Whether it may be lean. */
   readonly isExpected: (remembered: Remembered) => boolean
+  /** How long it may stand behind those of this process who use every connection to the node. */
+  readonly queueMs: number
 }
 
 /** A caller's statement that a snapshot is opened with. */
@@ -56,6 +59,8 @@ export interface OpenedSnapshot {
   /** The outcome of the caller's first statement; worth something only when the snapshot is proven. */
   readonly answer: Promise<StatementOutcome> | undefined
   readonly isLean: boolean
+  /** How long it stood behind others for a connection. */
+  readonly queuedMs: number
 }
 
 /** Places in the opening flight. What the process has told was read in an earlier one. */
@@ -88,7 +93,6 @@ export class ShardSnapshot {
     { proof, positionBefore, positionAfter }: Opening,
     remembered: Remembered | undefined,
   ) {
-    assert(proof.shard === node.shard, () => `the node says that it is of ${proof.shard}, not of ${node.shard}`)
     this.node = node
     this.proof = proof
     this.positionBefore = positionBefore
@@ -100,27 +104,37 @@ export class ShardSnapshot {
     environment.watch.noteFresh(node.id, proof)
   }
 
-  /** Rejects with `NodeLost` when the node does not give a snapshot in time. */
+  /**
+   * Rejects with `NodeLost` when the node does not give a snapshot in time, or not as what the fleet has it for; with
+   * `statement_timeout` for a first statement that takes too long.
+   */
   static async open(
     environment: ReadEnvironment,
     request: SnapshotRequest,
     first: FirstStatement | undefined,
   ): Promise<OpenedSnapshot> {
-    const { node, target, tenant } = request
+    const { node, target, tenant, queueMs } = request
+    const { watch, clock } = environment
+    const startedMs = clock.monotonicMs()
     let connection: Connection | undefined
     try {
-      connection = await environment.pools.reserve(target, openDeadlineMs(environment, node))
+      connection = await environment.pools.reserve(target, openDeadlineMs(environment, node), queueMs)
+      const queuedMs = connection.hasQueued ? clock.monotonicMs() - startedMs : 0
       const remembered = environment.told.get(connection.session)
       if (first !== undefined && tenant !== null && remembered !== undefined && request.isExpected(remembered)) {
         const opened = await ShardSnapshot.#openLean(environment, request, connection, tenant, first, remembered)
-        if (opened !== undefined) return opened
+        if (opened !== undefined) return { ...opened, queuedMs }
       }
-      return await ShardSnapshot.#openInFull(environment, request, connection, first?.statement, remembered)
+      const opened = await ShardSnapshot.#openInFull(environment, request, connection, first?.statement, remembered)
+      return { ...opened, queuedMs }
     } catch (error) {
       connection?.destroy()
-      if (!(error instanceof ConnectionLost || error instanceof ServerError)) throw error
-      environment.watch.noteLost(node.id)
-      throw new NodeLost(node, error)
+      const why = leavingFor(error, 'opening')
+      if (why === undefined) throw error
+      if (isLoss(why)) watch.noteLost(node.id)
+      // Our queue says nothing of the node. Whether it still answers is asked over a connection that no read uses.
+      if (why === 'busy') void watch.look(node)
+      throw new NodeLost(node, why, error)
     }
   }
 
@@ -130,20 +144,20 @@ export class ShardSnapshot {
     connection: Connection,
     first: Statement | undefined,
     remembered: Remembered | undefined,
-  ): Promise<OpenedSnapshot> {
+  ): Promise<Omit<OpenedSnapshot, 'queuedMs'>> {
     const { through } = remembered ?? unbounded
     const evidence = store.evidence({ ...question, tenant, through, role: 'none' })
     const opening = connection.flight(
       [store.positionBefore, store.beginRead, evidence],
       openDeadlineMs(environment, node),
     )
-    const caller = new CallerStatements(connection, tenant !== null, environment.limits.statementWithinMs)
+    const caller = new CallerStatements(environment, node, connection, tenant !== null)
     const answer = first === undefined ? undefined : caller.send(first)
     answer?.catch(() => undefined)
     const outcomes = await opening
     const lsn = store.readPosition(present(outcomes[fullAt.position], 'the outcome of the position'))
     store.requireTag(outcomes[fullAt.begin], 'BEGIN')
-    const proof = store.readEvidence(present(outcomes[fullAt.evidence], 'the outcome of the evidence'))
+    const proof = requireNode(node, outcomes[fullAt.evidence])
     const snapshotAt = fullAt.evidence
     const read = {
       proof,
@@ -156,24 +170,24 @@ export class ShardSnapshot {
   /** Undefined for a statement that cannot be sent: nothing was, and in full it fails by itself. */
   static async #openLean(
     environment: ReadEnvironment,
-    { node, target }: SnapshotRequest,
+    { node }: SnapshotRequest,
     connection: Connection,
     tenant: TenantName,
     { statement, isOnly }: FirstStatement,
     remembered: Remembered,
-  ): Promise<OpenedSnapshot | undefined> {
+  ): Promise<Omit<OpenedSnapshot, 'queuedMs'> | undefined> {
     const { through } = remembered
     const evidence = store.evidence({ tenant, transactionIds: [], histories: [], through, role: 'holdfast_bound' })
     const flight = [store.beginRead, { ...evidence, joined: true as const }, { ...statement, joined: true as const }]
     if (isOnly()) flight.push(store.commit)
-    const lateness = new Lateness(environment, node, target, connection)
-    const outcomes = await connection
-      .flight(flight)
-      .catch(unlessUnsendable)
-      .finally(() => lateness.end())
+    const outcomes = await flightOfStatement(environment, node, connection, flight).catch((error: unknown) => {
+      if (error instanceof TypeError) return undefined
+      // The node has answered every look meanwhile: it is the statement that takes too long, here and elsewhere.
+      throw error instanceof ConnectionLost && error.isLate ? toReadError(error, node) : error
+    })
     if (outcomes === undefined) return undefined
     store.requireTag(outcomes[leanAt.begin], 'BEGIN')
-    const proof = store.readEvidence(present(outcomes[leanAt.evidence], 'the outcome of the evidence'))
+    const proof = requireNode(node, outcomes[leanAt.evidence])
     const answer = present(outcomes[leanAt.first], 'the outcome of the first statement')
     if (answer.ok && flight.length > leanAt.commit) store.requireTag(outcomes[leanAt.commit], 'COMMIT')
     const snapshotAt = leanAt.evidence
@@ -182,7 +196,7 @@ export class ShardSnapshot {
       positionBefore: lsnBeforeSnapshot({ lsn: remembered.replayed, readAt: toldAt, snapshotAt }),
       positionAfter: lsnAfterSnapshot({ lsn: proof.positionAfter, readAt: leanAt.evidence, snapshotAt }),
     }
-    const caller = new CallerStatements(connection, false, environment.limits.statementWithinMs)
+    const caller = new CallerStatements(environment, node, connection, false)
     const snapshot = new ShardSnapshot(environment, caller, node, read, remembered)
     return { snapshot, answer: Promise.resolve(answer), isLean: true }
   }
@@ -197,10 +211,19 @@ export class ShardSnapshot {
     try {
       return accepted(await answer)
     } catch (error) {
-      if (!isNodeFailure(error)) throw error
-      this.#environment.watch.noteLost(this.node.id)
-      throw new NodeLost(this.node, error)
+      const { watch } = this.#environment
+      const why = leavingFor(error, this.#failedAt)
+      if (why === 'lost') {
+        watch.noteLost(this.node.id)
+        // One connection ended: the node may be well all the same.
+        void watch.look(this.node)
+      }
+      throw why === undefined ? error : new NodeLost(this.node, why, error)
     }
+  }
+
+  get #failedAt(): FailedAt {
+    return this.proof.follows ? 'statement of a follower' : 'statement of a primary'
   }
 
   /** A statement of our own, before the first of the caller. Rejects like `query`. */
@@ -214,6 +237,12 @@ export class ShardSnapshot {
   }
 }
 
-function unlessUnsendable(error: unknown): undefined {
-  if (!(error instanceof TypeError)) throw error
+/** The proof of what the fleet has the node for; throws why it is another. */
+function requireNode(node: FleetNode, outcome: StatementOutcome | undefined): ProofRow {
+  const proof = store.readEvidence(present(outcome, 'the outcome of the evidence'))
+  if (proof === undefined) throw new UnreadyNode('no shard is founded there')
+  if (proof.shard !== node.shard) throw new UnreadyNode(`it is of ${proof.shard}`)
+  // R15: what it writes before its history is open lies behind the fork, and the old history has no name for it.
+  if (node.role === 'follower' && !proof.follows) throw new NodeLost(node, 'promoted')
+  return proof
 }

@@ -2,7 +2,7 @@ import { present } from '../base/assert.ts'
 import { HoldfastError, isHoldfastError } from '../base/errors.ts'
 import type { Placement } from '../directory/directory.ts'
 import { tenantHome } from '../directory/directory.ts'
-import type { FleetNode, ShardName, TenantName } from '../directory/topology.ts'
+import type { FleetNode, NodeId, ShardName, TenantName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import type { ConnectionTarget, Statement, StatementResult } from '../postgres/connection.ts'
 import type { Frontier } from '../session/frontier.ts'
@@ -191,6 +191,7 @@ function demandOn(shard: ShardName) {
     level: 'primary',
     closedAtLeast: undefined,
     prefer: undefined,
+    avoid: new Set<NodeId>(),
   } as const
 }
 

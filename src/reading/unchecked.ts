@@ -6,7 +6,7 @@ import { formatLsn } from '../postgres/lsn.ts'
 import type { QueryResult } from '../transaction/transaction.ts'
 import { requireAllowed, toQueryResult } from './caller-statement.ts'
 import type { ReadEnvironment } from './environment.ts'
-import { toReadError } from './read-failure.ts'
+import { leavingFor, NodeLost, toReadError } from './read-failure.ts'
 import * as store from './read-store.ts'
 
 /**
@@ -59,7 +59,8 @@ export async function readUnchecked<R = Record<string, unknown>>(
       appliedThrough: formatLsn(store.readPosition(present(position, 'the outcome of the position'))),
     }
   } catch (error) {
-    throw toReadError(error, node)
+    const why = leavingFor(error, node.role === 'follower' ? 'statement of a follower' : 'statement of a primary')
+    throw toReadError(why === undefined ? error : new NodeLost(node, why, error), node)
   }
 }
 

@@ -1,4 +1,4 @@
-/** How long one read may wait for nodes to become fresh, over all shards that it touches and all nodes that it asks. */
+/** How long one read may wait, for nodes and for connections: over all shards that it touches, nodes that it asks and runs. */
 export class WaitBudget {
   #leftMs: number
 

@@ -10,6 +10,8 @@ export interface RefusedBy {
   readonly shard: ShardName
   readonly node: NodeId
   readonly retryAfterMs: number
+  /** Every node that was asked, and what came of it. */
+  readonly asked?: readonly { readonly node: NodeId; readonly why: string }[]
 }
 
 const goOn = 'show the user what is gone, then continue without the token, from now'
