@@ -20,7 +20,7 @@ export interface WalExtent {
 
 const pageBytes = 8192
 const shortHeaderBytes = 24
-const longHeaderBytes = 40
+export const longHeaderBytes = 40
 const recordHeaderBytes = 24
 const checksumOffset = 20
 const recordBytesMax = 1 << 30

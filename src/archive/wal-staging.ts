@@ -1,4 +1,4 @@
-import { mkdir, readFile, writeFile } from 'node:fs/promises'
+import { mkdir, open, readdir, readFile, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { HoldfastError } from '../base/errors.ts'
 import { fileFailure } from '../base/file-failure.ts'
@@ -13,7 +13,7 @@ import { findWay } from './wal-audit.ts'
 import { listSegments, readSegment } from './wal-inventory.ts'
 import type { WalRange } from './wal-reader.ts'
 import { extentOf, readStep } from './wal-reader.ts'
-import { beforePageHeader } from './wal-records.ts'
+import { beforePageHeader, longHeaderBytes, segmentHeader } from './wal-records.ts'
 import { historyFileName, segmentName } from './wal-segment.ts'
 
 export interface StagedWal {
@@ -63,6 +63,36 @@ export async function stageWal(
     throw fileFailure(error, target)
   }
   return { segments: way.steps.length, bytes: way.steps.length * segmentBytes, through: extent.end }
+}
+
+/** Up to so many bytes of a staged log from a position on; fewer where it does not have them. */
+export async function readStaged(
+  folder: string,
+  at: Lsn,
+  length: number,
+): Promise<{ readonly bytes: Buffer; readonly segmentBytes: number }> {
+  const found: Buffer[] = []
+  let [from, left, segmentBytes] = [BigInt(at), length, 0]
+  const names = (await readdir(folder)).filter((name) => /^[0-9A-F]{24}$/.test(name))
+  // In the order of the log, whatever the timelines: a segment is staged once.
+  for (const name of names.toSorted((a, b) => (a.slice(8) < b.slice(8) ? -1 : 1))) {
+    const file = await open(join(folder, name))
+    try {
+      const header = segmentHeader((await file.read(Buffer.alloc(longHeaderBytes), 0, longHeaderBytes, 0)).buffer)
+      if (header === undefined) continue
+      segmentBytes = header.segmentBytes
+      const within = Number(from - header.start)
+      if (within < 0 || within >= segmentBytes) continue
+      const take = Math.min(left, segmentBytes - within)
+      found.push((await file.read(Buffer.alloc(take), 0, take, within)).buffer)
+      from += BigInt(take)
+      left -= take
+      if (left === 0) break
+    } finally {
+      await file.close()
+    }
+  }
+  return { bytes: Buffer.concat(found), segmentBytes }
 }
 
 async function verifiedBytes(folder: ArchiveFolder, step: WalStep, identity: ArchiveIdentity): Promise<Buffer> {

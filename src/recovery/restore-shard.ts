@@ -3,6 +3,7 @@ import { join } from 'node:path'
 import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardArchive } from '../archive/archive.ts'
+import { readStaged } from '../archive/wal-staging.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { ConnectionLost, ServerError } from '../postgres/connection.ts'
 import { quoteIdentifier } from '../postgres/identifier.ts'
@@ -11,6 +12,7 @@ import { withConnection } from '../postgres/postgres.ts'
 import { giveTo } from '../postgres/server/data-directory.ts'
 import { promote } from '../postgres/server/follower.ts'
 import type { ServerAddress } from '../postgres/server/server-host.ts'
+import { checkpointRecordBytes, discardStatesBehindBackup } from '../postgres/server/two-phase-files.ts'
 import type { Stop } from './cut.ts'
 import type { RecoveryContext } from './recovery.ts'
 import type { ShardPlan } from './restore-plan.ts'
@@ -54,6 +56,7 @@ export async function fetchBackup(
   await archive.extractBaseBackup(backup.id, dataDir, user)
   const range = { history: timeline, from: backup.startLsn, to: stop.kind === 'before' ? stop.lsn : stop.through }
   const staged = await archive.stageWal(walDir, range, user)
+  await discardStatesBehindBackup(dataDir, (at) => readStaged(walDir, at, checkpointRecordBytes))
   return { bytes: backup.bytes + staged.bytes }
 }
 

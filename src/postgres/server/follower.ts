@@ -16,6 +16,7 @@ import type { BaseBackup } from './base-backup.ts'
 import { receiveBaseBackup } from './base-backup.ts'
 import { forgetOrigin, giveTo, upstreamFile, writeSettings } from './data-directory.ts'
 import type { ServerUser } from './server-user.ts'
+import { checkpointRecordBytes, discardStatesBehindBackup } from './two-phase-files.ts'
 
 /** Followers by streaming replication: built from a running primary, pointed at another, promoted. */
 
@@ -36,6 +37,7 @@ export interface BuildFollowerOptions {
 }
 
 const pollMs = 10
+const readWithinMs = 10_000
 
 /**
  * Builds the data directory of a follower, ready for `LocalServer.start`. The slot is made first, so that no log
@@ -56,6 +58,7 @@ export async function buildFollower(options: BuildFollowerOptions): Promise<Base
       ...(signal === undefined ? {} : { signal }),
     })
     await verifyManifest(building)
+    await discardStatesBehindBackup(building, (at, timeline) => readLog(upstream, at, timeline))
     await forgetOrigin(building, user)
     await follow(building, upstream, user)
     await rename(building, dataDir)
@@ -63,6 +66,24 @@ export async function buildFollower(options: BuildFollowerOptions): Promise<Base
   } catch (error) {
     await rm(building, { recursive: true, force: true })
     throw error
+  }
+}
+
+/** What the primary's log has from a position on, which the slot keeps. */
+async function readLog({ primary, slot }: Upstream, at: Lsn, timeline: number) {
+  const connection = await ReplicationConnection.connect(primary, 'physical', systemClock)
+  try {
+    const segmentBytes = await connection.walSegmentBytes()
+    const stream = await connection.startPhysical(slot, at, timeline)
+    let bytes = Buffer.alloc(0)
+    while (bytes.length < checkpointRecordBytes) {
+      const { messages, ended } = await stream.receive(readWithinMs)
+      if (messages.length === 0 || ended !== null) break
+      bytes = Buffer.concat([bytes, ...messages.flatMap((message) => message.bytes ?? [])])
+    }
+    return { bytes, segmentBytes }
+  } finally {
+    connection.close()
   }
 }
 

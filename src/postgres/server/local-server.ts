@@ -21,6 +21,7 @@ import {
 } from './data-directory.ts'
 import { clearPredecessor } from './predecessor.ts'
 import { childrenOf, readPidFile, signal, untilGone } from './processes.ts'
+import { discardEarlyStates } from './two-phase-files.ts'
 import type { ServerUser } from './server-user.ts'
 import { identity } from './server-user.ts'
 
@@ -35,6 +36,7 @@ import { identity } from './server-user.ts'
  *       its directory is left; else PostgreSQL's own interlock decides.
  *   L2  Ready means that the server says so in `postmaster.pid`. Log texts and pauses decide nothing.
  *   L3  A stop escalates: fast, then immediate, then kill. After it no process of the server is left.
+ *   L4  A recovery finds no state of a prepared transaction that its log has as well: such a branch would be lost (HZ-X8).
  */
 export interface LocalServerOptions {
   readonly binaries: PostgresBinaries
@@ -107,6 +109,7 @@ export class LocalServer {
   async start(options: { readonly readyWithinMs?: number } = {}): Promise<void> {
     assert(!this.isRunning(), `the server of ${this.dataDir} is started once`)
     await clearPredecessor(this.dataDir, this.#clock)
+    await this.#discardEarlyStates()
     await this.#prepareSocketDir()
     await this.#writeSettings()
     await writeAdmission(this.dataDir, this.#options.lockedOut ?? [], this.#options.user)
@@ -220,6 +223,17 @@ export class LocalServer {
     const admission: Settings = { hba_file: join(this.dataDir, admissionFile) }
     const machine = await machineSettings(binaries)
     await writeSettings(this.dataDir, { ...machine, ...admission, ...this.#settings, ...fixed }, user)
+  }
+
+  async #discardEarlyStates(): Promise<void> {
+    const discarded = await discardEarlyStates(this.dataDir)
+    if (discarded.length === 0) return
+    const log = await openLog(this.#options.logFile)
+    try {
+      await log.write(`removed before the recovery, whose log has them: pg_twophase/${discarded.join(', ')}\n`)
+    } finally {
+      await log.close()
+    }
   }
 
   async #prepareSocketDir(): Promise<void> {
