@@ -93,14 +93,14 @@ test('nothing is removed that a recovery needs', async () => {
 })
 
 describe('a base backup that outlasts a checkpoint', () => {
-  const segmentBytes = 1 << 24
-
   function readLog(server: LocalServer): ReadLog {
     return async (at) => {
       const admin = await yard.connect(server)
       const { rows } = await admin.query<{ name: string }>('select pg_walfile_name($1) as name', [formatLsn(at)])
       admin.release()
       const segment = await readFile(join(server.dataDir, 'pg_wal', present(rows[0], 'a name').name))
+      // The header of its first page says how long a segment is.
+      const segmentBytes = segment.readUInt32LE(32)
       const from = Number(at % BigInt(segmentBytes))
       return { bytes: segment.subarray(from, from + checkpointRecordBytes), segmentBytes }
     }
@@ -147,7 +147,7 @@ describe('a base backup that outlasts a checkpoint', () => {
   test('is refused where the log does not have its checkpoint', async () => {
     const { server, admin } = await primary('without-log')
     const copy = await copied(server, admin, 'refused')
-    const nothing = () => Promise.resolve({ bytes: Buffer.alloc(200), segmentBytes })
+    const nothing = () => Promise.resolve({ bytes: Buffer.alloc(200), segmentBytes: 1 << 20 })
     await expect(discardStatesBehindBackup(copy.dataDir, nothing)).rejects.toMatchObject({ code: 'check_failed' })
     admin.release()
     await server.stop('immediate')
