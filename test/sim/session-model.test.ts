@@ -28,14 +28,15 @@ describe('sessions over lagging, forking shards', () => {
   test(
     'S3, S11: a proven answer misses nothing that its level promises, and what is told as lost is lost',
     () => {
-      const totals = { proven: 0, told: 0, honoured: 0, whole: 0 }
+      const totals = { proven: 0, told: 0, honoured: 0, whole: 0, lean: 0 }
       fc.assert(
         fc.property(actions, (list) => {
-          const { proven, told, honoured, whole } = play(list)
+          const { proven, told, honoured, whole, lean } = play(list)
           totals.proven += proven
           totals.told += told
           totals.honoured += honoured
           totals.whole += whole
+          totals.lean += lean
         }),
         { numRuns: 1_500 },
       )
@@ -44,6 +45,7 @@ describe('sessions over lagging, forking shards', () => {
       expect(totals.told).toBeGreaterThan(300)
       expect(totals.honoured).toBeGreaterThan(300)
       expect(totals.whole).toBeGreaterThan(1_000)
+      expect(totals.lean).toBeGreaterThan(1_000)
     },
     timeoutMs,
   )

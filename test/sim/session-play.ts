@@ -1,23 +1,20 @@
 import { present } from '../../src/base/assert.ts'
 import type { TransactionId } from '../../src/directory/topology.ts'
+import { bearsOut, isExpected } from '../../src/reading/expectation.ts'
 import { currentHistory } from '../../src/session/fork-point.ts'
 import type { Frontier } from '../../src/session/frontier.ts'
 import { emptyFrontier, joinFrontiers } from '../../src/session/frontier.ts'
 import type { NodeEvidence, ReadLevel, Requirement, Verdict } from '../../src/session/proof.ts'
 import { decide, evidenceQuestion } from '../../src/session/proof.ts'
-import {
-  advanceByBranch,
-  advanceByCommit,
-  advanceByRead,
-  lsnAfterSnapshot,
-  lsnBeforeSnapshot,
-} from '../../src/session/session.ts'
+import { advanceByBranch, advanceByCommit, advanceByRead } from '../../src/session/session.ts'
 import { lsn, payroll, transaction, treasury } from '../support/session-values.ts'
 import { readStale, takeSnapshot } from './session-levels.ts'
 import type { Memory } from './session-oracle.ts'
 import { nothingSeen, Oracle } from './session-oracle.ts'
 import type { Plant } from './session-plants.ts'
 import { asIfCurrent, mapHistories, newestOnly } from './session-plants.ts'
+import type { Opened } from './session-processes.ts'
+import { Processes, untold } from './session-processes.ts'
 import type { Server, Shown } from './session-world.ts'
 import { ShardWorld, shownBy } from './session-world.ts'
 
@@ -39,12 +36,20 @@ interface Session extends Memory {
   frontier: Frontier
 }
 
+interface Asking {
+  readonly session: Session
+  readonly world: ShardWorld
+  readonly server: Server
+  readonly level: ReadLevel
+}
+
 const pick = <T>(list: readonly T[], index: number): T => present(list[index % list.length], 'the list has entries')
 
 export class Play {
   readonly shards = [new ShardWorld(payroll, 2), new ShardWorld(treasury, 2)]
   readonly sessions: Session[] = [0, 1, 2].map(() => ({ frontier: emptyFrontier, ...nothingSeen() }))
   readonly #oracle = new Oracle()
+  readonly #processes: Processes
   readonly #plant: Plant | undefined
   #ids = 0
   proven = 0
@@ -52,9 +57,12 @@ export class Play {
   /** Proven reads of sessions that came from a history before a fork. */
   honoured = 0
   whole = 0
+  /** Proven by what a server process had told before. */
+  lean = 0
 
   constructor(plant?: Plant) {
     this.#plant = plant
+    this.#processes = new Processes(plant)
   }
 
   get #stage() {
@@ -86,27 +94,34 @@ export class Play {
   }
 
   read(session: Session, world: ShardWorld, server: Server, level: ReadLevel, noise: number): Verdict {
-    const before = server.isPrimary ? server.log.length : server.replayed
-    world.replay(server, noise % 3)
-    const shown = shownBy(server)
-    world.receive(server, noise % 2)
-    world.replay(server, noise % 4)
-    const after = server.isPrimary ? server.log.length : server.replayed
-    const inside = this.#plant === 'HZ-T1: replay position read inside the snapshot'
-    const verdict = this.#decide(session, world, level, {
-      ...this.#evidence(session.frontier, world, shown),
-      isPrimary: server.isPrimary && this.#plant !== 'HZ-S4: a primary is trusted with what followers showed',
-      placementVersion: undefined,
-      replayedBefore: lsnBeforeSnapshot({ lsn: lsn(inside ? after : before), readAt: 0, snapshotAt: 1 }),
-    })
+    const asking = { session, world, server, level }
+    const { frontier } = session
+    const of = (shown: Shown) => this.#asked(frontier, world, shown)
+    const demand = { shard: world.name, level, frontier, routed: undefined, closedAtLeast: undefined }
+    const told = this.#processes.toldBy(world, server)
+    if (told !== undefined && isExpected(demand, told)) {
+      const lean = (shown: Shown) => untold(of(shown).histories)
+      const opened = this.#processes.open(world, server, noise, { lean: true, of: lean })
+      const verdict = this.#decide(asking, opened)
+      if (verdict.kind === 'proven' && bearsOut(demand, opened)) {
+        this.lean += 1
+        return this.#take(asking, opened, verdict)
+      }
+    }
+    const opened = this.#processes.open(world, server, noise, { lean: false, of })
+    return this.#take(asking, opened, this.#decide(asking, opened))
+  }
+
+  #take({ session, world, server, level }: Asking, opened: Opened, verdict: Verdict): Verdict {
     if (verdict.kind === 'proven') {
+      const { shown } = opened
       const by = `${level} by a ${server.isPrimary ? 'primary' : 'follower'}`
       this.#oracle.mustShowSeen(session, world, shown, by)
       if (level === 'causal') this.#oracle.mustShowPast(session, world, shown, by)
       const histories = session.frontier.shards.get(world.name)?.histories ?? []
       const current = currentHistory(shown.histories).historyId
       if (histories.some(({ historyId }) => historyId !== current)) this.honoured += 1
-      this.#advance(session, world, server, shown, before)
+      this.#advance({ session, world, server, level }, opened)
       this.proven += 1
     } else if (verdict.kind === 'write_lost' || verdict.kind === 'history_rewritten') {
       const gone = verdict.kind === 'write_lost' ? verdict.transactionIds : verdict.leftOut
@@ -118,7 +133,17 @@ export class Play {
     return verdict
   }
 
-  #decide(session: Session, world: ShardWorld, level: ReadLevel, evidence: NodeEvidence): Verdict {
+  #decide({ session, world, level }: Asking, { proof, positionBefore }: Opened): Verdict {
+    const isTrusted = this.#plant === 'HZ-S4: a primary is trusted with what followers showed'
+    const { histories, visible, closedTimestamp, follows } = proof
+    const evidence: NodeEvidence = {
+      histories,
+      visible,
+      closedTimestamp,
+      isPrimary: !follows && !isTrusted,
+      placementVersion: undefined,
+      replayedBefore: positionBefore,
+    }
     const byPositions = level === 'causal' && this.#plant === 'HZ-T4: causal by positions'
     const requirement: Requirement = {
       level: byPositions ? 'session' : level,
@@ -133,13 +158,12 @@ export class Play {
     return decide(requirement, evidence)
   }
 
-  #evidence(frontier: Frontier, world: ShardWorld, shown: Shown) {
+  #asked(frontier: Frontier, world: ShardWorld, shown: Shown) {
     const asked = evidenceQuestion(frontier, world.name)
     const unhistorical = this.#plant === 'HZ-T3: no history of our own'
     const blind = this.#plant === 'S11: a left-out transaction is honoured past the fork'
     return {
       visible: new Set(asked.filter((id) => shown.visible.has(id))),
-      closedTimestamp: shown.closedTimestamp,
       histories: (unhistorical ? shown.histories.slice(0, 1) : shown.histories).map((row) =>
         blind && row.fork !== undefined ? { ...row, fork: { ...row.fork, leftOut: [] } } : row,
       ),
@@ -166,31 +190,15 @@ export class Play {
     if (noise % 3 === 0) this.#release(second, noise)
   }
 
-  #advance(session: Session, world: ShardWorld, server: Server, shown: Shown, before: number): void {
-    const received = this.#plant === 'HZ-T1: replay position taken as what a read has shown' ? before : server.received
-    const history = present(shown.histories.at(-1), 'every snapshot shows a history')
-    const { historyId, epoch } = this.#plant === 'HZ-T3: no history of our own' ? pick(shown.histories, 0) : history
-    session.frontier = advanceByRead(session.frontier, {
-      shard: world.name,
-      historyId,
-      epoch,
-      placementVersion: 1,
-      isPrimary: server.isPrimary,
-      position: lsnAfterSnapshot({
-        lsn: lsn(server.isPrimary ? server.log.length : received),
-        readAt: 2,
-        snapshotAt: 1,
-      }),
-      closedTimestamp: shown.closedTimestamp,
-      greatestTimestamp: shown.greatestTimestamp,
-    })
+  #advance({ session, world, server }: Asking, opened: Opened): void {
+    session.frontier = advanceByRead(session.frontier, this.#processes.stepOf(world, server, opened))
     if (this.#plant === 'S7: the last id stands for what was read after it') {
       session.frontier = mapHistories(session.frontier, (one) => ({
         ...one,
         idsSuffice: one.lastTransactionIds.length > 0,
       }))
     }
-    this.#oracle.wasShown(session, world, shown)
+    this.#oracle.wasShown(session, world, opened.shown)
   }
 
   #write(session: Session, world: ShardWorld): void {
@@ -256,7 +264,8 @@ export class Play {
 
   #promote(world: ShardWorld, server: Server): void {
     if (server.isPrimary || server.log !== world.log) return
-    this.#oracle.noteCutOff(world, () => world.promote(server))
+    const promote = () => this.#oracle.noteCutOff(world, () => world.promote(server))
+    this.#processes.endBy(world, promote, false)
   }
 
   /** Restores to just before a transaction and leaves it out, perhaps with another one after it, or keeps them all. */
@@ -268,7 +277,8 @@ export class Play {
     const leftOut = [[], [first], [first, ...later]][b % 3] ?? []
     const rowLast = this.#plant === 'S4: the history row of a cutover is written after the redo'
     const ids = leftOut.map(({ id }) => id)
-    this.#oracle.noteCutOff(world, () => world.cutOver(first.at, ids, rowLast))
+    const cutOver = () => this.#oracle.noteCutOff(world, () => world.cutOver(first.at, ids, rowLast))
+    this.#processes.endBy(world, cutOver, true)
   }
 
   #startAnew(session: Session): void {
