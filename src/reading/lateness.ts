@@ -1,7 +1,6 @@
 import type { FleetNode } from '../directory/topology.ts'
 import type { Connection, Statement, StatementOutcome } from '../postgres/connection.ts'
 import type { ReadEnvironment } from './environment.ts'
-import { openDeadlineMs } from './environment.ts'
 
 /**
  * A flight with a statement of the caller. One that is late either takes long, or its node is lost, and only the node knows
@@ -25,23 +24,26 @@ export async function flightOfStatement(
   }
 }
 
+/** Beyond its distance, a statement that takes longer has its node looked at: one small query, shared by all that are late there. */
+const lookEveryMs = 200
+
 class Lateness {
   readonly #environment: ReadEnvironment
   readonly #node: FleetNode
   readonly #connection: Connection
-  readonly #lookAfterMs: number
-  #leftMs: number
+  readonly #everyMs: number
+  readonly #deadlineMs: number
   #timer: NodeJS.Timeout
   #ended = false
 
   constructor(environment: ReadEnvironment, node: FleetNode, connection: Connection) {
-    const { statementWithinMs } = environment.limits
+    const { limits, clock, distanceMs, region } = environment
     this.#environment = environment
     this.#node = node
     this.#connection = connection
-    this.#lookAfterMs = Math.min(openDeadlineMs(environment, node), statementWithinMs)
-    this.#leftMs = statementWithinMs
-    this.#timer = setTimeout(() => void this.#look(), this.#lookAfterMs)
+    this.#everyMs = lookEveryMs + distanceMs(region, node.region)
+    this.#deadlineMs = clock.monotonicMs() + limits.statementWithinMs
+    this.#timer = setTimeout(() => void this.#look(), Math.min(this.#everyMs, limits.statementWithinMs))
   }
 
   end(): void {
@@ -50,12 +52,12 @@ class Lateness {
   }
 
   async #look(): Promise<void> {
-    const { limits, watch } = this.#environment
-    this.#leftMs -= this.#lookAfterMs
-    if (this.#leftMs <= 0) return this.#connection.giveUp(limits.statementWithinMs)
+    const { limits, watch, clock } = this.#environment
+    if (clock.monotonicMs() >= this.#deadlineMs) return this.#connection.giveUp(limits.statementWithinMs)
     const seen = await watch.look(this.#node)
     if (this.#ended) return
     if (seen === 'lost') return this.#connection.destroy()
-    this.#timer = setTimeout(() => void this.#look(), Math.min(this.#lookAfterMs, this.#leftMs))
+    const leftMs = Math.max(0, this.#deadlineMs - clock.monotonicMs())
+    this.#timer = setTimeout(() => void this.#look(), Math.min(this.#everyMs, leftMs))
   }
 }
