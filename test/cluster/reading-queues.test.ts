@@ -123,6 +123,25 @@ test('R14: a queue is waited in for as long as the budget lasts, however long a 
   expect(served[0]?.waitedMs).toBeGreaterThanOrEqual(650)
 })
 
+test('R2: a function that is run again has what is left of the budget', async () => {
+  const gateway = await openCrowded()
+  await holdBack(near)
+  const { frontier } = await gateway.write(tenant, (tx) =>
+    tx.query('payroll', 'insert into runs (tenant, id, status) values ($1, $2, $3)', [tenant, 'twice', 'new']),
+  )
+  let runs = 0
+  const { served } = await read(gateway.reading, { tenant, frontier, prefer: near, waitMs: 2_000 }, async (reader) => {
+    runs += 1
+    const { rows } = await reader.query<{ pid: number }>('payroll', 'select pg_backend_pid() as pid')
+    if (runs === 1) await on(primary, 'select pg_terminate_backend($1)', [rows[0]?.pid])
+    return reader.query('payroll', 'select 1')
+  })
+  expect(runs).toBe(2)
+  expect(served[0]).toMatchObject({ node: far, rerouted: true })
+  // Three quarters of the budget went to the first run.
+  expect(served[0]?.waitedMs).toBeLessThan(1_200)
+})
+
 test('R14: readers of a crowded follower take of the primary what is free, and do not stand in its queue', async () => {
   const gateway = await openCrowded({ openWithinMs: 5_000 })
   await occupy(gateway, near)

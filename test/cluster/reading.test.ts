@@ -120,7 +120,16 @@ describe('read your writes', () => {
       code: 'frontier_not_reached',
       category: 'unavailable',
       retry: 'safe',
-      detail: { shard: payrollShard, retryAfterMs: expect.any(Number), missing: { what: 'position' } },
+      detail: {
+        shard: payrollShard,
+        retryAfterMs: expect.any(Number),
+        missing: { what: 'position', lagBytes: expect.any(String) },
+        asked: expect.arrayContaining([
+          { node: near, why: 'behind' },
+          { node: far, why: 'behind' },
+          { node: primary, why: 'lost' },
+        ]),
+      },
     })
   })
 
