@@ -62,9 +62,14 @@ async function readBack(fleet: Fleet, account: number): Promise<Seen> {
     const { served } = await fleet.read({ tenant, session, waitMs }, (read) => read.query('ledger', text, values))
     return { byFollower: served[0]?.role === 'follower', waitedMs: served[0]?.waitedMs ?? 0 }
   } catch (error) {
-    if (!(error instanceof HoldfastError && error.code === 'frontier_not_reached')) throw error
+    if (!(error instanceof HoldfastError && (error.code === 'frontier_not_reached' || isQueue(error)))) throw error
     return { byFollower: false, waitedMs: waitMs }
   }
+}
+
+/** The gateway's connections to every node were in use for as long as the read may wait. */
+function isQueue({ code, detail }: HoldfastError): boolean {
+  return code === 'node_unavailable' && detail['why'] === 'busy'
 }
 
 async function offered<T>(turn: (n: number) => Promise<T>, perSecond: number, forMs: number): Promise<T[]> {

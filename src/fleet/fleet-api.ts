@@ -85,7 +85,8 @@ export interface Fleet extends AsyncDisposable {
    *
    * | error | retry |
    * |---|---|
-   * | `frontier_not_reached` | safe, after `error.detail.retryAfterMs` |
+   * | `frontier_not_reached`, `node_unavailable` | safe, after `error.detail.retryAfterMs`; `detail` has why |
+   * | `statement_timeout` | safe, and as slow again |
    * | `write_lost`, `history_rewritten`, `history_changed` | never: go on without the token, knowing what is gone |
    * | `token_malformed`, `token_forged`, `token_foreign` | never |
    *
