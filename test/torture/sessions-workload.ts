@@ -13,11 +13,11 @@ interface Token {
   readonly number: number
 }
 
-/** Of so many reads, how many are of which level: a strong one costs as much as twenty. */
+/** How many of the reads are of which level: a strong one, or a snapshot, costs as much as ten of a session. */
 const shares: Readonly<Record<SessionLevel, number>> = {
-  session: 14,
+  session: 20,
   causal: 4,
-  stale: 2,
+  stale: 3,
   primary: 2,
   strong: 1,
   snapshot: 1,
