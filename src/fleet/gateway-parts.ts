@@ -17,7 +17,7 @@ import { primaryOf, primaryTarget, transactionEnvironment } from '../transaction
 import { DeliveryJournal } from '../transaction/outbox/delivery-journal.ts'
 import { createDispatcher } from '../transaction/outbox/outbox.ts'
 import { Resolver } from '../transaction/resolver.ts'
-import { type InDoubtBranch, listInDoubt, pushBranch, resolveBranch } from '../transaction/in-doubt.ts'
+import { type InDoubtBranch, pushBranch, settleDecided } from '../transaction/in-doubt.ts'
 import { type ReadEnvironment, readEnvironment } from '../reading/environment.ts'
 import { type FleetConfig, roundTripMs } from './config.ts'
 import type { Call } from './control.ts'
@@ -91,20 +91,13 @@ export async function composeGateway(options: GatewayOptions): Promise<GatewayPa
       metrics,
       distanceMs: (from, to) => roundTripMs(config.links, from, to),
       settle: async (participant, transactionId) => void (await pushBranch(environment, participant, transactionId)),
-      settleAll: (participant) => settleAll(environment, participant),
+      settleAll: (participant) => settleDecided(environment, participant),
       barrier: async ({ shard, id }) => void (await environment.barriers.pass(shard, id)),
     })
     return { ...options, topology, directory, pools, environment, reading }
   } catch (error) {
     await pools.close()
     throw error
-  }
-}
-
-/** Settles every branch of a shard whose decision is known, and gives up none that may still be decided. */
-async function settleAll(environment: TransactionEnvironment, participant: ShardName): Promise<void> {
-  for (const branch of await listInDoubt(environment, participant)) {
-    await resolveBranch(environment, branch, Number.POSITIVE_INFINITY)
   }
 }
 

@@ -89,7 +89,11 @@ export class Gateway implements Fleet {
     const pending = [...before.shards].flatMap(([shard, { histories }]) =>
       histories.flatMap((history) => history.pending.map(({ transactionId }) => ({ shard, transactionId }))),
     )
-    const committed = await transact(this.parts.environment, { ...action, observe: before.timestamp, pending }, run)
+    const pendingForgotten = [...before.shards].flatMap(([shard, { histories }]) =>
+      histories.some((history) => history.pendingForgotten) ? [shard] : [],
+    )
+    const known = { observe: before.timestamp, pending, pendingForgotten }
+    const committed = await transact(this.parts.environment, { ...action, ...known }, run)
     return {
       value: committed.value,
       transactionId: committed.transactionId,

@@ -96,8 +96,14 @@ export class Sessions {
   }
 }
 
-/** What a session has seen once it was told of its own commit. */
+/**
+ * What a session has seen once it was told of its own commit. One that an idempotency key replays came before what the session
+ * has seen since: it takes nothing's place, and no branch was settled for it (S3, S11).
+ */
 export function afterCommit(before: Frontier, committed: Committed<unknown>): Frontier {
+  if (committed.replayed) {
+    return joinFrontiers(before, afterCommit(emptyFrontier, { ...committed, replayed: false }))
+  }
   const { transactionId, commitTimestamp } = committed
   return committed.shards.reduce((frontier, { shard, historyId, epoch, placementVersion, position, role, pending }) => {
     const met = { shard, historyId, epoch, placementVersion, transactionId }

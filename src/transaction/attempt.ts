@@ -10,7 +10,7 @@ import { requireAllowed, requireAllowedInBatch, requireSendable, toStatement } f
 import { commitTransaction } from './coordinator.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { hashRequest, keepValue } from './idempotency.ts'
-import { pushBranch } from './in-doubt.ts'
+import { pushBranch, settleDecided } from './in-doubt.ts'
 import { homePlacement, openShard, requireDurable, requireInService } from './routing.ts'
 import { ShardTransaction } from './shard-transaction.ts'
 import type { FirstUse, OutboxEvent } from './transaction-store.ts'
@@ -261,7 +261,10 @@ export class Attempt {
     const known = this.#settling.get(shard)
     if (known !== undefined) return known
     const pending = (this.#request.pending ?? []).filter((branch) => branch.shard === shard)
-    const settling = Promise.all(pending.map(({ transactionId }) => this.#settleOne(shard, transactionId)))
+    const settling = Promise.all([
+      ...pending.map(({ transactionId }) => this.#settleOne(shard, transactionId)),
+      ...(this.#request.pendingForgotten?.includes(shard) ? [settleDecided(this.#environment, shard)] : []),
+    ])
     this.#settling.set(shard, settling)
     return settling
   }

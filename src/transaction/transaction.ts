@@ -58,6 +58,8 @@ export interface TransactRequest {
   readonly observe?: Hlc | undefined
   /** Branches that the caller's token knows as decided and not yet seen settled: settled before their shard is used. */
   readonly pending?: readonly PendingOnShard[] | undefined
+  /** Shards on which the token knows of more of them than it names: everything decided there is settled before they are used. */
+  readonly pendingForgotten?: readonly ShardName[] | undefined
   /** Chosen by a caller that wants to ask for the outcome later; made here otherwise. Such a request is tried once. */
   readonly transactionId?: TransactionId | undefined
 }
