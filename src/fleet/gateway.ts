@@ -105,15 +105,13 @@ export class Gateway implements Fleet {
   }
 
   async read<T>(request: ReadRequest, run: (read: Reader) => Promise<T>): Promise<ReadAnswer<T>> {
-    const { session, credential, ...asked } = request
-    const frontier = await this.#sessions.open(session, request.tenant, credential)
-    return this.#answer(request, await read(this.parts.reading, { ...asked, frontier }, run))
+    const frontier = await this.#sessions.open(request.session, request.tenant, request.credential)
+    return this.#answer(request, await read(this.parts.reading, { ...request, frontier }, run))
   }
 
   async snapshot<T>(request: SnapshotRequest, run: (read: Reader) => Promise<T>): Promise<ReadAnswer<T>> {
-    const { session, credential, ...asked } = request
-    const frontier = await this.#sessions.open(session, request.tenant, credential)
-    return this.#answer(request, await snapshot(this.parts.reading, { ...asked, frontier }, run))
+    const frontier = await this.#sessions.open(request.session, request.tenant, request.credential)
+    return this.#answer(request, await snapshot(this.parts.reading, { ...request, frontier }, run))
   }
 
   timeline(range: TimelineRange = {}): AsyncIterable<TimelineEntry> {

@@ -8,7 +8,7 @@ import type { HistoryId, TenantName, TransactionId } from '../directory/topology
 import { Connection } from '../postgres/connection.ts'
 import { lsnZero, toLsn } from '../postgres/lsn.ts'
 import type { EvidenceQuestion } from './read-store.ts'
-import { beginRead, commit, evidence, readEvidence } from './read-store.ts'
+import { beginRead, commit, evidence, evidenceUnasked, readEvidence } from './read-store.ts'
 
 /** What a proof is told against what it is made of. */
 
@@ -78,9 +78,10 @@ const change = fc.oneof(
     set shard = excluded.shard, version = excluded.version, service = excluded.service`,
     ),
   fc.constantFrom(...tenants).map((tenant) => `delete from holdfast.placement where tenant = '${tenant}'`),
-  fc
-    .constantFrom(...tenants)
-    .map((tenant) => `update holdfast.placement set tenant = 'acme-de' where tenant = '${tenant}'`),
+  fc.constantFrom(...tenants).map(
+    (tenant) => `delete from holdfast.placement where tenant = 'acme-de';
+       update holdfast.placement set tenant = 'acme-de' where tenant = '${tenant}'`,
+  ),
   fc.constant(`delete from holdfast.placement where tenant = 'acme-de'`),
   fc.nat(2).map((count) => ({ leftOut: [transaction(1), transaction(2)].slice(0, count) })),
   fc.constant(`update holdfast.history set left_out = '{${transaction(9)}}' where parent is not null`),
@@ -167,14 +168,8 @@ test('R8: what comes behind it runs in the role that it gives, until the transac
     text: `select current_user::text as who, current_setting('holdfast.tenant') as tenant`,
     joined: true,
   } as const
-  const bound = evidence({
-    tenant: tenants[0] ?? null,
-    transactionIds: [],
-    histories: [],
-    through: lsnZero,
-    role: 'holdfast_bound',
-  })
-  const outcomes = await gateway.flight([beginRead, { ...bound, joined: true }, who, { ...commit, joined: true }, who])
+  const bound = evidenceUnasked(tenants[0] as TenantName, lsnZero)
+  const outcomes = await gateway.flight([beginRead, bound, who, { ...commit, joined: true }, who])
   const rows = outcomes.map((outcome) => (outcome.ok ? outcome.rows[0] : outcome.error))
   expect(rows[2]).toEqual({ who: 'holdfast_bound', tenant: 'globex-eu' })
   expect(rows[4]).toEqual({ who: 'holdfast_gateway', tenant: '' })

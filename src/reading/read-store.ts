@@ -29,14 +29,13 @@ export const commit: Statement = { text: 'commit' }
 export const becomeBound: Statement = { text: 'set role holdfast_bound', joined: true }
 export const becomeGateway: Statement = { text: 'reset role' }
 
-/** Binds the tenant, and gives the transaction a role until it ends. */
-const bindings = (tenant: string, role: string) => `
-       set_config('holdfast.tenant', ${tenant}, true), set_config('holdfast.placements', '{}', true),
-       set_config('holdfast.transaction', '00000000-0000-0000-0000-000000000000', true), set_config('role', ${role}, true)`
+/** For the transaction. */
+const bound = `set_config('holdfast.tenant', $1, true), set_config('holdfast.placements', '{}', true),
+       set_config('holdfast.transaction', '00000000-0000-0000-0000-000000000000', true)`
 
 /** The first statement of a transaction that asks for no evidence. */
 export function openRead(tenant: TenantName): Statement {
-  return { text: `select ${bindings('$1', `'none'`)}`, values: [tenant], joined: true }
+  return { text: `select ${bound}`, values: [tenant], joined: true }
 }
 
 export interface EvidenceQuestion {
@@ -50,25 +49,33 @@ export interface EvidenceQuestion {
   readonly histories: readonly HistoryId[]
   /** A follower that has received nothing beyond this is not asked for the greatest timestamp. */
   readonly through: Lsn
-  /** The role of what comes behind it in the transaction. */
-  readonly role: 'holdfast_bound' | 'none'
 }
 
+const shown = `
+select e.shard, e.follows, e.replayed, e.position_after, e.histories, e.closed_timestamp,
+       case when not e.follows or e.position_after > $2::pg_lsn then holdfast.greatest_shown() end as greatest_timestamp`
 const asked = `
-select e.shard, e.follows, e.replayed, e.position_after, e.histories,
-       case when not $1::uuid[] <@ array[e.history_id] then e.left_out end as left_out, e.closed_timestamp,
-       case when $2::uuid[] <> '{}' then holdfast.shown_of($2) end as visible,
-       case when not e.follows or e.position_after > $3::pg_lsn then holdfast.greatest_shown() end as greatest_timestamp`
-const evidenceForTenant = `${asked}, p.placements,${bindings('$4', '$5')}
-from holdfast.evidence e left join holdfast.placements_shown p on p.tenant = $4`
-const evidenceForOperator = `${asked}, null as placements from holdfast.evidence e`
+       case when not $3::uuid[] <@ array[e.history_id] then e.left_out end as left_out,
+       case when $4::uuid[] <> '{}' then holdfast.shown_of($4) end as visible`
+const ofTenant = 'from holdfast.evidence e left join holdfast.placements_shown p on p.tenant = $1'
+const evidenceForTenant = `${shown}, ${asked}, p.placements, ${bound} ${ofTenant}`
+const evidenceForOperator = `${shown}, ${asked}, $1::text as placements from holdfast.evidence e`
+const becomeBoundOnce = `set_config('role', 'holdfast_bound', true)`
+/** An executor starts with every expression of a statement, those too that it leaves out. */
+const leanEvidence = `${shown}, p.placements, ${bound}, ${becomeBoundOnce} ${ofTenant}`
 
-/** The first statement of the transaction: it takes the snapshot. What it calls is called in order, so the role is taken last. */
-export function evidence({ tenant, transactionIds, histories, through, role }: EvidenceQuestion): Statement {
-  const values = [histories, transactionIds, formatLsn(through)]
-  return tenant === null
-    ? { text: evidenceForOperator, values }
-    : { text: evidenceForTenant, values: [...values, tenant, role] }
+/** The first statement of the transaction: it takes the snapshot. */
+export function evidence({ tenant, transactionIds, histories, through }: EvidenceQuestion): Statement {
+  const text = tenant === null ? evidenceForOperator : evidenceForTenant
+  return { text, values: [tenant, formatLsn(through), histories, transactionIds] }
+}
+
+/**
+ * The same, without what was left out and which ids are visible, for what runs behind it as the application. What it calls is
+ * called in order, so the role is taken last.
+ */
+export function evidenceUnasked(tenant: TenantName, through: Lsn): Statement {
+  return { text: leanEvidence, values: [tenant, formatLsn(through)], joined: true }
 }
 
 /** A placement as the snapshot has it. */
@@ -111,14 +118,14 @@ export function readEvidence(outcome: StatementOutcome): ProofRow | undefined {
     replayed: string
     position_after: string
     histories: string
-    left_out: string | null
+    left_out?: string | null
     placements: string | null
-    visible: readonly TransactionId[] | null
+    visible?: readonly TransactionId[] | null
     closed_timestamp: string
     greatest_timestamp: string | null
   }>(outcome)
   if (row === undefined) return undefined
-  const { greatest_timestamp: greatest, left_out: leftOut, visible } = row
+  const { greatest_timestamp: greatest, left_out: leftOut = null, visible = null } = row
   return {
     shard: row.shard,
     follows: row.follows,

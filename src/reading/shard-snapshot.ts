@@ -146,7 +146,7 @@ export class ShardSnapshot {
     remembered: Remembered | undefined,
   ): Promise<Omit<OpenedSnapshot, 'queuedMs'>> {
     const { through } = remembered ?? unbounded
-    const evidence = store.evidence({ ...question, tenant, through, role: 'none' })
+    const evidence = store.evidence({ ...question, tenant, through })
     const opening = connection.flight(
       [store.positionBefore, store.beginRead, evidence],
       openDeadlineMs(environment, node),
@@ -176,9 +176,8 @@ export class ShardSnapshot {
     { statement, isOnly }: FirstStatement,
     remembered: Remembered,
   ): Promise<Omit<OpenedSnapshot, 'queuedMs'> | undefined> {
-    const { through } = remembered
-    const evidence = store.evidence({ tenant, transactionIds: [], histories: [], through, role: 'holdfast_bound' })
-    const flight = [store.beginRead, { ...evidence, joined: true as const }, { ...statement, joined: true as const }]
+    const evidence = store.evidenceUnasked(tenant, remembered.through)
+    const flight = [store.beginRead, evidence, { ...statement, joined: true as const }]
     if (isOnly()) flight.push(store.commit)
     const outcomes = await flightOfStatement(environment, node, connection, flight).catch((error: unknown) => {
       if (error instanceof TypeError) return undefined
