@@ -98,7 +98,7 @@ export class Gateway implements Fleet {
       value: committed.value,
       transactionId: committed.transactionId,
       commitTimestamp: committed.commitTimestamp,
-      session: this.#sessions.seal(afterCommit(before, committed), request.tenant, credential),
+      session: await this.#sessions.seal(afterCommit(before, committed), request.tenant, credential),
       shards: committed.shards.filter(({ role }) => role !== 'reader').map(({ shard }) => shard),
       replayed: committed.replayed,
     }
@@ -234,9 +234,9 @@ export class Gateway implements Fleet {
     return this.close()
   }
 
-  #answer<T>({ tenant, credential }: ReadRequest | SnapshotRequest, answer: Answer<T>): ReadAnswer<T> {
+  async #answer<T>({ tenant, credential }: ReadRequest | SnapshotRequest, answer: Answer<T>): Promise<ReadAnswer<T>> {
     const { value, frontier, served } = answer
-    return { value, session: this.#sessions.seal(frontier, tenant, credential), served }
+    return { value, session: await this.#sessions.seal(frontier, tenant, credential), served }
   }
 
   /** An operation of the supervisor; what it changed is known here afterwards. */

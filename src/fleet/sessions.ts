@@ -70,7 +70,9 @@ export class Sessions {
     }
   }
 
-  seal(frontier: Frontier, tenant: string, credential?: string): string {
+  /** Rejects with nothing: what was committed is told, with the ring at hand where it cannot be read anew (S16). */
+  async seal(frontier: Frontier, tenant: string, credential?: string): Promise<string> {
+    await this.#ring.renew().catch(() => undefined)
     return encodeToken(frontier, this.#ring.latest(), this.#scope(tenant, credential), {
       nowMs: this.#clock.wallMs(),
       lifetimeMs: tokenLifetimeMsDefault,

@@ -9,7 +9,7 @@ const founded: TokenKeys = { current: 1, keys: { 1: secretOf('first') } }
 function rotated(): TokenKeys {
   const ring = publishKey(founded, secretOf('second'))
   if (ring === undefined) throw new Error('the ring is full')
-  return promoteKey(ring, 2, 0)
+  return promoteKey(ring, 2, secretOf('second'), 0)
 }
 
 /** A ring over a file of which every reading waits until it is let go, where `held` says so. */

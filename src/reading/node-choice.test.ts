@@ -63,7 +63,7 @@ function ranked(change: Partial<NodeChoice>, seen: Readonly<Record<number, Parti
   const choice: NodeChoice = {
     region: west,
     regions,
-    placement: european,
+    placements: [european],
     primaryOnly: false,
     prefer: undefined,
     distanceMs: (from, to) => distances[`${from}~${to}`] ?? distances[`${to}~${from}`] ?? 0,
@@ -89,8 +89,14 @@ test('R3: a follower where the policy allows no replica is never asked', () => {
   expect(ranked({ region: east, prefer: node(4, east).id })).toBe('2 1 3')
 })
 
+test('R3: of what may be read from one snapshot the strictest policy decides', () => {
+  const anywhere = { ...european, policy: null }
+  expect(ranked({ placements: [anywhere], region: east })).toBe('4 2 1 3')
+  expect(ranked({ placements: [anywhere, european], region: east })).toBe('2 1 3')
+})
+
 test('what no policy is about may be read anywhere', () => {
-  expect(ranked({ placement: undefined, region: east })).toBe('4 2 1 3')
+  expect(ranked({ placements: [], region: east })).toBe('4 2 1 3')
 })
 
 test('the nearest comes first; at one distance a follower spares the primary', () => {

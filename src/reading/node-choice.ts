@@ -16,8 +16,8 @@ export interface NodeChoice {
   /** Where the reader is. */
   readonly region: RegionName
   readonly regions: Regions
-  /** What is read; undefined for what no policy is about. */
-  readonly placement: GovernedPlacement | undefined
+  /** What may be read there; none for what no policy is about. */
+  readonly placements: readonly GovernedPlacement[]
   readonly primaryOnly: boolean
   readonly prefer: NodeId | undefined
   readonly distanceMs: (from: RegionName, to: RegionName) => number
@@ -38,11 +38,8 @@ export function rankNodes(shard: ShardTopology, choice: NodeChoice): FleetNode[]
     .map(({ node }) => node)
 }
 
-function isLegal({ placement, regions }: NodeChoice): (follower: FleetNode) => boolean {
-  return ({ region }) => {
-    const held = placement === undefined ? [] : [placement]
-    return decidePlacement({ holding: 'replica', region }, held, regions).allowed
-  }
+function isLegal({ placements, regions }: NodeChoice): (follower: FleetNode) => boolean {
+  return ({ region }) => decidePlacement({ holding: 'replica', region }, placements, regions).allowed
 }
 
 /** Smaller is asked earlier; the first difference decides. */

@@ -29,8 +29,8 @@ import type { WaitBudget } from './wait-budget.ts'
 export interface SnapshotDemand extends Demand {
   /** Null for an operator's read. */
   readonly tenant: TenantName | null
-  /** What is read, for the law; undefined for what no policy is about. */
-  readonly placement: Placement | undefined
+  /** What may be read from it, for the law; none for what no policy is about. */
+  readonly placements: readonly Placement[]
   readonly prefer: NodeId | undefined
   /** Nodes that have failed the read before. */
   readonly avoid: ReadonlySet<NodeId>
@@ -253,12 +253,12 @@ class Search {
 
   #rank(shard: ShardTopology): FleetNode[] {
     const { region, topology, distanceMs, watch, limits } = this.#environment
-    const { level, placement, prefer, avoid, frontier } = this.#demand
+    const { level, placements, prefer, avoid, frontier } = this.#demand
     for (const node of [shard.primary, ...shard.followers]) watch.lookIfLost(node, limits.avoidForMs)
     return rankNodes(shard, {
       region,
       regions: topology.current().regions,
-      placement,
+      placements,
       primaryOnly: level === 'primary',
       prefer,
       distanceMs,

@@ -31,8 +31,6 @@ export type RunEnd<T> =
 /** Where a domain's statements go. */
 interface Route {
   readonly shard: ShardName
-  /** For the law; undefined for what no placement is about. */
-  readonly placement: Placement | undefined
   readonly routed: RoutedPlacement | undefined
 }
 
@@ -175,12 +173,17 @@ export class ReadRun {
     return { ...proven, placementVersion: 0 }
   }
 
-  #demand({ shard, placement, routed }: Route): SnapshotDemand {
+  #demand({ shard, routed }: Route): SnapshotDemand {
     const { level, prefer } = this.#request
+    const { directory } = this.#environment
     return {
       tenant: this.#tenant,
       shard,
-      placement,
+      // A later statement may ask the same snapshot for another domain: the strictest policy says where it may be (R3).
+      placements: directory
+        .current()
+        .placementsOf(this.#tenant)
+        .filter((placed) => placed.shard === shard),
       routed,
       prefer,
       avoid: this.#avoid,
@@ -201,10 +204,10 @@ export class ReadRun {
     const placement = directory.resolve(this.#tenant, domain)
     // Every shard has its own copy of reference data; the tenant's home has one that is near.
     if (directory.domain(domain).class === 'reference') {
-      return { shard: directory.home(this.#tenant), placement: undefined, routed: undefined }
+      return { shard: directory.home(this.#tenant), routed: undefined }
     }
     requireReadable(placement, this.#environment.topology)
-    return { shard: placement.shard, placement, routed: { domain, version: placement.version } }
+    return { shard: placement.shard, routed: { domain, version: placement.version } }
   }
 
   #answer<T>(value: T, bound: readonly Bound[]): Answer<T> {

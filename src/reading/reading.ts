@@ -59,7 +59,8 @@ import { WaitBudget } from './wait-budget.ts'
  * before the frontier, on any shard. `primary`: the same as `session`, from the node that writes. `strong`: everything
  * acknowledged before the read began. `stale`: nothing older than `maxStaleMs`, and nothing about the session.
  */
-export type ReadLevel = 'session' | 'causal' | 'primary' | 'strong' | 'stale'
+export const readLevels = ['session', 'causal', 'primary', 'strong', 'stale'] as const
+export type ReadLevel = (typeof readLevels)[number]
 
 export interface ReadRequest extends Declared {
   readonly tenant: string
@@ -165,6 +166,11 @@ async function explainFrontier({ directory }: ReadEnvironment, tenant: string, f
 
 function checkRequest({ level, maxStaleMs, waitMs, ...declared }: ReadRequest): void {
   requireDeclared(declared)
+  if (level !== undefined && !readLevels.includes(level)) {
+    throw new HoldfastError('argument_invalid', `${JSON.stringify(level)} is no level of a read`, {
+      hint: `write one of ${readLevels.join(', ')}, or leave it out for session`,
+    })
+  }
   const isDuration = (ms: number | undefined) => ms === undefined || (Number.isFinite(ms) && ms >= 0)
   if (!isDuration(waitMs)) throw new HoldfastError('argument_invalid', 'waitMs is a number of milliseconds, at least 0')
   if (!isDuration(maxStaleMs) || (maxStaleMs === undefined) !== (level !== 'stale')) {

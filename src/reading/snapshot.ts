@@ -87,7 +87,7 @@ async function takeForTenant(
   const shards = [...new Set(placements.map(({ shard }) => shard))]
   const demands = shards.map((shard) => {
     const placement = placements.find((placed) => placed.shard === shard)
-    return { ...demandOn(shard), tenant, frontier, placement, routed: placement && routeOf(placement), targetOf }
+    return { ...demandOn(shard), tenant, frontier, routed: placement && routeOf(placement), targetOf }
   })
   const bound = await takeSnapshots(environment, demands, request.waitMs ?? limits.waitMs)
   try {
@@ -186,7 +186,8 @@ function demandOn(shard: ShardName) {
     shard,
     tenant: null,
     frontier: emptyFrontier,
-    placement: undefined,
+    // Primaries are asked, wherever they are.
+    placements: [],
     routed: undefined,
     level: 'primary',
     closedAtLeast: undefined,

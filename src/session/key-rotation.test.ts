@@ -23,7 +23,7 @@ describe('a rotation', () => {
   })
 
   test('the published key signs, and the one before it stays', () => {
-    const ring = promoteKey(published(founded, 'second'), 2, 7_000)
+    const ring = promoteKey(published(founded, 'second'), 2, 'second', 7_000)
     expect(ring).toEqual({ current: 2, keys: { 1: 'first', 2: 'second' }, retiredAtMs: { 1: 7_000 } })
     expect(statesOf(ring)).toEqual(['1 retired', '2 signing'])
   })
@@ -31,13 +31,13 @@ describe('a rotation', () => {
   test('S15: each step run again changes nothing', () => {
     const once = published(founded, 'second')
     expect(publishKey(once, 'third')).toBe(once)
-    const signing = promoteKey(once, 2, 7_000)
-    expect(promoteKey(signing, 2, 8_000)).toBe(signing)
+    const signing = promoteKey(once, 2, 'second', 7_000)
+    expect(promoteKey(signing, 2, 'second', 8_000)).toBe(signing)
     expect(dropKeys(signing, 8_000, retirement)).toBe(signing)
   })
 
   test('S14: a retired key stays for as long as what it signed, and then goes', () => {
-    const ring = promoteKey(published(founded, 'second'), 2, 0)
+    const ring = promoteKey(published(founded, 'second'), 2, 'second', 0)
     const [retired] = keyStates(ring, retirement)
     const goneAtMs = retired?.goneAtMs ?? 0
     expect(goneAtMs).toBeGreaterThan(lifetimeMs + retirement.maxClockOffsetMs + ringLeaseMs)
@@ -46,8 +46,8 @@ describe('a rotation', () => {
   })
 
   test('S13: who waited for one key promotes no other', () => {
-    const ring = published(promoteKey(published(founded, 'second'), 2, 7_000), 'third')
-    expect(promoteKey(ring, 2, 8_000)).toBe(ring)
+    const ring = published(promoteKey(published(founded, 'second'), 2, 'second', 7_000), 'third')
+    expect(promoteKey(ring, 2, 'second', 8_000)).toBe(ring)
   })
 
   test('a ring whose ids are all taken takes no key', () => {
@@ -57,7 +57,7 @@ describe('a rotation', () => {
 })
 
 describe('S16: a revoked key', () => {
-  const rotated = published(promoteKey(published(founded, 'second'), 2, 7_000), 'third')
+  const rotated = published(promoteKey(published(founded, 'second'), 2, 'second', 7_000), 'third')
 
   test('leaves the ring, retired or published; the others stay as they are', () => {
     expect(revokeKey(rotated, 1)).toEqual({ current: 2, next: 3, keys: { 2: 'second', 3: 'third' }, retiredAtMs: {} })
@@ -70,10 +70,19 @@ describe('S16: a revoked key', () => {
     expect(() => revokeKey(rotated, 2)).toThrow('another key signs')
   })
 
+  test('whose id comes again with another secret is another key: who waited for the one promotes not the other', () => {
+    const without = revokeKey(rotated, 3)
+    if (without === undefined) throw new Error('it was there')
+    const again = published(without, 'fourth')
+    expect(again.next).toBe(3)
+    expect(promoteKey(again, 3, 'third', 8_000)).toBe(again)
+    expect(promoteKey(again, 3, 'fourth', 8_000).current).toBe(3)
+  })
+
   test('that was waited for promotes nothing', () => {
     const ring = revokeKey(rotated, 3)
     if (ring === undefined) throw new Error('it was there')
-    expect(promoteKey(ring, 3, 8_000)).toBe(ring)
+    expect(promoteKey(ring, 3, 'third', 8_000)).toBe(ring)
   })
 })
 
@@ -128,7 +137,8 @@ describe('S13, S14, S16: over any course of rotations', () => {
         ring = published(dropKeys(ring, nowMs, retirement), `secret ${secrets}`)
         if (move.do === 'break off') continue
         nowMs += waitMs
-        ring = promoteKey(ring, ring.next ?? ring.current, nowMs)
+        const id = ring.next ?? ring.current
+        ring = promoteKey(ring, id, ring.keys[id] ?? '', nowMs)
         // Whoever has read it by now issues at once.
         const [first] = gateways
         if (first !== undefined) Object.assign(first, { ring, readMs: nowMs })

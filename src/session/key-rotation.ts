@@ -16,7 +16,8 @@ import { assert, present } from '../base/assert.ts'
  *   S14  A key leaves the ring when no token that it signed can be alive, or when it is revoked.
  *   S15  A step replaces the ring as a whole. Each may be run again, and a rotation that was broken off goes on with the
  *        key that it had published.
- *   S16  A revoked key verifies nothing at any gateway, a lease after it left the ring. It does not sign then.
+ *   S16  A revoked key verifies nothing at any gateway, a lease after it left the ring, and none that can read the ring signs with
+ *        it then.
  *
  * These are the steps, as functions from ring to ring. Who keeps the ring durable, and waits, is `fleet/`.
  */
@@ -66,9 +67,10 @@ export function publishKey(ring: TokenKeys, secret: string): TokenKeys | undefin
  * A published key signs from now on. The same ring where it does already: of two who rotate at once, the second must not
  * promote a key that was published while it waited for another.
  */
-export function promoteKey(ring: TokenKeys, id: number, nowMs: number): TokenKeys {
+export function promoteKey(ring: TokenKeys, id: number, secret: string, nowMs: number): TokenKeys {
   const { next, ...rest } = ring
-  if (next === undefined || next !== id) return ring
+  // An id comes again behind a revocation.
+  if (next === undefined || next !== id || ring.keys[id] !== secret) return ring
   assert(ring.keys[next] !== undefined, `key ${next} is on the ring`)
   return { ...rest, current: next, retiredAtMs: { ...ring.retiredAtMs, [ring.current]: nowMs } }
 }

@@ -10,6 +10,8 @@ export const binding = { tenant: 1, credential: 2 } as const
 export const hintBytes = 2
 const secretBytesMin = 32
 const boundsMax = 1_000
+/** Longer names are bound and not kept: they come from whoever asks, before anything of the token is believed. */
+const keptCharsMax = 512
 
 /** What the tokens of one scope have in common: its hints, and how its names go into the MAC. */
 export interface Bound {
@@ -60,6 +62,7 @@ class Bounds {
       if (one.fleet === fleet && one.tenant === tenant && one.credential === credential) return one
     }
     const bound = makeBound(fleet, tenant, credential)
+    if (fleet.length + (tenant?.length ?? 0) + (credential?.length ?? 0) > keptCharsMax) return bound
     if (this.#kept === boundsMax) {
       this.#byName.clear()
       this.#kept = 0

@@ -237,6 +237,13 @@ describe('S1: what was issued for someone else is token_foreign', () => {
   })
 })
 
+test('S1: names of any length are bound', () => {
+  const long = { ...globex, tenant: 'x'.repeat(100_000) as TenantName }
+  const theirs = encodeToken(frontier, ring, long, issue)
+  expect(refusal(theirs, { scope: long })).toBe('accepted')
+  expect(refusal(theirs)).toMatch(/^token_foreign/)
+})
+
 describe('S1: a token has its time', () => {
   test('it expires after its lifetime, not before', () => {
     expect(refusal(token, { check: { nowMs: nowMs + hourMs } })).toBe('accepted')

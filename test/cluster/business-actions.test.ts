@@ -264,7 +264,7 @@ describe('bad input gets its code, and nothing is written', () => {
       clock,
       maxClockOffsetMs: config.maxClockOffsetMs,
     })
-    await refused('token_foreign', withToken(elsewhere.seal(emptyFrontier, tenant)))
+    await refused('token_foreign', withToken(await elsewhere.seal(emptyFrontier, tenant)))
     for (const token of ['not a token', tampered]) {
       const code = token === tampered ? 'token_forged' : 'token_malformed'
       await refused(code, () => readRun(gateway, { tenant, run: 'r', session: token }))

@@ -106,6 +106,8 @@ describe('R8: what a read may do', () => {
     const loop: Record<string, unknown> = {}
     loop['self'] = loop
     await expect(query('select $1::jsonb', {}, [loop])).rejects.toMatchObject({ code: 'argument_invalid' })
+    const misspelt = { level: 'Strong' as 'strong' }
+    await expect(query('select 1', misspelt)).rejects.toMatchObject({ code: 'argument_invalid' })
   })
 
   test('names that nobody knows are told', async () => {

@@ -23,13 +23,14 @@ const waitMs = ringLeaseMs + 1_000
 export async function rotateKeys(supervisor: Supervisor, progress: Progress): Promise<readonly TokenKeyView[]> {
   const { clock, closing, config } = supervisor
   const retirement = retirementOf(config)
-  const { next } = await change(supervisor, (ring) => publish(dropKeys(ring, clock.wallMs(), retirement)))
-  const id = present(next, 'a key is published')
+  const published = await change(supervisor, (ring) => publish(dropKeys(ring, clock.wallMs(), retirement)))
+  const id = present(published.next, 'a key is published')
+  const secret = present(published.keys[id], 'a published key is on the ring')
   progress({ step: 'published', detail: `for ${waitMs} ms every gateway gets to know the key` })
   // By a clock that nobody sets: an operation that runs again waits again.
   await clock.sleep(waitMs, closing)
-  const ring = await change(supervisor, (found) => promoteKey(found, id, clock.wallMs()))
-  if (ring.keys[id] === undefined) {
+  const ring = await change(supervisor, (found) => promoteKey(found, id, secret, clock.wallMs()))
+  if (ring.keys[id] !== secret) {
     throw new HoldfastError('check_failed', `key ${id} was revoked before it signed`, { hint: 'rotate again' })
   }
   progress({ step: 'signing', detail: `with key ${id}` })
