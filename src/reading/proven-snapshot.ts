@@ -175,7 +175,7 @@ class Search {
       if (remedy !== 'wait') return undefined
       const leftMs = patienceMs - (this.#waitedMs - startedMs)
       const isWorthAsking =
-        (await this.#push(verdict, snapshot, pushed)) || (await this.#wait(verdict, snapshot, leftMs))
+        (await this.#push(verdict, snapshot, pushed, leftMs)) || (await this.#wait(verdict, snapshot, leftMs))
       if (!isWorthAsking) return undefined
     }
   }
@@ -223,9 +223,10 @@ class Search {
 
   /**
    * Settles, once, the branches that a primary does not show; true when it is worth asking again at once. A follower
-   * shows them when it has received what the primary then writes, which is waited for.
+   * shows them when it has received what the primary then writes, which is waited for. What is not settled in time goes on
+   * without this read.
    */
-  async #push(verdict: Verdict, snapshot: ShardSnapshot, pushed: Set<string>): Promise<boolean> {
+  async #push(verdict: Verdict, snapshot: ShardSnapshot, pushed: Set<string>, withinMs: number): Promise<boolean> {
     if (verdict.kind !== 'behind' || verdict.missing.what !== 'transactions') return false
     const fresh = verdict.missing.transactionIds.filter((id) => !pushed.has(id))
     for (const id of fresh) pushed.add(id)
@@ -234,8 +235,18 @@ class Search {
       settled.catch(() => undefined)
       return false
     }
-    await settled
-    return fresh.length > 0
+    if (fresh.length === 0) return false
+    const { clock } = this.#environment
+    const startedMs = clock.monotonicMs()
+    const waiting = new AbortController()
+    const late = clock.sleep(Math.max(0, withinMs), waiting.signal).then(
+      () => false,
+      () => true,
+    )
+    const inTime = await Promise.race([settled.then(() => true), late])
+    waiting.abort()
+    this.#spend(clock.monotonicMs() - startedMs)
+    return inTime
   }
 
   async #wait(verdict: Verdict, { node, positionBefore }: ShardSnapshot, withinMs: number): Promise<boolean> {

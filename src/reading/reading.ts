@@ -150,13 +150,24 @@ export async function read<T>(
   }
 }
 
-/** Of a `causal` read closed time trails by a round trip while global commits are in flight. */
-function waitMsOf({ limits, topology, distanceMs }: ReadEnvironment, { level, waitMs }: ReadRequest): number {
+/**
+ * Of a `causal` read closed time trails by a round trip while global commits are in flight. A branch that the session knows as
+ * pending is found at its shard, asked for at its home and settled.
+ */
+function waitMsOf({ limits, topology, distanceMs }: ReadEnvironment, { level, waitMs, frontier }: ReadRequest): number {
   if (waitMs !== undefined) return waitMs
-  if (level !== 'causal') return limits.waitMs
+  const roundTrips = hasPending(frontier) ? 3 : level === 'causal' ? 2 : 0
+  if (roundTrips === 0) return limits.waitMs
   const regions = [...topology.current().regions.keys()]
   const longest = Math.max(0, ...regions.flatMap((from) => regions.map((to) => distanceMs(from, to))))
-  return Math.max(limits.waitMs, 2 * longest)
+  return Math.max(limits.waitMs, roundTrips * longest)
+}
+
+function hasPending(frontier: Frontier | undefined): boolean {
+  for (const { histories } of frontier?.shards.values() ?? []) {
+    if (histories.some(({ pending, pendingForgotten }) => pending.length > 0 || pendingForgotten)) return true
+  }
+  return false
 }
 
 /** A directory that cannot explain where the session has been is late, and would lead to the old place. */

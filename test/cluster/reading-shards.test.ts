@@ -72,9 +72,27 @@ describe('a branch that is decided and not settled', () => {
     const id = newId()
     const { frontier } = await approveUnsettled(id)
     expect(await uncheckedHolds(id, treasury)).toBe(0)
-    const answer = await holdsOf([id], { frontier, level: 'primary', waitMs: 0 })
+    const answer = await holdsOf([id], { frontier, level: 'primary', waitMs: patient })
     expect(answer.value).toEqual([id])
     expect(answer.by).toMatchObject({ node: treasury, role: 'primary' })
+  })
+
+  test('R2: it is settled on the budget of the read, and goes on without one that cannot wait for it', async () => {
+    const id = newId()
+    const { frontier, transactionId } = await approveUnsettled(id)
+    let letGo = () => {}
+    const held = new Promise<void>((resolve) => (letGo = resolve))
+    const { settle } = fixture.gateway.reading
+    const slow = await fixture.open({
+      parts: { settle: (shard, branch) => held.then(() => settle(shard, branch)) },
+    })
+    const refused = holdsOf([id], { frontier, level: 'primary', waitMs: 100 }, slow)
+    await expect(refused).rejects.toMatchObject({
+      code: 'frontier_not_reached',
+      detail: { missing: { what: 'transactions', transactionIds: [transactionId] } },
+    })
+    letGo()
+    await expect.poll(() => uncheckedHolds(id, treasury)).toBe(1)
   })
 
   test('HZ-X3: a follower shows it when the primary has settled it', async () => {

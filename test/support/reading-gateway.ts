@@ -14,7 +14,7 @@ import { emptyFrontier } from '../../src/session/frontier.ts'
 import { ClockKeeper, clockCadenceDefault } from '../../src/transaction/clock-keeper.ts'
 import type { TransactionEnvironment } from '../../src/transaction/environment.ts'
 import { transactionEnvironment } from '../../src/transaction/environment.ts'
-import { listInDoubt, pushBranch, resolveBranch } from '../../src/transaction/in-doubt.ts'
+import { pushBranch, settleDecided } from '../../src/transaction/in-doubt.ts'
 import type { Committed, Tx } from '../../src/transaction/transaction.ts'
 import { transact } from '../../src/transaction/transaction.ts'
 import type { TestShards } from './shards.ts'
@@ -65,11 +65,7 @@ export async function openReadingGateway(
       ...common,
       distanceMs: () => 0,
       settle: async (shard, transactionId) => void (await pushBranch(resolving, shard, transactionId)),
-      settleAll: async (shard) => {
-        for (const branch of await listInDoubt(resolving, shard)) {
-          await resolveBranch(resolving, branch, Number.POSITIVE_INFINITY)
-        }
-      },
+      settleAll: (shard) => settleDecided(resolving, shard),
       barrier: async ({ shard, id }) => void (await resolving.barriers.pass(shard, id)),
       ...options.parts,
     },
