@@ -8,13 +8,14 @@
  *   H1  What an answer gives takes the place of what its request carried, since it contains that, and of nothing else. So
  *       what calls at the same time give is all kept, in whatever order they end.
  *   H2  A request carries the whole set. The gateway joins it, and answers with one token again.
- *   H3  A token goes to the origins that are named, and to no other.
+ *   H3  A token goes to the origins that are named, and to no other, wherever a redirect leads; and none is taken from
+ *       another.
  *   H4  Nothing is dropped in silence. Where a token was and is not handed on, it is counted and told, with the reason.
  *   H5  What a gateway refuses is let go of: its answer told the user what is gone, and the next request begins anew.
  *
- * Owns: the set (this file), the request of a hop (`session-carrier.ts`), its way out (`session-fetch.ts`) and its way back
- * (`session-middleware.ts`, `session-cookies.ts`). Does not own: what is in a token. Talks to: gateways over HTTP. Runs in a
- * browser as well as in Node, and needs nothing of either.
+ * Owns: the set (this file), the request of a hop (`session-carrier.ts`), its way out (`session-fetch.ts`,
+ * `session-redirect.ts`) and its way back (`session-middleware.ts`, `session-cookies.ts`). Does not own: what is in a
+ * token. Talks to: gateways over HTTP. Runs in a browser as well as in Node, and needs nothing of either.
  */
 
 /** Tokens of one session, each of which has seen something that the others may not have seen. */
