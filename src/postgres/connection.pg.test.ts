@@ -3,6 +3,7 @@ import type { FreshDatabase } from '../../test/support/database.ts'
 import { freshDatabase } from '../../test/support/database.ts'
 import type { StatementOutcome } from './connection.ts'
 import { Connection, ConnectionLost, ServerError } from './connection.ts'
+import type { DriverClient } from './driver.ts'
 import { sqlState } from './sqlstate.ts'
 
 let database: FreshDatabase
@@ -119,6 +120,47 @@ describe('a flight', () => {
     await lock.query('commit')
     lock.release()
     await expect.poll(countItems, { timeout: 20_000 }).toBe(1)
+  })
+
+  test('is written when the kernel has it: who ends there has sent all of it, in one piece with what leaves at once', async () => {
+    let writes = 0
+    const { stream } = (connection.session as DriverClient).connection
+    // What a stream hands to the system at a time: one buffer, or those that were held together.
+    const [write, writev] = [stream._write.bind(stream), stream._writev?.bind(stream)]
+    stream._write = (...args) => {
+      writes++
+      write(...args)
+    }
+    stream._writev = (...args) => {
+      writes++
+      writev?.(...args)
+    }
+    const ends = async () => connection.destroy()
+    const answers = await connection.inOneWrite(() =>
+      Promise.allSettled([
+        connection.flight([{ text: 'insert into item values (1)' }], 5_000, ends),
+        connection.flight([{ text: 'select 1' }]),
+      ]),
+    )
+    expect(answers).toMatchObject([{ reason: { sent: true } }, { reason: { sent: true } }])
+    await expect.poll(countItems, { timeout: 5_000 }).toBe(1)
+    expect(writes).toBe(1)
+  })
+
+  test('tells what was written before its answer, and waits; what failed there is its failure, and it is lost untold', async () => {
+    const order: string[] = []
+    const step = async () => {
+      await observer.query('select pg_sleep(0.05)')
+      order.push('written')
+    }
+    await connection.flight([{ text: 'select 1' }], 5_000, step).then(() => order.push('answered'))
+    expect(order).toEqual(['written', 'answered'])
+    const stopped = new Error('stopped')
+    await expect(connection.flight([{ text: 'select 1' }], 5_000, () => Promise.reject(stopped))).rejects.toBe(stopped)
+    const lost = connection.flight([{ text: 'select 1' }], 5_000, async () => void order.push('never'))
+    connection.destroy()
+    await expect(lost).rejects.toBeInstanceOf(ConnectionLost)
+    expect(order).toEqual(['written', 'answered'])
   })
 
   test('trap 6: COPY FROM STDIN breaks the flight off at once, and nothing behind it takes effect', async () => {

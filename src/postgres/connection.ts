@@ -195,10 +195,31 @@ export class Connection {
   /**
    * Sends the statements at once and gives their outcomes in order. Resolves with refusals of the server as
    * outcomes; rejects only with `ConnectionLost`, or before anything was sent with a `TypeError` when a value
-   * cannot be serialised.
+   * cannot be serialised. `onWritten` is called once the kernel has every byte of it: whoever dies there has sent it. The
+   * answer waits for it, and it is left out only when the connection ends before.
    */
-  async flight(statements: readonly Statement[], deadlineMs?: number): Promise<StatementOutcome[]> {
-    return this.#send(statements.map(serialise).map(withSyncPoint), deadlineMs)
+  async flight(
+    statements: readonly Statement[],
+    deadlineMs?: number,
+    onWritten?: () => Promise<void>,
+  ): Promise<StatementOutcome[]> {
+    const wired = statements.map(serialise).map(withSyncPoint)
+    if (onWritten === undefined) return this.#send(wired, deadlineMs)
+    let told: Promise<unknown> | undefined
+    const tell = () => {
+      told ??= Promise.resolve().then(onWritten)
+      // Waited for below, which may be later than it fails.
+      told.catch(ignoreLateError)
+      return told
+    }
+    try {
+      const outcomes = await this.#send(wired, deadlineMs, tell)
+      await tell()
+      return outcomes
+    } catch (error) {
+      await Promise.allSettled([told])
+      throw error
+    }
   }
 
   /** One statement. Throws `ServerError` when it is refused. */
@@ -258,7 +279,11 @@ export class Connection {
     }
   }
 
-  #send(statements: readonly WireStatement[], deadlineMs?: number): Promise<StatementOutcome[]> {
+  #send(
+    statements: readonly WireStatement[],
+    deadlineMs?: number,
+    onWritten?: () => unknown,
+  ): Promise<StatementOutcome[]> {
     if (this.#lost !== undefined || this.#released) {
       return Promise.reject(new ConnectionLost('the connection is closed', false, this.#lost))
     }
@@ -266,7 +291,7 @@ export class Connection {
     return new Promise((resolve, reject) => {
       const late = () => this.#lose(new AnswerLate(`no answer within ${deadlineMs} ms`))
       const timer = deadlineMs === undefined ? undefined : setTimeout(late, deadlineMs)
-      const wire = new WireFlight(statements, this.#onLost)
+      const wire = new WireFlight(statements, this.#onLost, onWritten)
       this.#flights.push({ wire, outcomes: [], resolve, reject, timer })
       // In one write: else the server could end in between, and what it answered would be lost with it.
       for (let count = wire.syncPoints; count > 0; count--) this.#client.query(wire)

@@ -44,17 +44,18 @@ export class ConnectionPools {
     return this.#take(target, 'transaction', this.#limits.transactionConnectionsMax, withinMs, queueMs)
   }
 
-  /** Statements in autocommit, in one flight on a connection of the service pool. */
+  /** Statements in autocommit, in one flight on a connection of the service pool; `onWritten` as of a connection's. */
   async flight(
     target: ConnectionTarget,
     statements: readonly Statement[],
     deadlineMs?: number,
     connectWithinMs = this.#limits.connectWithinMs,
+    onWritten?: () => Promise<void>,
   ): Promise<StatementOutcome[]> {
     const { serviceConnectionsMax } = this.#limits
     const connection = await this.#take(target, 'service', serviceConnectionsMax, connectWithinMs, connectWithinMs)
     try {
-      return await connection.flight(statements, deadlineMs)
+      return await connection.flight(statements, deadlineMs, onWritten)
     } finally {
       connection.release()
     }

@@ -50,6 +50,7 @@ export class WireFlight {
 
   readonly #statements: readonly WireStatement[]
   readonly #onLost: (error: Error) => void
+  readonly #onWritten: (() => void) | undefined
   readonly #described = new Set<number>()
   /** Empty for what is not kept prepared. */
   #names: readonly string[] = []
@@ -64,9 +65,11 @@ export class WireFlight {
   #warnings: WireWarning[] = []
   #refusal: pg.DatabaseError | undefined
 
-  constructor(statements: readonly WireStatement[], onLost: (error: Error) => void) {
+  /** `onWritten` is called when the kernel has every byte, and not when the connection ends before. */
+  constructor(statements: readonly WireStatement[], onLost: (error: Error) => void, onWritten?: () => void) {
     this.#statements = statements
     this.#onLost = onLost
+    this.#onWritten = onWritten
   }
 
   get syncPoints(): number {
@@ -136,7 +139,9 @@ export class WireFlight {
     if (!known.stream.writable) return
     // Flights that follow one another at once leave in one piece: each piece costs a call of the system, and wakes the server.
     known.stream.cork()
-    known.stream.write(Buffer.concat(bytes))
+    known.stream.write(Buffer.concat(bytes), (error) => {
+      if (!error) this.#onWritten?.()
+    })
     process.nextTick(() => known.stream.uncork())
   }
 

@@ -52,18 +52,19 @@ export async function settleBranch(environment: TransactionEnvironment, request:
   const where = { transactionId, shard: participant }
   try {
     await onStep('global decision row', where)
-    const answer = decideAndFinish(environment, request)
-    const [sent, finished] = await Promise.allSettled([onStep('global settle sent', where), answer])
-    if (sent.status === 'rejected') throw sent.reason
-    if (finished.status === 'rejected') throw finished.reason
-    if (finished.value.kind === 'settled') await onStep('global settled', where)
-    return finished.value
+    const settlement = await decideAndFinish(environment, request, () => onStep('global settle sent', where))
+    if (settlement.kind === 'settled') await onStep('global settled', where)
+    return settlement
   } catch (error) {
     return { kind: 'failed', cause: error }
   }
 }
 
-async function decideAndFinish(environment: TransactionEnvironment, request: SettleRequest): Promise<Settlement> {
+async function decideAndFinish(
+  environment: TransactionEnvironment,
+  request: SettleRequest,
+  onSent: () => Promise<void>,
+): Promise<Settlement> {
   const { branch, decision, homeEpoch } = request
   const gid = formatGid(environment.fleet, branch)
   const wall = hlcFromWallMs(environment.clock.wallMs())
@@ -76,6 +77,8 @@ async function decideAndFinish(environment: TransactionEnvironment, request: Set
       decisions.selectBranchVisible(branch.transactionId),
     ],
     environment.limits.serviceWithinMs,
+    undefined,
+    onSent,
   )
   if (decision.outcome === 'COMMITTED') noteAdoption(environment.metrics, branch.participant, outcomes[0])
   const [finished, visible] = outcomes.slice(-2)

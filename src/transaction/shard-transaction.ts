@@ -144,7 +144,7 @@ export class ShardTransaction {
   }
 
   /**
-   * The last flight: with the opening in front when nothing was sent before. `onSent` is called when it is written.
+   * The last flight: with the opening in front when nothing was sent before. `onSent` is called when the kernel has it.
    * Rejects with `ConnectionLost`, or before anything is written with what kept it from being sent.
    *   behind  what travels in the same write and is run when all of that has ended
    */
@@ -159,17 +159,20 @@ export class ShardTransaction {
     const head = this.#opening === undefined ? this.#openingStatements() : []
     // One sync point: nothing of it is run behind an opening that was refused, or behind another failure.
     const own = [...head, ...tail.map((statement) => ({ ...statement, joined: true as const }))]
-    const answer = connection.inOneWrite(() =>
-      Promise.all([connection.flight(own, deadlineMs), connection.flight(behind, deadlineMs)]),
+    const sent = () =>
+      onSent().catch((error: unknown) => {
+        throw new ConnectionLost('stopped after it was sent', true, error)
+      })
+    const [answered, answeredBehind] = await connection.inOneWrite(() =>
+      Promise.allSettled([connection.flight(own, deadlineMs, sent), connection.flight(behind, deadlineMs)]),
     )
-    const [sent, answered] = await Promise.allSettled([onSent(), answer])
     if (answered.status === 'rejected') throw answered.reason
-    if (sent.status === 'rejected') throw new ConnectionLost('stopped after it was sent', true, sent.reason)
-    const [outcomes, outcomesBehind] = answered.value
+    if (answeredBehind.status === 'rejected') throw answeredBehind.reason
+    const outcomes = answered.value
     return {
       openingFailure: head.length === 0 ? undefined : this.#openingFailure(outcomes.slice(0, head.length)),
       outcomes: outcomes.slice(head.length),
-      outcomesBehind,
+      outcomesBehind: answeredBehind.value,
     }
   }
 
