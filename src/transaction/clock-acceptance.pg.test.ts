@@ -4,7 +4,8 @@ import { DatabaseShards, home, treasury } from '../../test/support/database-shar
 import { ShiftedClock } from '../../test/support/shifted-clock.ts'
 import { present } from '../base/assert.ts'
 import { systemClock } from '../base/clock.ts'
-import type { Epoch, ShardName } from '../directory/topology.ts'
+import { HoldfastError } from '../base/errors.ts'
+import type { Epoch, ShardName, TransactionId } from '../directory/topology.ts'
 import { hlcFromWallMs } from '../hlc/hlc.ts'
 import { accepted } from '../postgres/connection.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
@@ -13,6 +14,7 @@ import type { AcceptedDecision } from './clock-acceptance-store.ts'
 import * as store from './clock-acceptance-store.ts'
 import { explainInDoubt } from './in-doubt-explanation.ts'
 import { Resolver } from './resolver.ts'
+import { toHoldfastError } from './sql-errors.ts'
 import { transact } from './transaction.ts'
 
 /** Both walls of a home that jump between vote and stamp: what was decided so is for a person, who accepts it. */
@@ -49,16 +51,27 @@ const accept = async (decision: AcceptedDecision) => {
   accepted(present(outcome, 'the acceptance'))
 }
 
-const acceptAt = async (shard: ShardName, does = accept) => acceptClock(await gatewayOf(shards), shard, by, does)
+/** With the code that its gateway hears. */
+const acceptOrTell = (decision: AcceptedDecision) =>
+  accept(decision).catch((error: unknown) => {
+    throw toHoldfastError(error, { shard: treasury, transactionId: decision.transactionId })
+  })
 
-/** Decided while server and gateway of home are an hour ahead; the gateway dies before it settles the branch. */
-async function decidedAhead(run: string) {
+const acceptAt = async (shard: ShardName, does: (decision: AcceptedDecision) => Promise<unknown> = acceptOrTell) =>
+  acceptClock(await gatewayOf(shards), shard, by, does)
+
+/**
+ * Decided while server and gateway of home are an hour ahead; the gateway dies before it settles the branch. `meanwhile` takes
+ * place between the two: behind the prepare, before that.
+ */
+async function decidedAhead(run: string, meanwhile = async () => {}) {
   const clock = new ShiftedClock()
   const settling = gate('global decision row')
   const { environment, kill } = await shards.gateway({
     clock,
     onStep: async (step, where) => {
       if (step === 'global prepare acknowledged') {
+        await meanwhile()
         clock.shiftMs = hourMs
         await setWall(home, hourMs)
         // As the keeper of the clock does within milliseconds.
@@ -135,6 +148,66 @@ describe('a decision of a home whose two walls jumped ahead between vote and sta
     expect(await resolver.resolveOnce(treasury)).toMatchObject([{ resolution: { kind: 'settled' } }])
     expect(await both(shards, run)).toEqual([1, 1])
     expect(await acceptAt(treasury)).toMatchObject([{ transactionId }])
+  })
+
+  /** Two branches, of which the one that was prepared first was decided last. */
+  async function decidedCrosswise() {
+    const runs = [newRun(), newRun()] as const
+    const earlier: { transactionId: TransactionId }[] = []
+    const later = await decidedAhead(runs[0], async () => void earlier.push(await decidedAhead(runs[1])))
+    await setWall(home, 0)
+    return { runs, later: later.transactionId, earlier: present(earlier[0], 'decided').transactionId }
+  }
+
+  const settleAll = async (runs: readonly string[]) => {
+    const resolver = new Resolver({ environment: await gatewayOf(shards), limits: eager })
+    await resolver.resolveOnce(treasury)
+    for (const run of runs) expect(await both(shards, run)).toEqual([1, 1])
+  }
+
+  test('C8: of several the earliest is accepted first, whichever was prepared first: each has its row', async () => {
+    const { runs, later, earlier } = await decidedCrosswise()
+    const asked: TransactionId[] = []
+    const told = await acceptAt(treasury, (decision) => {
+      asked.push(decision.transactionId)
+      return acceptOrTell(decision)
+    })
+    expect(asked).toEqual([earlier, later])
+    expect(told.map(({ transactionId }) => transactionId)).toEqual([later, earlier])
+    await settleAll(runs)
+  })
+
+  test('C8: one that another acceptance covers meanwhile is passed over', async () => {
+    const { runs, later, earlier } = await decidedCrosswise()
+    const decisions: AcceptedDecision[] = []
+    await acceptAt(treasury, async (decision) => void decisions.push(decision))
+    expect(decisions.map(({ transactionId }) => transactionId)).toEqual([earlier, later])
+    const covers = async (decision: AcceptedDecision) => {
+      if (decision.transactionId === earlier) await accept(present(decisions[1], 'the later'))
+      await acceptOrTell(decision)
+    }
+    const [told] = await acceptAt(treasury, covers)
+    expect(told).toMatchObject({ transactionId: later })
+    await settleAll(runs)
+  })
+
+  test('C8: one whose branch another settles meanwhile is passed over', async () => {
+    const { runs, later } = await decidedCrosswise()
+    const settles = async (decision: AcceptedDecision) => {
+      await setWall(treasury, hourMs)
+      if (decision.transactionId !== later) await settleAll(runs)
+      await setWall(treasury, 0)
+      await acceptOrTell(decision)
+    }
+    expect(await acceptAt(treasury, settles)).toEqual([])
+  })
+
+  test('C8: what is still refused and not accepted is an error', async () => {
+    const { later } = await decidedCrosswise()
+    const refuses = async ({ transactionId }: AcceptedDecision) => {
+      if (transactionId === later) throw new HoldfastError('clock_acceptance_refused', 'a wall agrees')
+    }
+    await expect(acceptAt(treasury, refuses)).rejects.toMatchObject({ message: 'a wall agrees' })
   })
 
   test('C8: a record that its home did not commit so is not accepted', async () => {

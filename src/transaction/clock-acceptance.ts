@@ -2,7 +2,7 @@ import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { hlcFromWallMs } from '../hlc/hlc.ts'
+import { compareCommits, hlcFromWallMs } from '../hlc/hlc.ts'
 import type { AcceptedBy, AcceptedDecision, ClockAcceptance } from './clock-acceptance-store.ts'
 import * as acceptances from './clock-acceptance-store.ts'
 import type { ClockRefusal, ClockRemedy } from './clock-refusal.ts'
@@ -69,10 +69,11 @@ async function wallsBeside(environment: TransactionEnvironment, shard: ShardName
 }
 
 /**
- * Has every decision accepted that a shard refuses for its time, where that is the way out: `accept` is asked for each. Tells
- * what stands, and of a second call of the same person with the same reason what the first one did. Throws
- * `clock_acceptance_refused` (never) where nothing is to be accepted, and `node_unavailable` (safe) when a home that has a word in
- * it does not answer; what was accepted until then stands, and it may be repeated.
+ * Has every decision accepted that a shard refuses for its time, where that is the way out: `accept` is asked for each, the
+ * earliest time first, since an acceptance covers all times below it and no row would be written of those. Tells what stands, and
+ * of a second call of the same person with the same reason what the first one did. Throws `clock_acceptance_refused` (never)
+ * where nothing is to be accepted, and `node_unavailable` (safe) when a home that has a word in it does not answer; what was
+ * accepted until then stands, and it may be repeated.
  */
 export async function acceptClock(
   environment: TransactionEnvironment,
@@ -96,13 +97,25 @@ export async function acceptClock(
   }
   const acceptable = refused.filter(({ remedy }) => remedy.kind === 'accept')
   if (acceptable.length === 0) throw notAccepted(shard, refused.map(({ why }) => why).join('; '))
-  for (const { passBarrier, decision } of acceptable) {
+  const inOrder = acceptable.toSorted((a, b) => compareCommits(a.decision, b.decision))
+  for (const { branch, passBarrier, decision } of inOrder) {
     // R2: a record that a failover can take back moves no clock.
     await passBarrier()
-    await accept(decision)
+    try {
+      await accept(decision)
+    } catch (error) {
+      const isRefused = error instanceof HoldfastError && error.code === 'clock_acceptance_refused'
+      if (!isRefused || (await isHeldUp(environment, branch))) throw error
+    }
   }
   const ids = new Set(acceptable.map(({ decision }) => decision.transactionId))
   return (await listAcceptances(environment, shard)).filter(({ transactionId }) => ids.has(transactionId))
+}
+
+/** A branch that somebody settled meanwhile, or whose time another acceptance covers by now, needs none of its own. */
+async function isHeldUp(environment: TransactionEnvironment, branch: InDoubtBranch): Promise<boolean> {
+  const branches = await listInDoubt(environment, branch.name.participant)
+  return branches.some(({ gid }) => gid === branch.gid) && (await candidateOf(environment, branch)) !== undefined
 }
 
 async function candidateOf(environment: TransactionEnvironment, branch: InDoubtBranch) {
@@ -122,7 +135,7 @@ async function candidateOf(environment: TransactionEnvironment, branch: InDoubtB
     walls,
   }
   const passBarrier = () => environment.barriers.pass(home.name, home.primary.id)
-  return { remedy, decision, passBarrier, why: explainRefusal(name, refusal, remedy) }
+  return { branch, remedy, decision, passBarrier, why: explainRefusal(name, refusal, remedy) }
 }
 
 /** What was accepted on a shard, the last one first. Throws when it is silent. */
