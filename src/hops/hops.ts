@@ -1,3 +1,5 @@
+import type { ErrorCode } from '../base/errors.ts'
+
 /**
  * A session on its way through programs that have no keys: a browser, a server that renders pages, a service in between.
  *
@@ -28,6 +30,17 @@ export const sessionHeader = 'Holdfast-Session'
 export const refusedHeader = 'Holdfast-Session-Refused'
 
 export const nothingCarried: Carried = []
+
+/** Errors behind which a session goes on without the tokens that were sent (H5). */
+export const endsSession: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'write_lost',
+  'history_rewritten',
+  'history_changed',
+  'token_malformed',
+  'token_forged',
+  'token_foreign',
+  'token_expired',
+])
 
 /** The tokens of a header; none of a header that is not there. */
 export function parseCarried(header: string | null | undefined): Carried {

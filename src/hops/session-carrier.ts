@@ -1,5 +1,6 @@
+import { failureIn } from '../base/errors.ts'
 import type { Carried, LossReason, OnLoss } from './hops.ts'
-import { afterAnswer, formatCarried, nothingCarried, parseCarried, together } from './hops.ts'
+import { afterAnswer, endsSession, formatCarried, nothingCarried, parseCarried, together } from './hops.ts'
 
 /**
  * What one user's request carries through one program, from its arrival to its answer: in a browser, for as long as the page
@@ -36,10 +37,17 @@ export class SessionCarrier {
    * ```ts
    * const outcome = await carrier.carry((session) => fleet.transact({ ...action, session }, run))
    * ```
+   *
+   * It throws what the work throws. Where that is a refusal of the tokens, such as `write_lost`, they are let go of (H5);
+   * after any other error they stay.
    */
   async carry<T extends { readonly session: string }>(work: (session: string | undefined) => Promise<T>): Promise<T> {
     const sent = this.#carried
-    const outcome = await work(formatCarried(sent))
+    const outcome = await work(formatCarried(sent)).catch((error: unknown) => {
+      const code = failureIn(error)?.code
+      if (code !== undefined && endsSession.has(code) && sent.length > 0) this.refused(sent, code)
+      throw error
+    })
     this.answered(sent, parseCarried(outcome.session))
     return outcome
   }

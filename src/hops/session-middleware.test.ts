@@ -1,8 +1,10 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { afterEach, describe, expect, test } from 'vitest'
+import type { ErrorCode } from '../base/errors.ts'
+import { errorTable, HoldfastError } from '../base/errors.ts'
 import type { Loss } from './hops.ts'
-import { sessionHeader } from './hops.ts'
+import { endsSession, sessionHeader } from './hops.ts'
 import { SessionCarrier } from './session-carrier.ts'
 import { sessionFetch } from './session-fetch.ts'
 import { sessionMiddleware, type SessionMiddlewareOptions, sessionOf } from './session-middleware.ts'
@@ -178,4 +180,29 @@ test('work of this program takes the session and gives one', async () => {
     return Promise.resolve({ session: 'joined', value: 1 })
   })
   expect([outcome.value, seen, carrier.carried]).toEqual([1, ['a, b'], ['joined']])
+})
+
+describe('H5: work of this program whose tokens are refused', () => {
+  const codes = Object.keys(errorTable) as ErrorCode[]
+
+  test.each(codes)(
+    'with %s lets go of them, counted, where the code ends a session, and of no others',
+    async (code) => {
+      const losses: Loss[] = []
+      const carrier = new SessionCarrier({ carried: ['gone'], onLoss: (loss) => losses.push(loss) })
+      const error = new Error('by a query builder', { cause: new HoldfastError(code, 'x') })
+      const working = carrier.carry(() => Promise.reject(error))
+      carrier.answered([], ['other'])
+      await expect(working).rejects.toBe(error)
+      const ends = endsSession.has(code)
+      expect(carrier.carried).toEqual(ends ? ['other'] : ['gone', 'other'])
+      expect(losses).toEqual(ends ? [{ reason: 'refused', tokens: 1, detail: code }] : [])
+    },
+  )
+
+  test('a defect takes nothing away', async () => {
+    const carrier = new SessionCarrier({ carried: ['kept'] })
+    await expect(carrier.carry(() => Promise.reject(new Error('x')))).rejects.toThrow('x')
+    expect(carrier.carried).toEqual(['kept'])
+  })
 })

@@ -6,12 +6,11 @@ import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
-import type { ErrorCode } from '../base/errors.ts'
 import { HoldfastError, isHoldfastError } from '../base/errors.ts'
 import type { Metrics } from '../base/metrics.ts'
 import { silentMetrics } from '../base/metrics.ts'
 import type { Fleet } from '../fleet/fleet-api.ts'
-import { refusedHeader, sessionHeader } from '../hops/hops.ts'
+import { endsSession, refusedHeader, sessionHeader } from '../hops/hops.ts'
 import type { Served } from '../reading/served.ts'
 import type { AppRequest, AppResponse, AppRoute } from './app-route.ts'
 import { toJson } from './json.ts'
@@ -147,17 +146,6 @@ function describeServed(c: Context, served: readonly Served[]): void {
   c.header('Holdfast-Applied-Through', served.map(({ appliedThrough }) => appliedThrough).join(', '))
   c.header('Holdfast-Waited-Ms', served.map(({ waitedMs }) => String(Math.round(waitedMs))).join(', '))
 }
-
-/** Errors behind which a session goes on without the token that was sent. */
-const endsSession: ReadonlySet<ErrorCode> = new Set([
-  'write_lost',
-  'history_rewritten',
-  'history_changed',
-  'token_malformed',
-  'token_forged',
-  'token_foreign',
-  'token_expired',
-])
 
 function problemAnswer(c: Context, error: unknown, status?: number): Response {
   const problem = problemOf(error, status)
