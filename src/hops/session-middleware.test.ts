@@ -82,12 +82,29 @@ describe('a program between a browser and a gateway', () => {
     expect(cookies.some((cookie) => cookie.startsWith('own=1'))).toBe(!['end', 'write'].includes(_))
   })
 
-  test('an answer with a token is for nobody else: a shared cache may not keep it', async () => {
+  test.each([
+    [undefined, 'private'],
+    ['public, max-age=60', 'private, max-age=60'],
+    ['Public, Max-Age=60', 'private, Max-Age=60'],
+    ['max-age=0, S-MaxAge=60', 'private, max-age=0'],
+    ['no-cache', 'private, no-cache'],
+    ['public, no-cache', 'private, no-cache'],
+    ['public, max-age=3600, no-cache="Set-Cookie"', 'private, max-age=3600, no-cache="Set-Cookie"'],
+    ['max-age=60, private="x"', 'private, max-age=60'],
+    ['Private="a, private, b", max-age=60', 'private, max-age=60'],
+    ['x="no-store, \\", private", public', 'private, x="no-store, \\", private"'],
+    ['max-age=60, x-no-store', 'private, max-age=60, x-no-store'],
+    ['private, public, s-maxage=9', 'private'],
+    ['Private, max-age=60', 'Private, max-age=60'],
+    ['No-Store', 'No-Store'],
+    [['no-cache', 'no-store'], 'no-cache, no-store'],
+  ])('an answer with a token is for nobody else: to %j a shared cache hears %j', async (said, heard) => {
     const url = await hop((_request, answer, carrier) => {
       carrier.include(['token'])
-      answer.setHeader('Cache-Control', 'public, max-age=60').end()
+      if (said !== undefined) answer.setHeader('Cache-Control', said)
+      answer.end()
     })
-    expect((await fetch(url)).headers.get('cache-control')).toBe('private, max-age=60')
+    expect((await fetch(url)).headers.get('cache-control')).toBe(heard)
   })
 
   test('an answer without a token says nothing', async () => {

@@ -41,7 +41,7 @@ const carrierOf = Symbol('holdfast session')
  * ```
  *
  * HAZARD: an answer with a token must not be kept by a cache that others share, since it would hand the session on. Such
- * answers are marked `Cache-Control: private`, unless the program says `no-store`, `no-cache` or `private` itself.
+ * answers are marked `Cache-Control: private`, unless the program says `no-store` or `private` itself.
  */
 export function sessionMiddleware({ cookies = false, onLoss }: SessionMiddlewareOptions = {}): SessionMiddleware {
   return (request, answer, next) => {
@@ -114,12 +114,24 @@ function textOf(header: string | readonly string[] | undefined): string | undefi
   return header === undefined || typeof header === 'string' ? header : header.join(', ')
 }
 
+/**
+ * `no-store` and `private` keep an answer out of shared caches only where they stand alone: with names of headers
+ * (RFC 9111, section 5.2.2) they speak of those, and the rest may be kept. `no-cache` lets it be kept and asks before use.
+ */
 function keepPrivate(answer: OutgoingAnswer): void {
-  const said = listOf(answer.getHeader('Cache-Control')).join(', ')
-  if (/no-store|no-cache|private/.test(said)) return
-  const kept = said
-    .split(',')
-    .map((part) => part.trim())
-    .filter((part) => part !== '' && !/^(public|s-maxage)/.test(part))
+  const directives = directivesOf(listOf(answer.getHeader('Cache-Control')).join(', '))
+  const names = directives.map((directive) => directive.toLowerCase())
+  if (names.includes('no-store') || (names.includes('private') && !names.some(isShared))) return
+  const kept = directives.filter((_, at) => !isShared(names[at] ?? '') && !/^private\b/.test(names[at] ?? ''))
   answer.setHeader('Cache-Control', ['private', ...kept].join(', '))
+}
+
+function isShared(directive: string): boolean {
+  return /^(public|s-maxage)\s*(=|$)/.test(directive)
+}
+
+/** A quoted string may hold commas. */
+function directivesOf(header: string): string[] {
+  const parts = header.match(/(?:"(?:\\.|[^"\\])*"|[^,])+/g) ?? []
+  return parts.map((part) => part.trim()).filter((part) => part !== '')
 }
