@@ -149,7 +149,7 @@ async function requireConfinedViews(admin: Connection): Promise<void> {
 }
 
 /** The application's tables are a part of its configuration. */
-function schemaFailure(error: unknown, { name, schema }: DomainConfig): unknown {
+export function schemaFailure(error: unknown, { name, schema }: DomainConfig): unknown {
   if (error instanceof ServerError && error.sqlState === sqlState.lockNotAvailable) {
     return new HoldfastError('node_unavailable', `domain ${name}: a transaction in doubt holds a table that changes`, {
       hint: 'start with the configuration as it was, which settles it, and then with the new one',

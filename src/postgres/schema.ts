@@ -197,8 +197,7 @@ export async function readInstalled(admin: Connection): Promise<Installed> {
   )
   const migrations = new Map<string, string>()
   if (known[0]?.migrations === true) {
-    const { rows } = await admin.query<SqlRecord>(selectMigrations, [migrationOwner])
-    for (const { name, checksum } of rows) migrations.set(name, checksum)
+    for (const [name, checksum] of await readMigrations(admin, migrationOwner)) migrations.set(name, checksum)
   }
   if (known[0]?.releases !== true) return { migrations, release: null }
   const { rows } = await admin.query<{ version: string; checksum: string }>(
@@ -212,7 +211,14 @@ interface SqlRecord {
   readonly checksum: string
 }
 
-const selectMigrations = 'select name, checksum from public.holdfast_migration where owner = $1'
+/** What ran of an owner's migrations, name to checksum. */
+export async function readMigrations(admin: Connection, owner: string): Promise<Map<string, string>> {
+  const { rows } = await admin.query<SqlRecord>(
+    'select name, checksum from public.holdfast_migration where owner = $1',
+    [owner],
+  )
+  return new Map(rows.map((row) => [row.name, row.checksum]))
+}
 
 async function recordMigration(admin: Connection, owner: string, file: SqlFile): Promise<void> {
   await admin.query('insert into public.holdfast_migration (owner, name, checksum) values ($1, $2, $3)', [
@@ -227,8 +233,7 @@ async function recordMigration(admin: Connection, owner: string, file: SqlFile):
  * Throws `config_invalid` when one that ran has changed since.
  */
 export async function applyMigrations(admin: Connection, owner: string, files: readonly SqlFile[]): Promise<void> {
-  const { rows } = await admin.query<SqlRecord>(selectMigrations, [owner])
-  const applied = new Map(rows.map((row) => [row.name, row.checksum]))
+  const applied = await readMigrations(admin, owner)
   for (const file of files) {
     const known = applied.get(file.name)
     if (known === checksumOf([file])) continue

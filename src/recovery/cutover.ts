@@ -48,6 +48,13 @@ export interface CutoverFleet {
   /** Tells everybody that the shard takes traffic where it is, at this epoch. Its data says so already. */
   reopened(shard: ShardName, epoch: ShardStanding['epoch']): Promise<void>
   /**
+   * Throws `check_failed` when taking a shard in would bring it migrations of the application that these places never had; of a
+   * shard that is gone, what the environment has.
+   */
+  requireRolledOut(
+    places: readonly { readonly shard: ShardName; readonly isAlive: boolean; readonly target: ConnectionTarget }[],
+  ): Promise<void>
+  /**
    * Stops the shard's old servers for good and takes this one in as its primary, under the fleet's own settings, with the
    * shard still closed. Its data directory stays where it is.
    */
@@ -128,7 +135,14 @@ async function prepare(
     const plan = await planNow(context, environment)
     requireNoLoss(plan, request.acceptLoss === true)
     await requireFreeTimelines(context, servers)
-    return { value: undefined, detail: await decideAndRedo(context, plan, servers) }
+    const detail = await decideAndRedo(context, plan, servers)
+    const places = environment.shards.map(({ shard }) => {
+      const { isAlive, primary } = fleet.standing(shard)
+      const target = isAlive ? primary : context.host.adminTarget(serverOf(servers, shard).address)
+      return { shard, isAlive, target }
+    })
+    await fleet.requireRolledOut(places)
+    return { value: undefined, detail }
   })
   const standings = fencing ?? environment.shards.map(({ shard }) => standingOf(fleet, shard))
   await storeJournal(folder, { state: 'fencing', standings })

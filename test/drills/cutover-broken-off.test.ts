@@ -1,13 +1,17 @@
+import { cpSync } from 'node:fs'
+import { rm, writeFile } from 'node:fs/promises'
+import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { cleanUp } from '../../examples/payledger/clean-up.ts'
 import { approveRun, createRun } from '../../examples/payledger/payledger.ts'
 import { deferred } from '../../src/base/deferred.ts'
 import type { OnStep } from '../../src/base/step.ts'
+import type { FleetConfigInput } from '../../src/fleet/config.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
 import { abandonCutover, cutover } from '../../src/recovery/cutover.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { restore } from '../../src/recovery/restore.ts'
-import { seedTenant, TestFleet } from '../support/fleet.ts'
+import { seedTenant, temporaryFolder, TestFleet } from '../support/fleet.ts'
 import { archivedAt, cutoverFleet, onceTold, recoveryContext, takeBackups } from '../support/recovery.ts'
 
 /** A cutover that is broken off at every step: before the switch the fleet is as it was, from then on it goes forward. */
@@ -20,11 +24,13 @@ let fleet: TestFleet
 let gateway: Gateway
 let context: RecoveryContext
 let environment: string
+let schema: string
 let holding = false
 const release = deferred<void>()
 
 beforeAll(async () => {
-  fleet = await TestFleet.open()
+  schema = await temporaryFolder()
+  fleet = await TestFleet.open({ adapt: withOwnSchema })
   const onStep: OnStep = (step, { shard }) =>
     holding && step === 'global decision row' && shard === treasury ? release.promise : Promise.resolve()
   gateway = await fleet.gateway('eu-west', { onStep })
@@ -41,7 +47,18 @@ beforeAll(async () => {
   environment = (await restore(context, { target, without: cleanUps })).id
 })
 
-afterAll(() => fleet?.close())
+afterAll(async () => {
+  await fleet?.close()
+  await rm(schema, { recursive: true })
+})
+
+/** The tables of the treasury come from a folder of this test. */
+function withOwnSchema(config: FleetConfigInput): FleetConfigInput {
+  const { treasury: domain, ...domains } = config.domains ?? {}
+  if (typeof domain?.schema !== 'string') throw new Error('the tables of the treasury are made by files')
+  cpSync(domain.schema, schema, { recursive: true })
+  return { ...config, domains: { ...domains, treasury: { ...domain, schema } } }
+}
 
 async function approve(run: string) {
   await onceTold(() => createRun(gateway, { tenant, run, actor, department: 'hq' }))
@@ -64,6 +81,16 @@ function breakOff(step: Parameters<OnStep>[0], shard: string, nth = 1) {
 }
 
 const stateOf = () => fleet.ask<{ state: string; epoch: number }>(treasury, 'select state, epoch from holdfast.shard')
+
+test('R9: a migration that the fleet was never started with refuses the cutover before anything is fenced', async () => {
+  const file = join(schema, '9999-note.sql')
+  const before = await stateOf()
+  await writeFile(file, 'alter table treasury_holds add column note text')
+  const refused = { code: 'check_failed', message: expect.stringContaining('9999-note.sql') as string }
+  await expect(cutover(context, cutoverFleet(fleet), { environment })).rejects.toMatchObject(refused)
+  expect(await stateOf()).toEqual(before)
+  await rm(file)
+})
 
 test.each([
   ['cutover fence', 'eu-west/payroll', 1],

@@ -9,6 +9,7 @@ import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, ShardDocument } from '../topology-store.ts'
 import { bringToRelease } from '../upgrade.ts'
+import { requireRolledOut } from './rolled-out.ts'
 
 /** What a cutover does to the servers and the topology of an embedded fleet. Each step may be run again after a crash. */
 export function cutoverFleet(supervisor: Supervisor): CutoverFleet {
@@ -30,6 +31,7 @@ export function cutoverFleet(supervisor: Supervisor): CutoverFleet {
       if (servers.isRunning(document.primary)) await shardServers.admit(nodeOf(document, document.primary))
       await topology.replaceShard(shard, { ...document, epoch, state: 'open' })
     },
+    requireRolledOut: (places) => requireRolledOut(supervisor.config, places),
     adopt: (adoption) => adopt(supervisor, adoption),
     open: (shard, epoch) => open(supervisor, shard, epoch),
   }
@@ -58,7 +60,7 @@ async function adopt(supervisor: Supervisor, { shard: name, epoch, historyId, se
     retired: undefined,
   }
   await shardServers.startPrimaryWithoutWaiting(document)
-  // Restored from before an upgrade, it has the release of then.
+  // Restored from before an upgrade, it has the release of then; from before a migration, the tables of then.
   await withConnection(shardServers.adminTarget(primary), async (admin) => {
     await bringToRelease(admin, name, supervisor.release)
     await installDomains(admin, supervisor.config, name)
