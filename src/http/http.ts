@@ -84,7 +84,9 @@ function mount(app: Hono, route: AppRoute, options: HttpOptions): void {
       const request = await requestOf(c, fleet)
       const answer = await route.handle(request)
       if (isLost(route, request, answer)) metrics.count('session_lost_total', { route: route.path })
-      response = success(c, { ...answer, session: answer.session ?? request.session })
+      const session = answer.session ?? request.session
+      if (session !== undefined || route.session !== false) keepFromCaches(c)
+      response = success(c, { ...answer, session })
     } catch (error) {
       logFailure(logger, error)
       code = problemOf(error).code
@@ -141,6 +143,12 @@ function success(c: Context, { status, body, session, served }: AppResponse): Re
   return c.body(toJson(body), status as ContentfulStatusCode, { 'content-type': 'application/json' })
 }
 
+/** An answer out of a cache would hand its session on, or show it less than it has seen. */
+function keepFromCaches(c: Context): void {
+  c.header('Cache-Control', 'private, no-store')
+  c.header('Vary', sessionHeader)
+}
+
 function describeServed(c: Context, served: readonly Served[]): void {
   c.header('Holdfast-Served-By', served.map(({ node }) => node).join(', '))
   c.header('Holdfast-Applied-Through', served.map(({ appliedThrough }) => appliedThrough).join(', '))
@@ -149,7 +157,10 @@ function describeServed(c: Context, served: readonly Served[]): void {
 
 function problemAnswer(c: Context, error: unknown, status?: number): Response {
   const problem = problemOf(error, status)
-  if (c.req.header(sessionHeader) !== undefined && endsSession.has(problem.code)) c.header(refusedHeader, problem.code)
+  if (c.req.header(sessionHeader) !== undefined && endsSession.has(problem.code)) {
+    c.header(refusedHeader, problem.code)
+    keepFromCaches(c)
+  }
   const wait = retryAfterSeconds(problem)
   if (wait !== undefined) c.header('Retry-After', String(wait))
   return c.body(toJson(problem), problem.status as ContentfulStatusCode, { 'content-type': problemContentType })

@@ -95,6 +95,8 @@ const answerHeaders = {
     schema: { type: 'string' },
     description: 'Of a problem: the code for which the token that was sent is of no use any more.',
   },
+  'Cache-Control': { schema: { type: 'string' }, description: '`private, no-store`: no cache hands a session on.' },
+  Vary: { schema: { type: 'string' }, description: '`Holdfast-Session`.' },
   'Holdfast-Served-By': { schema: { type: 'string' }, description: 'The nodes that answered a read.' },
   'Holdfast-Applied-Through': { schema: { type: 'string' }, description: 'What each of them had applied.' },
   'Holdfast-Waited-Ms': { schema: { type: 'string' }, description: 'How long each of them was waited for.' },
