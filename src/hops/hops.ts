@@ -70,6 +70,8 @@ export type LossReason =
   | 'answer already sent'
   /** The browser sent fewer cookies than it was given. */
   | 'cookie missing'
+  /** The browser sent a cookie that holds no token, or one of another name. It is deleted. */
+  | 'cookie malformed'
   /** A gateway refused the tokens, and has told why. */
   | 'refused'
 

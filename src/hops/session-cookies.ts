@@ -22,7 +22,11 @@ export interface CookiesReceived {
   readonly carried: Carried
   /** How many tokens the browser was given and did not send. */
   readonly missing: number
+  /** Names of cookies that no answer of this program set: what they hold is no token, or has another name. */
+  readonly ignored: readonly string[]
 }
+
+export const noCookies: CookiesReceived = { carried: [], missing: 0, ignored: [] }
 
 const nameDefault = 'holdfast_session'
 const daySeconds = 86_400
@@ -30,20 +34,17 @@ const daySeconds = 86_400
 const nameTail = 12
 
 export function readCookies(header: string | undefined, { name = nameDefault }: CookieOptions): CookiesReceived {
-  const cookies = (header ?? '').split(';').map((pair) => pair.trim())
-  const valuesOf = (isNamed: (cookie: string) => boolean) =>
-    cookies.flatMap((pair) => {
-      const at = pair.indexOf('=')
-      return at > 0 && isNamed(pair.slice(0, at)) ? [pair.slice(at + 1)] : []
-    })
-  const carried = together(valuesOf((cookie) => cookie.startsWith(`${name}.`)))
-  const given = Math.max(
-    0,
-    ...valuesOf((cookie) => cookie === name)
-      .map(Number)
-      .filter(Number.isSafeInteger),
-  )
-  return { carried, missing: Math.max(0, given - carried.length) }
+  const pairs = (header ?? '').split(';').flatMap((text) => {
+    const [pair, at] = [text.trim(), text.trim().indexOf('=')]
+    return at > 0 ? [[pair.slice(0, at), pair.slice(at + 1)] as const] : []
+  })
+  const isToken = (cookie: string, value: string) => /^[\w-]+$/.test(value) && cookie === cookieOf(name, value)
+  const tokens = pairs.filter(([cookie]) => cookie.startsWith(`${name}.`))
+  const carried = together(tokens.flatMap(([cookie, value]) => (isToken(cookie, value) ? [value] : [])))
+  const ignored = together(tokens.flatMap(([cookie, value]) => (isToken(cookie, value) ? [] : [cookie])))
+  const counts = pairs.flatMap(([cookie, value]) => (cookie === name ? [Number(value)] : []))
+  const given = Math.max(0, ...counts.filter(Number.isSafeInteger))
+  return { carried, missing: Math.max(0, given - carried.length - ignored.length), ignored }
 }
 
 /** The `Set-Cookie` headers that turn what the browser sent into what is carried now; none where they are the same. */
@@ -51,14 +52,18 @@ export function writeCookies(before: CookiesReceived, carried: Carried, options:
   const { name = nameDefault, maxAge = daySeconds } = options
   const gone = before.carried.filter((token) => !carried.includes(token))
   const added = carried.filter((token) => !before.carried.includes(token))
-  if (gone.length === 0 && added.length === 0 && before.missing === 0) return []
-  const cookieOf = (token: string) => `${name}.${token.slice(-nameTail)}`
+  if (gone.length === 0 && added.length === 0 && before.missing === 0 && before.ignored.length === 0) return []
+  const deleted = together([...gone.map((token) => cookieOf(name, token)), ...before.ignored])
   const attributes = attributesOf(options)
   return [
-    ...gone.map((token) => `${cookieOf(token)}=; Max-Age=0${attributes}`),
-    ...added.map((token) => `${cookieOf(token)}=${token}; Max-Age=${maxAge}${attributes}`),
+    ...deleted.map((cookie) => `${cookie}=; Max-Age=0${attributes}`),
+    ...added.map((token) => `${cookieOf(name, token)}=${token}; Max-Age=${maxAge}${attributes}`),
     `${name}=${carried.length}; Max-Age=${maxAge}${attributes}`,
   ]
+}
+
+function cookieOf(name: string, token: string): string {
+  return `${name}.${token.slice(-nameTail)}`
 }
 
 /** No script of the page may read a token. */

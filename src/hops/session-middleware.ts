@@ -2,7 +2,7 @@ import type { OnLoss } from './hops.ts'
 import { formatCarried, parseCarried, sessionHeader, together } from './hops.ts'
 import { SessionCarrier } from './session-carrier.ts'
 import type { CookieOptions, CookiesReceived } from './session-cookies.ts'
-import { readCookies, writeCookies } from './session-cookies.ts'
+import { noCookies, readCookies, writeCookies } from './session-cookies.ts'
 
 /** As much of Node's `IncomingMessage` as is used. */
 export interface IncomingRequest {
@@ -46,10 +46,11 @@ const carrierOf = Symbol('holdfast session')
 export function sessionMiddleware({ cookies = false, onLoss }: SessionMiddlewareOptions = {}): SessionMiddleware {
   return (request, answer, next) => {
     const kept: CookiesReceived =
-      cookies === false ? { carried: [], missing: 0 } : readCookies(textOf(request.headers['cookie']), cookies)
+      cookies === false ? noCookies : readCookies(textOf(request.headers['cookie']), cookies)
     const inHeader = parseCarried(textOf(request.headers[sessionHeader.toLowerCase()]))
     const carrier = new SessionCarrier({ carried: together([...inHeader, ...kept.carried]), onLoss })
     if (kept.missing > 0) onLoss?.({ reason: 'cookie missing', tokens: kept.missing, detail: '' })
+    if (kept.ignored.length > 0) onLoss?.({ reason: 'cookie malformed', tokens: kept.ignored.length, detail: '' })
     Object.defineProperty(request, carrierOf, { value: carrier, configurable: true })
     beforeHeaders(answer, () => {
       const carried = carrier.takeForAnswer()
