@@ -81,6 +81,8 @@ function learn(carrier: SessionCarrier, sent: Carried, answer: Response, origin:
   const refusal = answer.headers.get(refusedHeader)
   const received = parseCarried(answer.headers.get(sessionHeader))
   if (refusal !== null) carrier.refused(sent, refusal)
+  // Too many for a server on the way: the next request would fail in the same way.
+  else if (answer.status === 431) carrier.refused(sent, 'headers too large')
   // A failure has no token, and takes none away. What a browser hides of a redirect is lost.
   else if (received.length === 0 && (answer.ok || answer.type === 'opaqueredirect')) {
     carrier.lost('answer without token', sent, origin)

@@ -160,6 +160,15 @@ describe('H4: what is lost is told', () => {
     expect(losses).toEqual([{ reason: 'refused', tokens: 1, detail: 'write_lost' }])
   })
 
+  test('H5: tokens that are too many for a server are let go of', async () => {
+    const losses: Loss[] = []
+    const upstream = await serve((_, answer) => void answer.writeHead(431).end())
+    const carrier = new SessionCarrier({ carried: ['a', 'b'], onLoss: (loss) => losses.push(loss) })
+    await sessionFetch({ origins: [upstream], carrier })(upstream)
+    expect(carrier.carried).toEqual([])
+    expect(losses).toEqual([{ reason: 'refused', tokens: 2, detail: 'headers too large' }])
+  })
+
   test('a request that did not pass the middleware has no carrier', () => {
     expect(() => sessionOf({})).toThrow('did not pass the session middleware')
   })

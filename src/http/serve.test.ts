@@ -44,3 +44,14 @@ test('closing waits for the request that is under way', async () => {
   expect(await answer).toBe('done')
   await closed
 })
+
+test('H2: a request carries 64 tokens; larger headers are a problem that says so', async () => {
+  const server = await serveHttp({ app: app(), host: '127.0.0.1', port: 0 })
+  const asked = (chars: number) =>
+    fetch(server.url, { headers: { 'Holdfast-Session': Array(64).fill('x'.repeat(chars)).join(', ') } })
+  expect((await asked(814)).status).toBe(200)
+  const refused = await asked(1100)
+  expect([refused.status, refused.headers.get('content-type')]).toEqual([431, 'application/problem+json'])
+  expect(await refused.json()).toMatchObject({ status: 431, code: 'argument_invalid' })
+  await server.close()
+})

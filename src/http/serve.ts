@@ -1,8 +1,12 @@
-import type { Server } from 'node:http'
+import type { Server, ServerResponse } from 'node:http'
+import { STATUS_CODES } from 'node:http'
+import type { Duplex } from 'node:stream'
 import { createAdaptorServer } from '@hono/node-server'
 import type { Hono } from 'hono'
 import { assert } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
+import { toJson } from './json.ts'
+import { problemContentType, problemOf } from './problem.ts'
 
 export interface HttpServer {
   /** Where it listens, e.g. `http://127.0.0.1:7400`. */
@@ -13,6 +17,9 @@ export interface HttpServer {
 
 const graceMs = 5_000
 
+/** Node allows 16 KiB. A session of 64 tokens, as many as a request carries, takes up to 52 KiB over four shards. */
+export const headerBytesMax = 64 * 1024
+
 /** Serves an application. Throws `port_taken` (safe, once the address is free). A port of 0 lets the system choose. */
 export async function serveHttp(options: {
   readonly app: Hono
@@ -20,7 +27,15 @@ export async function serveHttp(options: {
   readonly port: number
 }): Promise<HttpServer> {
   const { app, host, port } = options
-  const server = createAdaptorServer({ fetch: app.fetch }) as Server
+  const server = createAdaptorServer({ fetch: app.fetch, serverOptions: { maxHeaderSize: headerBytesMax } }) as Server
+  const answering = new WeakMap<Duplex, ServerResponse>()
+  server.on('request', ({ socket }, answer) => void answering.set(socket, answer))
+  server.on('clientError', (error, socket) => {
+    const answer = answering.get(socket)
+    // Nothing may be written into an answer that has begun.
+    if (answer?.headersSent === true && !answer.writableFinished) socket.destroy()
+    else refuseUnread(error, socket)
+  })
   await listen(server, host, port)
   const bound = server.address()
   assert(bound !== null && typeof bound === 'object', 'a server on a port has an address')
@@ -50,6 +65,17 @@ function listenFailure(error: NodeJS.ErrnoException, host: string, port: number)
     hint: 'name an address of this machine in `listen`',
     cause: error,
   })
+}
+
+/** W1, of a request that is too large or broken before any route sees it: as Node answers it, with a problem. */
+function refuseUnread(error: NodeJS.ErrnoException, socket: Duplex): void {
+  if (!socket.writable || error.code === 'ECONNRESET') return void socket.destroy()
+  const status = error.code === 'HPE_HEADER_OVERFLOW' ? 431 : error.code === 'ERR_HTTP_REQUEST_TIMEOUT' ? 408 : 400
+  const why = status === 431 ? `its headers are larger than ${headerBytesMax} bytes` : 'it is broken or incomplete'
+  const body = toJson(problemOf(new HoldfastError('argument_invalid', `the request cannot be read: ${why}`), status))
+  const head = `HTTP/1.1 ${status} ${STATUS_CODES[status]}\r\nContent-Type: ${problemContentType}\r\nConnection: close`
+  socket.end(`${head}\r\nContent-Length: ${Buffer.byteLength(body)}\r\n\r\n${body}`)
+  setTimeout(() => socket.destroy(), graceMs).unref()
 }
 
 function close(server: Server): Promise<void> {
