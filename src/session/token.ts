@@ -59,7 +59,7 @@ const headBytes = 3
 const lengthBytes = 2
 const macBytes = 16
 
-/** Node refuses requests with more than 16 KiB of headers; a token takes at most half of that. */
+/** Node refuses requests with more than 16 KiB of headers where it is not told otherwise; a token takes at most half of that. */
 export const tokenCharsMax = 8192
 
 /** Where the token at hand is put together, and where one that was received is taken apart: one at a time, with no wait in it. */

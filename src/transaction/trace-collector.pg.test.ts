@@ -123,6 +123,7 @@ describe('K8: a key', () => {
       await approve(run)(tx)
       await untilOld()
     })
+    await environment.background.drain()
     expect(await collectKeys(environment, home, short)).toBe(0)
     expect(await keys()).toEqual(['k'])
   })
