@@ -59,7 +59,7 @@ function notRolledOut({ name, schema }: DomainConfig, shard: ShardName, missing:
     'check_failed',
     `${shard} never had ${migrations.join(', ')} of domain ${name} as ${schema} has it`,
     {
-      hint: 'start the fleet with it first, or put the folder back to what the fleet was started with; nothing was fenced',
+      hint: 'start the fleet with it first, or put the folder back to what the fleet was started with; a cutover that was broken off while it fenced goes on when it is run again, or is abandoned',
       detail: { shard, migrations },
     },
   )
