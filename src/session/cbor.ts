@@ -42,7 +42,7 @@ export class CborWriter {
   }
 
   /** Room for bytes that somebody else fills in: gives where it begins. */
-  skip(length: number): number {
+  reserve(length: number): number {
     this.#room(length)
     this.#length += length
     return this.#length - length

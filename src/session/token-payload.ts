@@ -75,7 +75,7 @@ function entriesOf(frontier: Frontier): Entry[] {
 function writeUuids(writer: CborWriter, entries: readonly Entry[], ids: readonly TransactionId[]): void {
   const length = 16 * (entries.length + ids.length)
   writer.byteString(length)
-  let at = writer.skip(length)
+  let at = writer.reserve(length)
   for (const { history } of entries) at = writeUuid(writer.bytes, at, history.historyId)
   for (const id of ids) at = writeUuid(writer.bytes, at, id)
 }

@@ -82,13 +82,13 @@ export function encodeToken(frontier: Frontier, ring: KeyRing, scope: TokenScope
   writer.byte(ring.current)
   writer.byte(bindings)
   writer.raw(bound.hints)
-  const payloadAt = writer.skip(lengthBytes) + lengthBytes
+  const payloadAt = writer.reserve(lengthBytes) + lengthBytes
   writePayload(writer, {
     issuedAtSeconds: Math.floor(issue.nowMs / 1000),
     lifetimeSeconds: Math.ceil(issue.lifetimeMs / 1000),
     frontier,
   })
-  const macAt = writer.skip(macBytes)
+  const macAt = writer.reserve(macBytes)
   writer.bytes.writeUInt16BE(Math.min(macAt - payloadAt, 0xffff), payloadAt - lengthBytes)
   writer.bytes.write(macOf(keyOf(secret, bound), writer.bytes, 0, macAt), macAt, macBytes, 'latin1')
   const text = writer.bytes.toString('base64url', 0, writer.length)
