@@ -23,7 +23,8 @@ import { WaitBudget } from './wait-budget.ts'
  *       answer whose proof fails is thrown away; nobody has seen it.
  *   R2  What is not proven is waited for within the budget, then asked of another legal node, then refused with a
  *       reason. Nothing else ends a read. A cached figure may choose the node and never justify an answer.
- *   R3  A follower is asked only where the tenant's policy allows a replica. The placement is in the proof (HZ-T6).
+ *   R3  A follower is asked only where the policy of everything that the tenant has on the shard allows a replica. The
+ *       placement is in the proof (HZ-T6).
  *   R4  All statements of a read on one shard are answered from one snapshot of one node. When the node is lost, the
  *       caller's function is run again, elsewhere.
  *   R5  The proof is asked of primaries too (HZ-X3). What a primary does not show because it is decided and not settled
