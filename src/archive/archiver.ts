@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts'
 import type { ShardName } from '../directory/topology.ts'
-import type { ConnectionTarget } from '../postgres/connection.ts'
+import type { ConnectionTarget } from '../postgres/statement.ts'
 import { Connection } from '../postgres/connection.ts'
 import { elect } from '../postgres/election.ts'
 import type { Settings } from '../postgres/server/data-directory.ts'

@@ -1,6 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { DatabaseShards, domains, home, otherTenant, tenant, treasury } from '../../test/support/database-shards.ts'
-import type { ConnectionTarget } from '../postgres/connection.ts'
+import type { ConnectionTarget } from '../postgres/statement.ts'
 import { ConnectionPools } from '../postgres/pools.ts'
 import { DirectoryStore } from './directory-store.ts'
 import type { FleetNode } from './topology.ts'

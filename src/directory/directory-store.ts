@@ -1,6 +1,6 @@
 import { HoldfastError } from '../base/errors.ts'
-import type { ConnectionTarget, Row, Statement } from '../postgres/connection.ts'
-import { accepted } from '../postgres/connection.ts'
+import type { ConnectionTarget, Row, Statement } from '../postgres/statement.ts'
+import { accepted } from '../postgres/statement.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
 import type { DirectorySource, DomainEntry, Placement, PlacementRow } from './directory.ts'
 import { Directory, placementFromRow } from './directory.ts'

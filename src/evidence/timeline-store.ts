@@ -2,8 +2,8 @@ import { present } from '../base/assert.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { toHlc } from '../hlc/hlc.ts'
-import type { Row, Statement, StatementOutcome } from '../postgres/connection.ts'
-import { accepted } from '../postgres/connection.ts'
+import type { Row, Statement, StatementOutcome } from '../postgres/statement.ts'
+import { accepted } from '../postgres/statement.ts'
 import type { TimelineEntry } from './timeline.ts'
 
 /** Where a page of a shard's history begins: behind this transaction. */

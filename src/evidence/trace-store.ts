@@ -2,8 +2,8 @@ import { present } from '../base/assert.ts'
 import type { TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { toHlc } from '../hlc/hlc.ts'
-import type { Row, Statement, StatementOutcome } from '../postgres/connection.ts'
-import { accepted } from '../postgres/connection.ts'
+import type { Row, Statement, StatementOutcome } from '../postgres/statement.ts'
+import { accepted } from '../postgres/statement.ts'
 import type { BranchFacts, RecordFacts, ShardFacts } from './proof-facts.ts'
 
 /** Everything that the primary of one shard has on one transaction. */

@@ -1,6 +1,6 @@
 import type { FleetNode, ShardTopology } from '../directory/topology.ts'
 import { type Hlc, toHlc } from '../hlc/hlc.ts'
-import { accepted } from '../postgres/connection.ts'
+import { accepted } from '../postgres/statement.ts'
 import type { GatewayParts } from './gateway-parts.ts'
 import type { FleetStatus, NodeStatus, ShardStatus } from './operations-api.ts'
 

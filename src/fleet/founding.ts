@@ -8,7 +8,8 @@ import {
   tenantHome,
 } from '../directory/directory.ts'
 import type { HistoryId, ShardName } from '../directory/topology.ts'
-import { type Connection, ServerError } from '../postgres/connection.ts'
+import { type Connection } from '../postgres/connection.ts'
+import { ServerError } from '../postgres/failure.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import type { Release } from '../postgres/release.ts'

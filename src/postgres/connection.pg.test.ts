@@ -1,8 +1,9 @@
 import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
 import type { FreshDatabase } from '../../test/support/database.ts'
 import { freshDatabase } from '../../test/support/database.ts'
-import type { StatementOutcome } from './connection.ts'
-import { Connection, ConnectionLost, ServerError } from './connection.ts'
+import type { StatementOutcome } from './statement.ts'
+import { Connection } from './connection.ts'
+import { ConnectionLost, ServerError } from './failure.ts'
 import type { DriverClient } from './driver.ts'
 import { sqlState } from './sqlstate.ts'
 

@@ -2,8 +2,16 @@ import pg from 'pg'
 import { present } from '../base/assert.ts'
 import type { DriverClient, WireStatement } from './driver.ts'
 import { clientConfig, serialise } from './driver.ts'
-import { PoolBusy } from './pool.ts'
+import { AnswerLate, connectFailure, ConnectionLost, ServerError } from './failure.ts'
 import { sqlState } from './sqlstate.ts'
+import {
+  accepted,
+  type ConnectionTarget,
+  type Row,
+  type Statement,
+  type StatementOutcome,
+  type StatementResult,
+} from './statement.ts'
 import type { WireAnswer } from './wire-flight.ts'
 import { WireFlight } from './wire-flight.ts'
 
@@ -29,104 +37,10 @@ import { WireFlight } from './wire-flight.ts'
  * Warnings are therefore part of a statement's outcome, and no setting of a role or database can silence them.
  */
 
-export interface ConnectionTarget {
-  /** A socket directory (starts with `/`) or a host name. */
-  readonly host: string
-  readonly port: number
-  readonly user: string
-  readonly password: string
-  readonly database: string
-  readonly applicationName: string
-}
-
-export interface Statement {
-  readonly text: string
-  readonly values?: readonly unknown[]
-  /** Several commands in one text without values; the outcome is that of the last one, or of the one that failed. */
-  readonly script?: true
-  /** Rows as arrays in column order instead of objects. */
-  readonly rowMode?: 'array'
-  /** Type parsers of the caller, as `pg` takes them. */
-  readonly types?: pg.CustomTypesConfig
-  /** The text is never sent again, e.g. because a name is part of it: the server does not keep it prepared. */
-  readonly once?: true
-  /** Shares the sync point of the statement behind it in the flight, which is skipped when this one fails (D6). */
-  readonly joined?: true
-}
-
-export type Row = Record<string, unknown>
-
-export interface StatementResult<R = Row> {
-  readonly ok: true
-  readonly rows: R[]
-  readonly fields: readonly pg.FieldDef[]
-  readonly rowCount: number
-  /** The first word of the command tag: `SELECT`, `COMMIT`, `ROLLBACK`, `PREPARE`, ... */
-  readonly tag: string
-  readonly warnings: readonly { readonly code: string; readonly message: string }[]
-}
-
-export interface StatementFailure {
-  readonly ok: false
-  readonly error: ServerError
-}
-
-export type StatementOutcome<R = Row> = StatementResult<R> | StatementFailure
-
-/** PostgreSQL refused one statement. */
-export class ServerError extends Error {
-  readonly sqlState: string
-  readonly detail: string | undefined
-  readonly hint: string | undefined
-  readonly constraint: string | undefined
-  readonly table: string | undefined
-
-  constructor(cause: pg.DatabaseError) {
-    super(cause.message, { cause })
-    this.name = 'ServerError'
-    this.sqlState = cause.code ?? 'XX000'
-    this.detail = cause.detail
-    this.hint = cause.hint
-    this.constraint = cause.constraint
-    this.table = cause.table
-  }
-}
-
-/** The connection ended or went silent. `sent` tells whether the statements may have reached the server. */
-export class ConnectionLost extends Error {
-  readonly sent: boolean
-  /** The outcomes of the flight that did arrive, from its first statement on: an acknowledged commit stays one. */
-  readonly outcomes: readonly StatementOutcome[]
-
-  constructor(message: string, sent: boolean, cause?: unknown, outcomes: readonly StatementOutcome[] = []) {
-    super(message, { cause })
-    this.name = 'ConnectionLost'
-    this.sent = sent
-    this.outcomes = outcomes
-  }
-
-  /** Of the server that ended the connection, when it said why. */
-  get sqlState(): string | undefined {
-    return this.cause instanceof pg.DatabaseError ? this.cause.code : undefined
-  }
-
-  /** True when the flight was given up here: whether the server was still at work on it is not known. */
-  get isLate(): boolean {
-    return this.cause instanceof AnswerLate
-  }
-}
-
-/** All connections that a pool may have to the server are in use here. It says nothing of the server. */
-export class ConnectionsInUse extends ConnectionLost {
-  constructor(cause: PoolBusy, { host, port }: ConnectionTarget) {
-    super(`${cause.message} (${host}:${port})`, false, cause)
-    this.name = 'ConnectionsInUse'
-  }
-}
-
-class AnswerLate extends Error {}
-
 export type TransactionStatus = 'idle' | 'open' | 'failed' | 'closed'
+
+/** What is left when a connection is given back: one for the next, none, or none whose backend may be at work still. */
+export type Ended = 'usable' | 'spent' | 'unanswered'
 
 interface Flight {
   readonly wire: WireFlight
@@ -141,7 +55,7 @@ const statementsKeptMax = 500
 
 export class Connection {
   readonly #client: DriverClient
-  readonly #giveBack: (isUsable: boolean) => void
+  readonly #giveBack: (after: Ended) => void
   /** Others used every connection when its owner asked for one. */
   readonly hasQueued: boolean
   /** In the order in which they were sent, which is the order of the answers. */
@@ -150,7 +64,7 @@ export class Connection {
   #released = false
   #worn = false
 
-  private constructor(client: DriverClient, giveBack: (isUsable: boolean) => void, hasQueued = false) {
+  private constructor(client: DriverClient, giveBack: (after: Ended) => void, hasQueued = false) {
     this.#client = client
     this.hasQueued = hasQueued
     this.#giveBack = giveBack
@@ -173,7 +87,7 @@ export class Connection {
   }
 
   /** Takes over a client until it is released or lost, and gives it back then. */
-  static borrow(client: DriverClient, giveBack: (isUsable: boolean) => void, hasQueued: boolean): Connection {
+  static borrow(client: DriverClient, giveBack: (after: Ended) => void, hasQueued: boolean): Connection {
     return new Connection(client, giveBack, hasQueued)
   }
 
@@ -253,7 +167,7 @@ export class Connection {
     this.#client.off('error', this.#onLost)
     this.#client.connection.off('readyForQuery', this.#onSync)
     this.#client.connection.off('copyInResponse', this.#onCopyIn)
-    if (this.#lost === undefined) this.#giveBack(reusable)
+    if (this.#lost === undefined) this.#giveBack(reusable ? 'usable' : 'spent')
   }
 
   /** Breaks the connection off at once; what was sent may still take effect. */
@@ -332,29 +246,17 @@ export class Connection {
     this.#lost = this.#flights[0]?.wire.refusal ?? error
     this.#client.on('error', ignoreLateError)
     this.#client.connection.stream.destroy()
-    for (const flight of this.#flights.splice(0)) {
+    const unanswered = this.#flights.splice(0)
+    for (const flight of unanswered) {
       clearTimeout(flight.timer)
       flight.reject(new ConnectionLost(this.#lost.message, true, this.#lost, flight.outcomes))
     }
-    this.#giveBack(false)
+    this.#giveBack(unanswered.length > 0 ? 'unanswered' : 'spent')
   }
 
   #hasTooManyStatements(): boolean {
     return Object.keys(this.#client.connection.parsedStatements).length > statementsKeptMax
   }
-}
-
-/** The result of a statement that must have been accepted; throws its `ServerError` otherwise. */
-export function accepted(outcome: StatementOutcome): StatementResult {
-  if (!outcome.ok) throw outcome.error
-  return outcome
-}
-
-/** A failure to connect: nothing was sent. A refusal by the server keeps its SQLSTATE. */
-export function connectFailure(error: unknown, target: ConnectionTarget): Error {
-  if (error instanceof pg.DatabaseError) return new ServerError(error)
-  if (error instanceof PoolBusy) return new ConnectionsInUse(error, target)
-  return new ConnectionLost(`cannot connect to ${target.host}:${target.port}`, false, error)
 }
 
 interface DriverNotice {

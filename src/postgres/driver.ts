@@ -1,7 +1,7 @@
 import { hash } from 'node:crypto'
 import type pg from 'pg'
 import { prepareValue } from 'pg/lib/utils.js'
-import type { ConnectionTarget, Row, Statement } from './connection.ts'
+import type { ConnectionTarget, Row, Statement } from './statement.ts'
 
 /** What the driver is given, and the parts of it that its types leave out. */
 

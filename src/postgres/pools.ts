@@ -1,6 +1,10 @@
-import type { ConnectionTarget, Statement, StatementOutcome } from './connection.ts'
-import { Connection, connectFailure } from './connection.ts'
+import { present } from '../base/assert.ts'
+import type { Ended } from './connection.ts'
+import type { ConnectionTarget, Statement, StatementOutcome } from './statement.ts'
+import { Connection } from './connection.ts'
+import { connectFailure } from './failure.ts'
 import { clientConfig } from './driver.ts'
+import { GivenUp } from './given-up.ts'
 import { Pool } from './pool.ts'
 
 /**
@@ -30,6 +34,7 @@ export class ConnectionPools {
   readonly #limits: PoolLimits
   readonly #pools = new Map<string, Pool>()
   readonly #inUse = new Set<Connection>()
+  readonly #givenUp = new Map<string, GivenUp>()
   #closed = false
 
   constructor(limits: PoolLimits = poolLimitsDefault) {
@@ -42,6 +47,25 @@ export class ConnectionPools {
    */
   reserve(target: ConnectionTarget, withinMs = this.#limits.connectWithinMs, queueMs = withinMs): Promise<Connection> {
     return this.#take(target, 'transaction', this.#limits.transactionConnectionsMax, withinMs, queueMs)
+  }
+
+  /**
+   * For who is to send what waits for followers. Throws `FollowersAwaited` (not sent) where so many wait already that were given
+   * up here that no more may.
+   */
+  requireRoom(target: ConnectionTarget): void {
+    this.#givenUp.get(keyOf(target))?.requireRoom()
+  }
+
+  /** As `flight`, of what waits for followers. */
+  async durableFlight(
+    target: ConnectionTarget,
+    statements: readonly Statement[],
+    deadlineMs: number,
+    onWritten?: () => Promise<void>,
+  ): Promise<StatementOutcome[]> {
+    this.requireRoom(target)
+    return this.flight(target, statements, deadlineMs, undefined, onWritten)
   }
 
   /** Statements in autocommit, in one flight on a connection of the service pool; `onWritten` as of a connection's. */
@@ -66,15 +90,19 @@ export class ConnectionPools {
    * they are released; nobody waits for them, since a server that is gone may hold them for ever.
    */
   async forget(target: ConnectionTarget): Promise<void> {
-    for (const key of [keyOf(target, 'transaction'), keyOf(target, 'service')]) {
+    const server = keyOf(target)
+    for (const key of [`${server} transaction`, `${server} service`]) {
       this.#pools.get(key)?.end()
       this.#pools.delete(key)
     }
+    this.#givenUp.get(server)?.close()
+    this.#givenUp.delete(server)
   }
 
   /** Closes everything. What is in use is broken off: a caller that wants an answer waits for it before. */
   async close(): Promise<void> {
     this.#closed = true
+    for (const givenUp of this.#givenUp.values()) givenUp.close()
     for (const pool of this.#pools.values()) pool.end()
     this.#pools.clear()
     for (const connection of this.#inUse) connection.destroy()
@@ -92,9 +120,10 @@ export class ConnectionPools {
     const hasQueued = pool.isBusy
     try {
       const client = await pool.take(withinMs, queueMs)
-      const giveBack = (isUsable: boolean) => {
+      const giveBack = (after: Ended) => {
         this.#inUse.delete(connection)
-        pool.giveBack(client, isUsable)
+        pool.giveBack(client, after === 'usable')
+        if (after === 'unanswered') this.#noteGivenUp(target, client.processID)
       }
       const connection = Connection.borrow(client, giveBack, hasQueued)
       this.#inUse.add(connection)
@@ -105,8 +134,23 @@ export class ConnectionPools {
     }
   }
 
+  /** A session that ended before it had told its process was sent nothing that waits. */
+  #noteGivenUp(target: ConnectionTarget, processId: number | null): void {
+    if (this.#closed || processId === null) return
+    const server = keyOf(target)
+    let givenUp = this.#givenUp.get(server)
+    if (givenUp === undefined) {
+      givenUp = new GivenUp(target, async (statement, withinMs) => {
+        const [outcome] = await this.flight(target, [statement], withinMs, withinMs)
+        return present(outcome, 'one outcome a statement')
+      })
+      this.#givenUp.set(server, givenUp)
+    }
+    givenUp.note(processId)
+  }
+
   #pool(target: ConnectionTarget, purpose: Purpose, max: number): Pool {
-    const key = keyOf(target, purpose)
+    const key = `${keyOf(target)} ${purpose}`
     const known = this.#pools.get(key)
     if (known !== undefined) return known
     const { connectWithinMs, idleMs } = this.#limits
@@ -122,6 +166,6 @@ function nameFor({ applicationName }: ConnectionTarget, purpose: Purpose): strin
   return purpose === 'transaction' ? applicationName : `${applicationName} service`
 }
 
-function keyOf(target: ConnectionTarget, purpose: Purpose): string {
-  return JSON.stringify([target.host, target.port, target.user, target.database, purpose])
+function keyOf(target: ConnectionTarget): string {
+  return JSON.stringify([target.host, target.port, target.user, target.database])
 }

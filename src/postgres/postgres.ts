@@ -1,4 +1,5 @@
-import { Connection, type ConnectionTarget } from './connection.ts'
+import { Connection } from './connection.ts'
+import { type ConnectionTarget } from './statement.ts'
 
 /**
  * PostgreSQL, as the rest of Holdfast sees it. Nothing outside this folder imports the driver, names a SQLSTATE by its
@@ -6,6 +7,7 @@ import { Connection, type ConnectionTarget } from './connection.ts'
  *
  * - `connection.ts`: one connection, statements in flights, every outcome with its tag and its warnings.
  * - `pools.ts`: the connections of a process, for transactions and for the work beside them.
+ * - `given-up.ts`: how many that were given up may wait for the followers of a server at once.
  * - `replication.ts`, `replication-stream.ts`: the replication protocol.
  * - `schema.ts`: the `holdfast` schema and an application's migrations.
  * - `server/`: server processes on this machine, base backups, followers.

@@ -1,7 +1,7 @@
 import pg from 'pg'
 import { assert, present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
-import { ConnectionLost, ServerError } from './connection.ts'
+import { ConnectionLost, ServerError } from './failure.ts'
 import type { Lsn } from './lsn.ts'
 import { lsnZero, parseLsn, toLsn } from './lsn.ts'
 

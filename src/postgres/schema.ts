@@ -1,7 +1,7 @@
 import { assert } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Connection } from './connection.ts'
-import { ServerError } from './connection.ts'
+import { ServerError } from './failure.ts'
 import type { Installation, Installed, Release, SqlFile } from './release.ts'
 import { checksumOf, packageRelease, planInstallation, releaseChecksum } from './release.ts'
 import { statementsOf } from './sql-statements.ts'

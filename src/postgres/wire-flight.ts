@@ -1,7 +1,7 @@
 import pg from 'pg'
 import { serialize } from 'pg-protocol'
 import { present } from '../base/assert.ts'
-import type { Row } from './connection.ts'
+import type { Row } from './statement.ts'
 import type { DriverConnection, RowParser, Shape, StatementMemory, WireStatement } from './driver.ts'
 import { nameOf } from './driver.ts'
 

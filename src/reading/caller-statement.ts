@@ -1,5 +1,5 @@
 import { HoldfastError } from '../base/errors.ts'
-import type { Statement, StatementResult } from '../postgres/connection.ts'
+import type { Statement, StatementResult } from '../postgres/statement.ts'
 import { guardStatement } from '../transaction/statement-guard.ts'
 import type { DomainQuery, QueryResult } from '../transaction/transaction.ts'
 

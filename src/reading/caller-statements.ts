@@ -1,6 +1,7 @@
 import { present } from '../base/assert.ts'
 import type { FleetNode } from '../directory/topology.ts'
-import type { Connection, Statement, StatementOutcome } from '../postgres/connection.ts'
+import type { Connection } from '../postgres/connection.ts'
+import type { Statement, StatementOutcome } from '../postgres/statement.ts'
 import type { ReadEnvironment } from './environment.ts'
 import { flightOfStatement } from './lateness.ts'
 import * as store from './read-store.ts'

@@ -1,6 +1,6 @@
 import type { Clock } from '../base/clock.ts'
 import type { FleetNode, RegionName, ShardName, TopologySource } from '../directory/topology.ts'
-import type { ConnectionTarget } from '../postgres/connection.ts'
+import type { ConnectionTarget } from '../postgres/statement.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
 import * as store from './drift-store.ts'
 
@@ -97,7 +97,11 @@ export class DriftJournal {
     const known = topology.current().shards.get(shard)
     if (known?.state !== 'open') return false
     try {
-      const [outcome] = await pools.flight(targetOf(known.primary), [store.noteDrifts(region, drifts)], writeWithinMs)
+      const [outcome] = await pools.durableFlight(
+        targetOf(known.primary),
+        [store.noteDrifts(region, drifts)],
+        writeWithinMs,
+      )
       return outcome?.ok === true
     } catch {
       return false

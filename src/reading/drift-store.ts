@@ -1,6 +1,6 @@
 import type { RegionName } from '../directory/topology.ts'
-import type { Row, Statement, StatementOutcome } from '../postgres/connection.ts'
-import { accepted } from '../postgres/connection.ts'
+import type { Row, Statement, StatementOutcome } from '../postgres/statement.ts'
+import { accepted } from '../postgres/statement.ts'
 import type { NotedDrift } from './drift-journal.ts'
 
 /** The statements of drifts, one name each, and how their answers are read. */

@@ -1,5 +1,6 @@
 import type { FleetNode } from '../directory/topology.ts'
-import type { Connection, Statement, StatementOutcome } from '../postgres/connection.ts'
+import type { Connection } from '../postgres/connection.ts'
+import type { Statement, StatementOutcome } from '../postgres/statement.ts'
 import type { ReadEnvironment } from './environment.ts'
 
 /**

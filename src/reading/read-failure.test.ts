@@ -2,7 +2,7 @@ import pg from 'pg'
 import { expect, test } from 'vitest'
 import { isHoldfastError } from '../base/errors.ts'
 import type { FleetNode, NodeId, RegionName, ShardName } from '../directory/topology.ts'
-import { ConnectionLost, ServerError } from '../postgres/connection.ts'
+import { ConnectionLost, ServerError } from '../postgres/failure.ts'
 import type { FailedAt, Leaving } from './read-failure.ts'
 import { isLoss, leavingFor, NodeLost, toReadError, UnreadyNode } from './read-failure.ts'
 

@@ -1,7 +1,7 @@
 import { unreachable } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { FleetNode, NodeId } from '../directory/topology.ts'
-import { ConnectionLost, ConnectionsInUse, ServerError } from '../postgres/connection.ts'
+import { ConnectionLost, ConnectionsInUse, ServerError } from '../postgres/failure.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import { codeOfSqlState } from '../transaction/sql-errors.ts'
 

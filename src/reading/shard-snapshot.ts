@@ -1,14 +1,10 @@
 import { present } from '../base/assert.ts'
 import type { FleetNode, TenantName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import type {
-  Connection,
-  ConnectionTarget,
-  Statement,
-  StatementOutcome,
-  StatementResult,
-} from '../postgres/connection.ts'
-import { accepted, ConnectionLost } from '../postgres/connection.ts'
+import type { Connection } from '../postgres/connection.ts'
+import type { ConnectionTarget, Statement, StatementOutcome, StatementResult } from '../postgres/statement.ts'
+import { ConnectionLost } from '../postgres/failure.ts'
+import { accepted } from '../postgres/statement.ts'
 import type { LsnAfterSnapshot, LsnBeforeSnapshot } from '../session/session.ts'
 import { lsnAfterSnapshot, lsnBeforeSnapshot } from '../session/session.ts'
 import { CallerStatements } from './caller-statements.ts'

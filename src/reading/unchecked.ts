@@ -1,7 +1,7 @@
 import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { FleetNode, TenantName } from '../directory/topology.ts'
-import { accepted } from '../postgres/connection.ts'
+import { accepted } from '../postgres/statement.ts'
 import { formatLsn } from '../postgres/lsn.ts'
 import type { QueryResult } from '../transaction/transaction.ts'
 import { requireAllowed, toQueryResult } from './caller-statement.ts'

@@ -1,6 +1,7 @@
 import { nameOf } from '../archive/redo-transaction.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
-import { Connection, ServerError } from '../postgres/connection.ts'
+import { Connection } from '../postgres/connection.ts'
+import { ServerError } from '../postgres/failure.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import type { Check, Checks } from './drill-report.ts'
 import type { InvariantResult } from './invariant-check.ts'

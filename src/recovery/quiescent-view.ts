@@ -1,7 +1,8 @@
 import { assert, present } from '../base/assert.ts'
 import type { ShardName } from '../directory/topology.ts'
-import type { ConnectionTarget, Statement, StatementResult } from '../postgres/connection.ts'
-import { accepted, Connection } from '../postgres/connection.ts'
+import type { ConnectionTarget, Statement, StatementResult } from '../postgres/statement.ts'
+import { Connection } from '../postgres/connection.ts'
+import { accepted } from '../postgres/statement.ts'
 import type { InvariantView } from './invariant-check.ts'
 
 const connectWithinMs = 10_000

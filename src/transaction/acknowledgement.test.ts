@@ -1,6 +1,6 @@
 import { describe, expect, it } from 'vitest'
-import type { StatementOutcome } from '../postgres/connection.ts'
-import { ServerError } from '../postgres/connection.ts'
+import type { StatementOutcome } from '../postgres/statement.ts'
+import { ServerError } from '../postgres/failure.ts'
 import { judgeCommit, judgePrepare, judgeReading } from './acknowledgement.ts'
 
 const result = (tag: string, rows: Record<string, unknown>[] = [], warning?: string): StatementOutcome => ({

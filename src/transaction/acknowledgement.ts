@@ -1,5 +1,5 @@
 import type { Hlc } from '../hlc/hlc.ts'
-import type { StatementOutcome } from '../postgres/connection.ts'
+import type { StatementOutcome } from '../postgres/statement.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import { readConcluded, readPosition, readSettingsLoaded, readStamp } from './transaction-store.ts'

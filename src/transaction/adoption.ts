@@ -1,6 +1,6 @@
 import type { Metrics } from '../base/metrics.ts'
 import type { ShardName } from '../directory/topology.ts'
-import type { StatementOutcome } from '../postgres/connection.ts'
+import type { StatementOutcome } from '../postgres/statement.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 
 /**

@@ -1,8 +1,10 @@
 import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { NodeId, ShardName } from '../directory/topology.ts'
-import type { Connection, ConnectionTarget, Statement, StatementOutcome } from '../postgres/connection.ts'
-import { accepted, ConnectionLost } from '../postgres/connection.ts'
+import type { Connection } from '../postgres/connection.ts'
+import type { ConnectionTarget, Statement, StatementOutcome } from '../postgres/statement.ts'
+import { ConnectionLost } from '../postgres/failure.ts'
+import { accepted } from '../postgres/statement.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
@@ -89,7 +91,7 @@ export class BarrierGroup {
   async #send(shard: ShardName): Promise<Passed> {
     try {
       const { id, target } = this.#primaryOf(shard)
-      return { on: id, position: judgeBarrier(await this.#pools.flight(target, barrierFlight, this.#withinMs)) }
+      return { on: id, position: judgeBarrier(await this.#pools.durableFlight(target, barrierFlight, this.#withinMs)) }
     } catch (error) {
       throw noBarrier(shard, error)
     }

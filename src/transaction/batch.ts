@@ -1,6 +1,6 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
-import type { Statement, StatementOutcome } from '../postgres/connection.ts'
+import type { Statement, StatementOutcome } from '../postgres/statement.ts'
 
 export interface BatchItem {
   readonly statement: Statement

@@ -1,5 +1,5 @@
 import { HoldfastError } from '../base/errors.ts'
-import type { Statement } from '../postgres/connection.ts'
+import type { Statement } from '../postgres/statement.ts'
 import { serialise } from '../postgres/driver.ts'
 import type { StatementVerdict } from './statement-guard.ts'
 import { guardBatched, guardStatement } from './statement-guard.ts'

@@ -1,7 +1,7 @@
 import type { Epoch, ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { toHlc } from '../hlc/hlc.ts'
-import type { Statement, StatementOutcome } from '../postgres/connection.ts'
+import type { Statement, StatementOutcome } from '../postgres/statement.ts'
 import { rowsOf } from './transaction-store.ts'
 
 /** The statements of accepted clocks (C8), one name each, and how their answers are read. */

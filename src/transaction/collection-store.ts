@@ -1,6 +1,6 @@
 import { assert } from '../base/assert.ts'
 import type { Epoch, ShardName, TransactionId } from '../directory/topology.ts'
-import type { Statement, StatementOutcome } from '../postgres/connection.ts'
+import type { Statement, StatementOutcome } from '../postgres/statement.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { parseLsn } from '../postgres/lsn.ts'
 import type { RecordFacts } from './collection.ts'

@@ -1,6 +1,6 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
-import { ConnectionLost, ServerError } from '../postgres/connection.ts'
+import { ConnectionLost, ServerError } from '../postgres/failure.ts'
 import type { LeftRecord } from './collection.ts'
 import type { CollectionOptions } from './collector.ts'
 import { collectionLimitsDefault, collectOnce } from './collector.ts'

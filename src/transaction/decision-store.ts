@@ -2,7 +2,7 @@ import { present } from '../base/assert.ts'
 import type { Epoch, ShardName, TenantName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { toHlc } from '../hlc/hlc.ts'
-import type { Statement, StatementOutcome } from '../postgres/connection.ts'
+import type { Statement, StatementOutcome } from '../postgres/statement.ts'
 import type { BusinessAction } from './transaction-store.ts'
 import { literal, oneRow, rowsOf } from './transaction-store.ts'
 

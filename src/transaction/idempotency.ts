@@ -1,7 +1,7 @@
 import { createHash } from 'node:crypto'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
-import { ConnectionLost, ServerError } from '../postgres/connection.ts'
+import { ConnectionLost, ServerError } from '../postgres/failure.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { primaryOf } from './environment.ts'
 import { touchedShards } from './outcome.ts'

@@ -1,7 +1,7 @@
 import { assert, present, unreachable } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Epoch, ShardName, ShardTopology, TransactionId } from '../directory/topology.ts'
-import { ServerError } from '../postgres/connection.ts'
+import { ServerError } from '../postgres/failure.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { primaryTarget, shardOf } from './environment.ts'
@@ -133,7 +133,7 @@ async function presumeAbort(
   epoch: Epoch,
 ): Promise<TransactionRecord> {
   const reason = `no record when the branch on ${participant} was found`
-  const [outcome] = await environment.pools.flight(
+  const [outcome] = await environment.pools.durableFlight(
     primaryTarget(environment, home),
     [decisions.abortUnlessRecorded(transactionId, [participant], epoch, reason)],
     environment.limits.serviceWithinMs,

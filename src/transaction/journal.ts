@@ -23,7 +23,9 @@ export function journalAttempt(
   environment.background.run(async () => {
     const attempt = decisions.insertAttempt(transactionId, { tenant, action, subject, actor }, code, reason)
     const { pools, limits } = environment
-    await pools.flight(primaryTarget(environment, home), [attempt], limits.serviceWithinMs).catch(() => undefined)
+    await pools
+      .durableFlight(primaryTarget(environment, home), [attempt], limits.serviceWithinMs)
+      .catch(() => undefined)
   })
 }
 

@@ -91,7 +91,7 @@ async function askRecord(
   epoch: Epoch,
 ): Promise<Told> {
   const primary = primaryOf(environment, home)
-  const [outcome] = await environment.pools.flight(
+  const [outcome] = await environment.pools.durableFlight(
     primary.target,
     [
       decisions.abortUnlessRecorded(

@@ -1,6 +1,7 @@
 import type { MetricName } from '../base/metrics.ts'
 import type { FleetNode, ShardName } from '../directory/topology.ts'
-import { Connection, ConnectionLost, ServerError } from '../postgres/connection.ts'
+import { Connection } from '../postgres/connection.ts'
+import { ConnectionLost, ServerError } from '../postgres/failure.ts'
 import { elect } from '../postgres/election.ts'
 import type { CollectionOptions } from './collector.ts'
 import type { OnUncollected } from './collector-term.ts'

@@ -1,8 +1,8 @@
 import { present } from '../base/assert.ts'
 import type { Epoch } from '../directory/topology.ts'
 import { hlcFromWallMs } from '../hlc/hlc.ts'
-import type { StatementOutcome } from '../postgres/connection.ts'
-import { ServerError } from '../postgres/connection.ts'
+import type { StatementOutcome } from '../postgres/statement.ts'
+import { ServerError } from '../postgres/failure.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import { noteAdoption } from './adoption.ts'
 import type { TransactionEnvironment } from './environment.ts'
@@ -68,7 +68,7 @@ async function decideAndFinish(
   const { branch, decision, homeEpoch } = request
   const gid = formatGid(environment.fleet, branch)
   const wall = hlcFromWallMs(environment.clock.wallMs())
-  const outcomes = await environment.pools.flight(
+  const outcomes = await environment.pools.durableFlight(
     primaryTarget(environment, branch.participant),
     [
       ...(decision.outcome === 'COMMITTED' ? [decisions.observeDecided(decision.commitTimestamp, wall)] : []),
@@ -77,7 +77,6 @@ async function decideAndFinish(
       decisions.selectBranchVisible(branch.transactionId),
     ],
     environment.limits.serviceWithinMs,
-    undefined,
     onSent,
   )
   if (decision.outcome === 'COMMITTED') noteAdoption(environment.metrics, branch.participant, outcomes[0])

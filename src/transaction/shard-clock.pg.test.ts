@@ -7,8 +7,9 @@ import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs, hlcZero, toHlc } from '../hlc/hlc.ts'
 import type { ClockCommand, ClockRefusal, ShardClock, Walls } from '../hlc/shard-clock.ts'
 import { stepClock } from '../hlc/shard-clock.ts'
-import type { Statement, StatementOutcome } from '../postgres/connection.ts'
-import { accepted, Connection } from '../postgres/connection.ts'
+import type { Statement, StatementOutcome } from '../postgres/statement.ts'
+import { Connection } from '../postgres/connection.ts'
+import { accepted } from '../postgres/statement.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 
 /** Holds the functions of the clock to what `src/hlc/shard-clock.ts` says of them, on a server whose wall a test sets. */

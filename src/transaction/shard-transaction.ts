@@ -3,8 +3,9 @@ import { HoldfastError } from '../base/errors.ts'
 import type { ShardTopology, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs } from '../hlc/hlc.ts'
-import type { Connection, Statement, StatementOutcome, StatementResult } from '../postgres/connection.ts'
-import { ConnectionLost } from '../postgres/connection.ts'
+import type { Connection } from '../postgres/connection.ts'
+import type { Statement, StatementOutcome, StatementResult } from '../postgres/statement.ts'
+import { ConnectionLost } from '../postgres/failure.ts'
 import { noteAdoption } from './adoption.ts'
 import { requireSendable, unsendable } from './caller-statement.ts'
 import type { BatchItem } from './batch.ts'
@@ -229,7 +230,9 @@ export class ShardTransaction {
   async #reserve(): Promise<Connection> {
     const { pools, targetOf } = this.#environment
     try {
-      this.#connection = await pools.reserve(targetOf(this.shard.primary))
+      const target = targetOf(this.shard.primary)
+      pools.requireRoom(target)
+      this.#connection = await pools.reserve(target)
       return this.#connection
     } catch (error) {
       throw this.#fail(error)

@@ -1,6 +1,6 @@
 import type { ErrorCode, HoldfastErrorOptions } from '../base/errors.ts'
 import { HoldfastError } from '../base/errors.ts'
-import { ConnectionLost, ServerError } from '../postgres/connection.ts'
+import { ConnectionLost, FollowersAwaited, ServerError } from '../postgres/failure.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 
 /**
@@ -62,6 +62,13 @@ export function codeOfSqlState(state: string): ErrorCode {
 /** What a failure of a shard says to the caller. An error that is ours already stays as it is. */
 export function toHoldfastError(error: unknown, place: FailurePlace): HoldfastError {
   if (error instanceof HoldfastError) return error
+  if (error instanceof FollowersAwaited) {
+    return new HoldfastError('node_unavailable', `${place.shard} takes no commit: ${error.message}`, {
+      hint: 'its followers are away; try again when they are back',
+      detail: { ...place },
+      cause: error,
+    })
+  }
   if (error instanceof ConnectionLost) {
     return new HoldfastError('node_unavailable', `${place.shard} does not answer: ${error.message}`, {
       detail: { ...place },

@@ -1,7 +1,7 @@
 import { present } from '../base/assert.ts'
 import type { MetricName } from '../base/metrics.ts'
 import type { ShardName, ShardTopology } from '../directory/topology.ts'
-import type { Statement } from '../postgres/connection.ts'
+import type { Statement } from '../postgres/statement.ts'
 import type { LeftRecord } from './collection.ts'
 import * as collections from './collection-store.ts'
 import type { CollectionOptions } from './collector.ts'

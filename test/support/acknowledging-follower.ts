@@ -1,6 +1,6 @@
 import { systemClock } from '../../src/base/clock.ts'
 import { Connection } from '../../src/postgres/connection.ts'
-import type { ConnectionTarget } from '../../src/postgres/connection.ts'
+import type { ConnectionTarget } from '../../src/postgres/statement.ts'
 import type { Lsn } from '../../src/postgres/lsn.ts'
 import { formatLsn, maxLsn, toLsn } from '../../src/postgres/lsn.ts'
 import { connectForReplication, ReplicationConnection } from '../../src/postgres/replication.ts'

@@ -1,4 +1,4 @@
-import type { Statement } from '../../src/postgres/connection.ts'
+import type { Statement } from '../../src/postgres/statement.ts'
 
 /** What an opening binds, for a test that sends its own statements: the settings, without the role. */
 export function bind(tenant: string, transactionId: string, placements = '{"payroll": 1}'): Statement {

@@ -25,7 +25,7 @@ import type {
   TopologySource,
 } from '../../src/directory/topology.ts'
 import { writePlacements } from '../../src/fleet/founding.ts'
-import type { ConnectionTarget } from '../../src/postgres/connection.ts'
+import type { ConnectionTarget } from '../../src/postgres/statement.ts'
 import { Connection } from '../../src/postgres/connection.ts'
 import { ConnectionPools, poolLimitsDefault } from '../../src/postgres/pools.ts'
 import type { TransactionEnvironment, TransactionLimits } from '../../src/transaction/environment.ts'

@@ -2,7 +2,7 @@ import pg from 'pg'
 import { inject } from 'vitest'
 import { present } from '../../src/base/assert.ts'
 import { newRandomUuid } from '../../src/base/random.ts'
-import type { ConnectionTarget } from '../../src/postgres/connection.ts'
+import type { ConnectionTarget } from '../../src/postgres/statement.ts'
 
 /** A database of its own for one test file or test, made from the template that holds the project's schema. */
 export interface FreshDatabase {

@@ -17,7 +17,7 @@ import type {
 } from '../../src/directory/topology.ts'
 import { writePlacements } from '../../src/fleet/founding.ts'
 import { nodeSettings, slotName, synchronousStandbyNames } from '../../src/fleet/node-settings.ts'
-import type { ConnectionTarget } from '../../src/postgres/connection.ts'
+import type { ConnectionTarget } from '../../src/postgres/statement.ts'
 import { Connection } from '../../src/postgres/connection.ts'
 import { installSchema } from '../../src/postgres/schema.ts'
 import { buildFollower, waitStreaming } from '../../src/postgres/server/follower.ts'

@@ -1,5 +1,5 @@
 import { hlcFromWallMs } from '../../hlc/hlc.ts'
-import { accepted } from '../../postgres/connection.ts'
+import { accepted } from '../../postgres/statement.ts'
 import { withConnection } from '../../postgres/postgres.ts'
 import { passBarrier } from '../../transaction/barrier.ts'
 import { acceptClock } from '../../transaction/clock-acceptance-store.ts'

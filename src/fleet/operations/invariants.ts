@@ -7,7 +7,7 @@ import { type OperatorRead, snapshotAsOperator } from '../../reading/snapshot.ts
 import { checkEnvironment } from '../../recovery/environment-servers.ts'
 import { type Invariant, loadInvariants, platformDomain } from '../../recovery/invariant.ts'
 import { checkInvariants, type InvariantResult, type InvariantView } from '../../recovery/invariant-check.ts'
-import type { Row, StatementResult } from '../../postgres/connection.ts'
+import type { Row, StatementResult } from '../../postgres/statement.ts'
 import type { QueryResult } from '../../transaction/transaction.ts'
 import type { Call } from '../control.ts'
 import { composeGateway } from '../gateway-parts.ts'

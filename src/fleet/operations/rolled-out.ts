@@ -1,6 +1,6 @@
 import { HoldfastError } from '../../base/errors.ts'
 import type { ShardName } from '../../directory/topology.ts'
-import type { ConnectionTarget } from '../../postgres/connection.ts'
+import type { ConnectionTarget } from '../../postgres/statement.ts'
 import { withConnection } from '../../postgres/postgres.ts'
 import type { SqlFile } from '../../postgres/release.ts'
 import { checksumOf, readSqlFiles } from '../../postgres/release.ts'

@@ -1,4 +1,4 @@
-import type { ConnectionTarget } from '../connection.ts'
+import type { ConnectionTarget } from '../statement.ts'
 
 /** Who runs PostgreSQL server processes for the fleet: its supervisor. */
 export interface ServerHost {

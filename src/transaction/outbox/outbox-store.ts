@@ -2,8 +2,9 @@ import { present } from '../../base/assert.ts'
 import type { TransactionId } from '../../directory/topology.ts'
 import type { Hlc } from '../../hlc/hlc.ts'
 import { hlcZero, toHlc } from '../../hlc/hlc.ts'
-import type { Connection, Row } from '../../postgres/connection.ts'
-import { accepted } from '../../postgres/connection.ts'
+import type { Connection } from '../../postgres/connection.ts'
+import type { Row } from '../../postgres/statement.ts'
+import { accepted } from '../../postgres/statement.ts'
 
 /** One row of the outbox, with the place of its transaction in history. */
 export interface OutboxEvent {
