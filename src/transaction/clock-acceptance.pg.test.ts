@@ -7,7 +7,7 @@ import { systemClock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Epoch, ShardName, TransactionId } from '../directory/topology.ts'
 import { hlcFromWallMs } from '../hlc/hlc.ts'
-import { accepted } from '../postgres/connection.ts'
+import { accepted } from '../postgres/statement.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import { acceptClock, listAcceptances } from './clock-acceptance.ts'
 import type { AcceptedDecision } from './clock-acceptance-store.ts'
@@ -224,6 +224,24 @@ describe('a decision of a home whose two walls jumped ahead between vote and sta
     expect(await shards.rows(treasury, rowsKept)).toEqual([])
     await shards.rows(home, 'update holdfast.transaction_record set commit_timestamp = commit_timestamp - 1')
     expect(await acceptAt(treasury)).toMatchObject([{ transactionId }])
+  })
+
+  test('C8: nothing is accepted above one with another way out, which the clock would pass; below it is', async () => {
+    const { later, earlier } = await decidedCrosswise()
+    const moveRecord = (transactionId: TransactionId, by: number) =>
+      shards.rows(
+        home,
+        'update holdfast.transaction_record set commit_timestamp = commit_timestamp + $2 where transaction_id = $1',
+        [transactionId, by],
+      )
+    const out = expect.stringMatching(/^eu-west\/payroll has .*: put the record right there/) as string
+    await moveRecord(earlier, -1)
+    await expect(acceptAt(treasury)).rejects.toMatchObject({ code: 'clock_acceptance_refused', message: out })
+    expect(await shards.rows(treasury, rowsKept)).toEqual([])
+    await moveRecord(earlier, 1)
+    await moveRecord(later, 1)
+    expect(await acceptAt(treasury)).toMatchObject([{ transactionId: earlier }])
+    expect(await shards.rows(treasury, rowsKept)).toEqual([{ transaction_id: earlier }])
   })
 
   test('C8: the shard itself takes no acceptance that it does not need, of a branch that it does not have, or from a gateway', async () => {

@@ -70,10 +70,11 @@ async function wallsBeside(environment: TransactionEnvironment, shard: ShardName
 
 /**
  * Has every decision accepted that a shard refuses for its time, where that is the way out: `accept` is asked for each, the
- * earliest time first, since an acceptance covers all times below it and no row would be written of those. Tells what stands, and
- * of a second call of the same person with the same reason what the first one did. Throws `clock_acceptance_refused` (never)
- * where nothing is to be accepted, and `node_unavailable` (safe) when a home that has a word in it does not answer; what was
- * accepted until then stands, and it may be repeated.
+ * earliest time first, since an acceptance covers all times below it and no row would be written of those. So none is accepted
+ * above a decision with another way out, which it would let pass with the fault in it. Tells what stands, and of a second call
+ * of the same person with the same reason what the first one did. Throws `clock_acceptance_refused` (never) where nothing is to
+ * be accepted, and `node_unavailable` (safe) when a home that has a word in it does not answer; what was accepted until then
+ * stands, and it may be repeated.
  */
 export async function acceptClock(
   environment: TransactionEnvironment,
@@ -95,10 +96,11 @@ export async function acceptClock(
     if (before.length > 0) return before
     throw notAccepted(shard, `${shard} refuses no decision for its time`)
   }
-  const acceptable = refused.filter(({ remedy }) => remedy.kind === 'accept')
-  if (acceptable.length === 0) throw notAccepted(shard, refused.map(({ why }) => why).join('; '))
-  const inOrder = acceptable.toSorted((a, b) => compareCommits(a.decision, b.decision))
-  for (const { branch, passBarrier, decision } of inOrder) {
+  const inOrder = refused.toSorted((a, b) => compareCommits(a.decision, b.decision))
+  const firstOther = inOrder.findIndex(({ remedy }) => remedy.kind !== 'accept')
+  const acceptable = firstOther === -1 ? inOrder : inOrder.slice(0, firstOther)
+  if (acceptable.length === 0) throw notAccepted(shard, inOrder.map(({ why }) => why).join('; '))
+  for (const { branch, passBarrier, decision } of acceptable) {
     // R2: a record that a failover can take back moves no clock.
     await passBarrier()
     try {
