@@ -62,6 +62,11 @@ export const errorTable = define({
     retry: 'never',
     meaning: 'The session token is past its lifetime; continue without it, from now.',
   },
+  token_shard_unknown: {
+    category: 'invalid',
+    retry: 'never',
+    meaning: 'The session token names a shard that this fleet has not, or no longer; continue without it, from now.',
+  },
   unknown_tenant: { category: 'not_found', retry: 'never', meaning: 'No tenant of that name is in the directory.' },
   unknown_domain: { category: 'not_found', retry: 'never', meaning: 'No domain of that name is configured.' },
   unknown_shard: { category: 'not_found', retry: 'never', meaning: 'No shard of that name is configured.' },

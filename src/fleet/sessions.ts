@@ -11,12 +11,21 @@ import {
   tokenLifetimeMsDefault,
 } from '../session/session.ts'
 import { shardsByRef } from '../session/shard-refs.ts'
-import { decodeToken, encodeToken, type TokenScope } from '../session/token.ts'
+import {
+  decodeToken,
+  encodeToken,
+  requireRoomToGrow,
+  tokenCharsMax,
+  type TokenIssue,
+  type TokenScope,
+} from '../session/token.ts'
 import type { Committed } from '../transaction/transaction.ts'
 import type { TokenRing } from './token-ring.ts'
 
 /** As many calls as a page makes at once; more are a hop that collects tokens and sends none. */
 const tokensMax = 64
+/** A session that takes less than this has room for whatever a transaction adds to it. */
+const roomyChars = tokenCharsMax / 4
 
 /** Between tokens, which clients carry, and frontiers, which the mechanisms below understand. */
 export class Sessions {
@@ -42,7 +51,7 @@ export class Sessions {
 
   /**
    * The frontier of a token, or of several with commas between them, as hops carry them that cannot join; the empty one
-   * without a token. Throws what `decodeToken` throws.
+   * without a token. Throws what `decodeToken` throws, and what `requireRoomToGrow` does: whoever goes on from here gets a token.
    */
   async open(session: string | undefined, tenant: string, credential?: string): Promise<Frontier> {
     // Also without a token: what is sealed at the end of the request is signed with this ring.
@@ -56,7 +65,11 @@ export class Sessions {
       })
     }
     const frontiers = await Promise.all(tokens.map((token) => this.#openOne(token, tenant, credential)))
-    return frontiers.reduce(joinFrontiers)
+    const frontier = frontiers.reduce(joinFrontiers)
+    if (session.length > roomyChars) {
+      requireRoomToGrow(frontier, this.#ring.latest(), this.#scope(tenant, credential), this.#issue())
+    }
+    return frontier
   }
 
   async #openOne(token: string, tenant: string, credential: string | undefined): Promise<Frontier> {
@@ -64,7 +77,7 @@ export class Sessions {
       return this.#decode(token, tenant, credential)
     } catch (error) {
       // A shard that this gateway has not heard of yet may be new.
-      if (!isHoldfastError(error, 'unknown_shard')) throw error
+      if (!isHoldfastError(error, 'token_shard_unknown')) throw error
       await this.#topology.refresh()
       return this.#decode(token, tenant, credential)
     }
@@ -73,10 +86,11 @@ export class Sessions {
   /** Rejects with nothing: what was committed is told, with the ring at hand where it cannot be read anew (S16). */
   async seal(frontier: Frontier, tenant: string, credential?: string): Promise<string> {
     await this.#ring.renew().catch(() => undefined)
-    return encodeToken(frontier, this.#ring.latest(), this.#scope(tenant, credential), {
-      nowMs: this.#clock.wallMs(),
-      lifetimeMs: tokenLifetimeMsDefault,
-    })
+    return encodeToken(frontier, this.#ring.latest(), this.#scope(tenant, credential), this.#issue())
+  }
+
+  #issue(): TokenIssue {
+    return { nowMs: this.#clock.wallMs(), lifetimeMs: tokenLifetimeMsDefault }
   }
 
   /** The least token that demands what both demand. */

@@ -40,6 +40,7 @@ export const endsSession: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'token_forged',
   'token_foreign',
   'token_expired',
+  'token_shard_unknown',
 ])
 
 /** The tokens of a header; none of a header that is not there. */

@@ -14,7 +14,8 @@ import {
   transaction,
   treasury,
 } from '../../test/support/session-values.ts'
-import { emptyFrontier, type Frontier, joinFrontiers, pendingMax } from './frontier.ts'
+import type { Epoch } from '../directory/topology.ts'
+import { emptyFrontier, type Frontier, joinFrontiers, pendingMax, withoutNames } from './frontier.ts'
 import type { NodeEvidence, ReadLevel } from './proof.ts'
 import { decide } from './proof.ts'
 
@@ -47,6 +48,14 @@ test('S2: the join is idempotent, and the empty frontier adds nothing', () => {
   )
 })
 
+test("S11: a history is one entry, at whichever of its epochs it was met, and takes nobody else's place", () => {
+  const [founding, later] = [demand(1, 10), { ...demand(1, 20), epoch: 2 as Epoch }]
+  const one = joined(founding, later)
+  expect(one).toMatchObject({ histories: [{ epoch: 2, position: lsn(20) }], historiesForgotten: false })
+  const two = joinFrontiers(frontierOn(payroll, one?.histories ?? []), frontierOn(payroll, [demand(3, 5)]))
+  expect(two.shards.get(payroll)).toMatchObject({ histories: [{ epoch: 3 }, { epoch: 2 }], historiesForgotten: false })
+})
+
 /** The position of a history covers the commits of its last ids: a cutover that went back no further left none of them out. */
 function isPossible(frontier: Frontier, { histories }: NodeEvidence): boolean {
   const demands = [...frontier.shards.values()].flatMap((shard) => shard.histories)
@@ -71,6 +80,30 @@ test('S2: evidence that proves the join proves both sides', () => {
       expect([verdict(a), verdict(b)]).toEqual(['proven', 'proven'])
     }),
     { numRuns: 3_000 },
+  )
+  expect(proven).toBeGreaterThan(100)
+})
+
+/** Commits below every fork are in what came of it. */
+function isInherited(frontier: Frontier, { histories, visible }: NodeEvidence): boolean {
+  const demands = [...frontier.shards.values()].flatMap((shard) => shard.histories)
+  return demands.every(({ epoch: at, position, lastTransactionIds }) => {
+    const isBelow = histories.every(({ epoch, fork }) => epoch <= at || fork === undefined || position <= fork.lsn)
+    return !isBelow || lastTransactionIds.every((id) => visible.has(id))
+  })
+}
+
+test('S11: evidence that proves a frontier without its names proves it with them', () => {
+  let proven = 0
+  fc.assert(
+    fc.property(anyFrontier, anyEvidence, fc.constantFrom(...shardNames), (frontier, evidence, on) => {
+      fc.pre(isPossible(frontier, evidence) && isInherited(frontier, evidence))
+      const verdict = (of: Frontier) => decide(requirementOf(of, { shard: on }), evidence).kind
+      if (verdict(withoutNames(frontier)) !== 'proven') return
+      proven += frontier.shards.has(on) ? 1 : 0
+      expect(verdict(frontier)).toBe('proven')
+    }),
+    { numRuns: 10_000 },
   )
   expect(proven).toBeGreaterThan(100)
 })

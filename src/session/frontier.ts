@@ -34,7 +34,10 @@ export interface ShardFrontier {
 /** What the session knows of one history of one shard. */
 export interface HistoryFrontier {
   readonly historyId: HistoryId
-  /** The epoch at which the history was opened. */
+  /**
+   * The epoch at which the history was opened, or a later one of the same history: a shard takes up a new epoch without another
+   * history when its release changes, and when a cutover keeps it. Who commits knows the shard's, who reads the history's.
+   */
   readonly epoch: Epoch
   /** Everything that the session has seen here, its unsettled branches aside, was committed at or before this position. */
   readonly position: Lsn
@@ -98,11 +101,10 @@ export function joinHistories(all: readonly HistoryFrontier[]): {
   readonly histories: readonly HistoryFrontier[]
   readonly forgotten: boolean
 } {
-  const byHistory = new Map<string, HistoryFrontier>()
+  const byHistory = new Map<HistoryId, HistoryFrontier>()
   for (const history of all) {
-    const key = `${history.epoch} ${history.historyId}`
-    const known = byHistory.get(key)
-    byHistory.set(key, known === undefined ? history : joinSameHistory(known, history))
+    const known = byHistory.get(history.historyId)
+    byHistory.set(history.historyId, known === undefined ? history : joinSameHistory(known, history))
   }
   const newestFirst = [...byHistory.values()].toSorted(
     (a, b) => b.epoch - a.epoch || compareText(b.historyId, a.historyId),
@@ -135,6 +137,21 @@ function joinPending(a: readonly PendingBranch[], b: readonly PendingBranch[]): 
       (x.timestamp < y.timestamp ? 1 : x.timestamp > y.timestamp ? -1 : 0) ||
       compareText(y.transactionId, x.transactionId),
   )
+}
+
+/** The same demands in the fewest bytes. What a loss would be told of has no name any more, and is told as a change (S11). */
+export function withoutNames({ timestamp, shards }: Frontier): Frontier {
+  const unnamed = ({ histories, ...shard }: ShardFrontier): ShardFrontier => ({
+    ...shard,
+    histories: histories.map((history) => ({
+      ...history,
+      lastTransactionIds: [],
+      idsSuffice: false,
+      pending: [],
+      pendingForgotten: history.pendingForgotten || history.pending.length > 0,
+    })),
+  })
+  return { timestamp, shards: new Map([...shards].map(([name, shard]) => [name, unnamed(shard)])) }
 }
 
 /** Every transaction id that a history of the frontier names. */

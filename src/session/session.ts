@@ -90,7 +90,7 @@ export function lsnAfterSnapshot({ lsn, readAt, snapshotAt }: PositionInFlight):
 export interface ShardMet {
   readonly shard: ShardName
   readonly historyId: HistoryId
-  /** The epoch at which the history was opened. */
+  /** As a frontier has it. */
   readonly epoch: Epoch
   readonly placementVersion: number
 }

@@ -1,12 +1,13 @@
 import { describe, expect, test } from 'vitest'
 import { demand, shardNames, transaction } from '../../test/support/session-values.ts'
-import type { Epoch, HistoryId, TenantName, TransactionId } from '../directory/topology.ts'
+import type { Epoch, HistoryId, ShardName, TenantName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs, ticksPerMs, toHlc } from '../hlc/hlc.ts'
 import { parseLsn } from '../postgres/lsn.ts'
 import type { Frontier, HistoryFrontier } from './frontier.ts'
-import { joinFrontiers } from './frontier.ts'
-import { encodeToken } from './token.ts'
+import { joinFrontiers, withoutNames } from './frontier.ts'
+import { shardsByRef } from './shard-refs.ts'
+import { decodeToken, encodeToken, requireRoomToGrow } from './token.ts'
 
 /**
  * The budget of a token: under 300 bytes for four shards. The values are those of a fleet that has run for a while:
@@ -64,6 +65,47 @@ describe('four shards in less than 300 bytes', () => {
       shard === 0 ? wrote(transaction(1)) : { idsSuffice: true, pending: pending(1, 2, 3, 4) },
     )
     expect(size).toEqual({ bytes: 286, text: 382 })
+  })
+})
+
+/** So many shards, each with the worst that one session can hold. */
+function over(shards: number): Frontier {
+  const entry = (shard: number) => {
+    const named = { ...wrote(transaction(shard * 8)), pending: pending(...[1, 2, 3, 4].map((n) => n + shard * 8)) }
+    const history = {
+      ...demand(1, 7, named),
+      historyId: `7a5c1e00-4b1d-4c3e-9f00-${String(shard).padStart(12, '0')}` as HistoryId,
+    }
+    return [
+      `eu-west/s${shard}` as ShardName,
+      { placementVersion: 31, histories: [history], historiesForgotten: false },
+    ] as const
+  }
+  return { timestamp: now, shards: new Map(Array.from({ length: shards }, (_, shard) => entry(shard))) }
+}
+
+describe('a session over many shards', () => {
+  const issue = { nowMs, lifetimeMs: 86_400_000 }
+  const sign = (shards: number) => encodeToken(over(shards), ring, scope, issue)
+  const decode = (text: string, shards: number) =>
+    decodeToken(text, ring, scope, { nowMs, maxClockOffsetMs: 500, shards: shardsByRef(over(shards).shards.keys()) })
+
+  test('S11: loses the names of its transactions before it loses its token, and demands as much', () => {
+    expect(decode(sign(40), 40)).toEqual(over(40))
+    expect(decode(sign(100), 100)).toEqual(withoutNames(over(100)))
+  })
+
+  test('is refused before it is used for what could not be told afterwards', () => {
+    expect(() => requireRoomToGrow(over(100), ring, scope, issue)).not.toThrow()
+    const nearlyFull = Array.from({ length: 300 }, (_, n) => n + 100).findLast((shards) => {
+      try {
+        return sign(shards) !== undefined
+      } catch {
+        return false
+      }
+    })
+    expect(() => requireRoomToGrow(over(nearlyFull ?? 0), ring, scope, issue)).toThrow(/does not fit into a token/)
+    expect(() => sign(400)).toThrow(/a session over 400 shards does not fit into a token/)
   })
 })
 

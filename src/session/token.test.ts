@@ -146,7 +146,9 @@ describe('S1: what is no token is token_malformed', () => {
     fc.assert(
       fc.property(fc.nat(whole.length - 1), fc.uint8Array({ minLength: 1, maxLength: 9 }), (at, change) => {
         const payload = Buffer.concat([whole.subarray(0, at), change, whole.subarray(at + change.length)])
-        expect(refusal(sign(payload))).toMatch(/^(accepted|token_malformed|unknown_shard|token_expired|clock_offset)/)
+        expect(refusal(sign(payload))).toMatch(
+          /^(accepted|token_malformed|token_shard_unknown|token_expired|clock_offset)/,
+        )
       }),
       { numRuns: 2_000 },
     )
@@ -264,7 +266,7 @@ describe('S1: a token has its time', () => {
 describe('shards by their short form', () => {
   test('a shard that this gateway does not know is told, never dropped', () => {
     expect(refusal(token, { check: { shards: shardsByRef(['us-east/treasury' as ShardName]) } })).toMatch(
-      /^unknown_shard/,
+      /^token_shard_unknown/,
     )
   })
 

@@ -4,7 +4,7 @@ import type { Brand } from '../base/brand.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName, TenantName } from '../directory/topology.ts'
 import { formatHlc, wallMsOfHlc } from '../hlc/hlc.ts'
-import type { Frontier } from './frontier.ts'
+import { type Frontier, withoutNames } from './frontier.ts'
 import { macOf } from './mac.ts'
 import { CborReader, CborWriter } from './cbor.ts'
 import { binding, boundOf, hintBytes, hintOf, keyOf } from './token-bound.ts'
@@ -68,10 +68,34 @@ const received = Buffer.allocUnsafeSlow(tokenCharsMax)
 const reader = new CborReader(received)
 const trueMac = Buffer.alloc(macBytes)
 
+/** What a transaction may add: about ten shards. */
+const growthCharsMax = 1024
+
 /**
- * Signs a frontier. Throws `argument_invalid` when it has touched more shards than a token can carry, some hundred.
+ * Signs a frontier; without the names of its transactions where it does not fit with them. Throws `argument_invalid` when it has
+ * touched more shards than a token can carry, some hundred.
  */
 export function encodeToken(frontier: Frontier, ring: KeyRing, scope: TokenScope, issue: TokenIssue): SessionToken {
+  const text = sign(frontier, ring, scope, issue)
+  if (text.length <= tokenCharsMax) return text
+  const shorter = sign(withoutNames(frontier), ring, scope, issue)
+  if (shorter.length <= tokenCharsMax) return shorter
+  throw tooLarge(frontier)
+}
+
+/** For who is to commit, and could not give the token of it back (S11). Throws `argument_invalid`. */
+export function requireRoomToGrow(frontier: Frontier, ring: KeyRing, scope: TokenScope, issue: TokenIssue): void {
+  const text = sign(withoutNames(frontier), ring, scope, issue)
+  if (text.length + growthCharsMax > tokenCharsMax) throw tooLarge(frontier)
+}
+
+function tooLarge({ shards }: Frontier): HoldfastError {
+  return new HoldfastError('argument_invalid', `a session over ${shards.size} shards does not fit into a token`, {
+    hint: 'begin a new session for a part of the shards',
+  })
+}
+
+function sign(frontier: Frontier, ring: KeyRing, scope: TokenScope, issue: TokenIssue): SessionToken {
   const bindings =
     (scope.tenant === undefined ? 0 : binding.tenant) | (scope.credential === undefined ? 0 : binding.credential)
   const bound = boundOf(bindings, scope)
@@ -91,17 +115,7 @@ export function encodeToken(frontier: Frontier, ring: KeyRing, scope: TokenScope
   const macAt = writer.reserve(macBytes)
   writer.bytes.writeUInt16BE(Math.min(macAt - payloadAt, 0xffff), payloadAt - lengthBytes)
   writer.bytes.write(macOf(keyOf(secret, bound), writer.bytes, 0, macAt), macAt, macBytes, 'latin1')
-  const text = writer.bytes.toString('base64url', 0, writer.length)
-  if (text.length > tokenCharsMax) {
-    throw new HoldfastError(
-      'argument_invalid',
-      `a session over ${frontier.shards.size} shards does not fit into a token`,
-      {
-        hint: 'begin a new session for a part of the shards',
-      },
-    )
-  }
-  return text as SessionToken
+  return writer.bytes.toString('base64url', 0, writer.length) as SessionToken
 }
 
 /**
@@ -113,7 +127,7 @@ export function encodeToken(frontier: Frontier, ring: KeyRing, scope: TokenScope
  * | `token_forged`, `token_foreign` | send the token that this fleet issued for this tenant and credential, or none |
  * | `token_expired` | continue without it |
  * | `clock_offset_exceeded` | a gateway's clock is ahead: send it again later |
- * | `unknown_shard` | ask the topology anew and decode again; if that fails too, continue without the token |
+ * | `token_shard_unknown` | ask the topology anew and decode again; if that fails too, continue without the token |
  */
 export function decodeToken(text: string, ring: KeyRing, scope: TokenScope, check: TokenCheck): Frontier {
   const parts = takeApart(received, receive(text))
@@ -170,10 +184,14 @@ function readBody({ payloadAt, macAt }: Parts, shards: ReadonlyMap<number, Shard
   } catch (error) {
     if (error instanceof PayloadMalformed) throw malformed(`its payload is broken: ${error.message}`, error)
     if (error instanceof ShardUnknown) {
-      throw new HoldfastError('unknown_shard', 'the session token names a shard that this gateway does not know', {
-        hint: 'if it stays unknown after the topology was asked anew, the shard is gone: continue without the token',
-        cause: error,
-      })
+      throw new HoldfastError(
+        'token_shard_unknown',
+        'the session token names a shard that this gateway does not know',
+        {
+          hint: 'if it stays unknown after the topology was asked anew, the shard is gone: continue without the token',
+          cause: error,
+        },
+      )
     }
     throw error
   }

@@ -92,9 +92,13 @@ const timestampOf = (number: number) => number * 10
 const transactionNumber = fc.integer({ min: 1, max: 12 })
 const ascending = (numbers: number[]) => numbers.toSorted((a, b) => a - b).map(transaction)
 
+/** Room for epochs that a shard takes up within a history. */
+const epochsApart = 10
+
 const anyHistory: fc.Arbitrary<HistoryFrontier> = fc
   .record({
-    epoch: fc.integer({ min: 1, max: 4 }),
+    number: fc.integer({ min: 1, max: 4 }),
+    later: fc.integer({ min: 0, max: 2 }),
     position: fc.integer({ min: 0, max: 100 }),
     last: fc.uniqueArray(transactionNumber, { maxLength: 4 }),
     idsSuffice: fc.boolean(),
@@ -102,8 +106,9 @@ const anyHistory: fc.Arbitrary<HistoryFrontier> = fc
     pending: fc.uniqueArray(transactionNumber, { maxLength: 4 }),
     pendingForgotten: fc.boolean(),
   })
-  .map(({ epoch, position, last, idsSuffice, seen, pending, pendingForgotten }) =>
-    demand(epoch, position, {
+  .map(({ number, later, position, last, idsSuffice, seen, pending, pendingForgotten }) =>
+    demand(number, position, {
+      epoch: (number * epochsApart + later) as Epoch,
       lastTransactionIds: ascending(last),
       idsSuffice,
       seenTimestamp: seen === undefined ? undefined : hlc(seen),
@@ -145,7 +150,9 @@ export const anyEvidence: fc.Arbitrary<NodeEvidence> = fc
   .map(({ isPrimary, forks, replayed, visible, closed }) =>
     evidenceOf({
       isPrimary,
-      histories: historyLine(...forks.map(({ at, leftOut }) => ({ at, leftOut: leftOut.map(transaction) }))),
+      histories: historyLine(...forks.map(({ at, leftOut }) => ({ at, leftOut: leftOut.map(transaction) }))).map(
+        (row) => ({ ...row, epoch: (row.epoch * epochsApart) as Epoch }),
+      ),
       replayedBefore: before(replayed),
       visible: new Set(visible.map(transaction)),
       closedTimestamp: hlc(closed),
