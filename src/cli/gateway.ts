@@ -1,15 +1,17 @@
 import { resolve } from 'node:path'
-import { pino } from 'pino'
+import { type Logger, pino } from 'pino'
 import { systemClock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import { silentProgress } from '../base/progress.ts'
 import { attachFleet } from '../fleet/fleet.ts'
 import { toControlError } from '../fleet/control.ts'
+import type { Gateway } from '../fleet/gateway.ts'
 import type { GatewayReady, GatewayRefusal } from '../fleet/gateway-processes.ts'
 import { PrometheusMetrics } from '../fleet/prometheus.ts'
 import { packageRelease } from '../postgres/release.ts'
 import { createHttpApp } from '../http/http.ts'
 import { loadAppRoutes } from '../http/load-app.ts'
+import type { HttpServer } from '../http/serve.ts'
 import { serveHttp } from '../http/serve.ts'
 import { exitCodes, printError } from './output.ts'
 import { stepControl } from './step-control.ts'
@@ -36,20 +38,32 @@ export async function runGateway(options: { dataDir?: string; region?: string; p
       onServiceFailure: (service, error) =>
         logger.error({ service, err: error }, 'a service failed and is begun again'),
     })
-    const { config } = fleet.parts
-    const appRoutes = config.app === null ? [] : await loadAppRoutes(config.app)
-    const app = createHttpApp({ fleet, appRoutes, registry: metrics.registry, metrics, logger })
-    const server = await serveHttp({ app, host: config.listen.host, port: Number(options.port ?? config.listen.port) })
-    const ready: GatewayReady = { url: server.url }
-    process.send?.(ready)
-    await stopped
-    await server.close()
-    await fleet.close()
+    try {
+      const server = await serve(fleet, options.port, { metrics, logger })
+      const ready: GatewayReady = { url: server.url }
+      process.send?.(ready)
+      await stopped
+      await server.close()
+    } finally {
+      // Also one that cannot serve: its services would go on without anybody who knows of them.
+      await fleet.close()
+    }
   } catch (error) {
     process.exitCode = await tellFailure(error)
   } finally {
     if (process.connected) process.disconnect()
   }
+}
+
+async function serve(
+  fleet: Gateway,
+  port: string | undefined,
+  { metrics, logger }: { readonly metrics: PrometheusMetrics; readonly logger: Logger },
+): Promise<HttpServer> {
+  const { config } = fleet.parts
+  const appRoutes = config.app === null ? [] : await loadAppRoutes(config.app)
+  const app = createHttpApp({ fleet, appRoutes, registry: metrics.registry, metrics, logger })
+  return serveHttp({ app, host: config.listen.host, port: Number(port ?? config.listen.port) })
 }
 
 /** Whoever started this process tells the failure, once; without anybody, this process does. */

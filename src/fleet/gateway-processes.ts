@@ -49,7 +49,7 @@ export class GatewayProcesses {
     })
   }
 
-  /** Starts the gateway of a region; resolves when it serves. Throws the error that it ended with. */
+  /** Starts the gateway of a region; resolves when it serves. Throws the error that it ended with; then it runs no more. */
   async start(region: RegionName): Promise<void> {
     const { program, args, onChange } = this.#options
     const child = spawn(process.execPath, [program, ...args(region)], {
@@ -58,8 +58,13 @@ export class GatewayProcesses {
       stdio: ['ignore', 'ignore', 'inherit', 'ipc'],
     })
     this.#children.set(region, child)
-    const url = await this.#ready(region, child)
-    this.#addresses.set(region, url)
+    try {
+      this.#addresses.set(region, await this.#ready(region, child))
+    } catch (error) {
+      // What it has begun goes on by itself, and the next one takes its place here.
+      await this.#stopOne(child)
+      throw error
+    }
     onChange(this.addresses)
     child.once('exit', () => void this.#restart(region))
   }
@@ -115,7 +120,8 @@ export class GatewayProcesses {
   }
 
   async #stopOne(child: ChildProcess): Promise<void> {
-    if (child.exitCode !== null || child.signalCode !== null) return
+    const hasRun = child.pid !== undefined
+    if (!hasRun || child.exitCode !== null || child.signalCode !== null) return
     const ended = new Promise<void>((resolve) => child.once('exit', () => resolve()))
     child.kill('SIGTERM')
     const giveUp = new AbortController()

@@ -5,6 +5,7 @@ import { stringify } from 'yaml'
 import { configBelow } from '../../examples/payledger/demo/config.ts'
 import { leftBehind } from '../../examples/payledger/demo/leftovers.ts'
 import { present } from '../../src/base/assert.ts'
+import { exitCodes } from '../../src/cli/output.ts'
 import type { ShardName } from '../../src/directory/topology.ts'
 import type { FleetConfigInput, ShardConfigInput } from '../../src/fleet/config.ts'
 import { openFleet, quietRuntime, resolveConfig, startFleet } from '../../src/fleet/fleet.ts'
@@ -96,6 +97,19 @@ test('up: a second one is refused with who holds it; Ctrl-C stops everything; ki
   third.child.kill('SIGINT')
   expect((await third.ended).code).toBe(0)
   expect(await processes()).toEqual([])
+})
+
+test('a gateway whose port is taken ends with that, and nothing of it goes on', async () => {
+  await configure({ durability: 'local' })
+  const { gateways } = await start('up').ready()
+  const taken = new URL(present(gateways[0], 'a gateway').url).port
+  const beside = new Command(['gateway', '--data-dir', join(root, 'data'), '--region', 'eu-west', '--port', taken])
+  commands.push(beside)
+  const { code, stderr } = await beside.ended
+  expect(stderr).toContain(`port_taken: 127.0.0.1:${taken} is in use`)
+  expect(code).toBe(exitCodes.unavailable)
+  const gatewaysOf = async () => (await processes()).filter((what) => what.includes('cli.js gateway'))
+  expect(await gatewaysOf()).toHaveLength(gateways.length)
 })
 
 test('Ctrl-C while it starts leaves nothing running', async () => {
