@@ -38,8 +38,9 @@ export interface Transaction {
   readonly transactionId: string
   /**
    * One statement on the shard that owns the domain for the tenant, as the application's role, under row-level
-   * security. Costs that shard's round trip. Rejects with `statement_failed`, `constraint_violated` or
-   * `statement_refused`; the transaction can then only fail.
+   * security, with its values as they are now. Costs that shard's round trip. Rejects with `statement_failed`,
+   * `constraint_violated` or `statement_refused`; the transaction can then only fail, whether or not anybody waits for the
+   * promise. A rollback to a savepoint takes back what PostgreSQL refused, and nothing else.
    */
   query<R = Record<string, unknown>>(domain: string, text: string, values?: readonly unknown[]): Promise<QueryResult<R>>
   /**

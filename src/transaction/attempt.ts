@@ -5,16 +5,24 @@ import { Underway } from '../base/underway.ts'
 import type { Placement } from '../directory/directory.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import { hlcZero } from '../hlc/hlc.ts'
-import type { Statement } from '../postgres/statement.ts'
-import { requireAllowed, requireAllowedInBatch, requireSendable, toStatement } from './caller-statement.ts'
+import { requireAllowed, requireAllowedInBatch, toStatement } from './caller-statement.ts'
 import { commitTransaction } from './coordinator.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { hashRequest, keepValue } from './idempotency.ts'
-import { pushBranch, settleDecided } from './in-doubt.ts'
+import { PendingBranches } from './pending-branches.ts'
 import { homePlacement, openShard, requireDurable, requireInService } from './routing.ts'
 import { ShardTransaction } from './shard-transaction.ts'
+import { toHoldfastError } from './sql-errors.ts'
 import type { FirstUse, OutboxEvent } from './transaction-store.ts'
-import type { BatchStatement, Committed, QueryResult, TouchedShard, TransactRequest, Tx } from './transaction.ts'
+import type {
+  BatchStatement,
+  Committed,
+  DomainQuery,
+  QueryResult,
+  TouchedShard,
+  TransactRequest,
+  Tx,
+} from './transaction.ts'
 
 /** How one attempt ended. */
 export type AttemptEnd<T> =
@@ -33,6 +41,8 @@ class CutShort extends Error {}
  *   A1  Home is opened before any participant is touched: with the clock that participants are told, and with the
  *       idempotency key claimed. So nobody who waits for another's key holds a connection that the other may need.
  *   A2  Every shard's part is rolled back or decided; a statement that the function left behind is waited for first.
+ *   A3  What is refused before it is sent dooms the attempt, as a statement that fails dooms its transaction: whether the
+ *       function waits for it, swallows it or left it behind. No savepoint takes it back.
  */
 export class Attempt {
   readonly transactionId: TransactionId
@@ -43,8 +53,10 @@ export class Attempt {
   readonly #participants = new Map<ShardName, ShardTransaction>()
   readonly #events: OutboxEvent[] = []
   readonly #underway = new Underway()
-  readonly #settling = new Map<ShardName, Promise<unknown>>()
+  readonly #pending: PendingBranches
   #ended = false
+  /** A3, the first. */
+  #refusal: HoldfastError | undefined
 
   /** Throws what routing refuses: `unknown_tenant`, `shard_fenced`, `tenant_rejected`. */
   constructor(
@@ -56,6 +68,7 @@ export class Attempt {
     this.#environment = environment
     this.#request = request
     this.#trustsBatches = trustsBatches
+    this.#pending = new PendingBranches(environment, request)
     this.transactionId = transactionId
     const key = request.idempotencyKey ?? null
     const placement = homePlacement(environment, request.tenant)
@@ -85,7 +98,7 @@ export class Attempt {
     }
     this.#ended = true
     await this.#underway.ended()
-    if ('value' in result && this.#participants.size > 0) {
+    if ('value' in result && this.#refusal === undefined && this.#participants.size > 0) {
       try {
         await this.#reach(...this.#participants.values())
       } catch (error) {
@@ -94,15 +107,19 @@ export class Attempt {
     }
     const first = this.home.opened?.firstUse
     if (first !== undefined) return this.#abandon({ kind: 'used before', first, home: this.home.shard.name })
-    const doom = [this.home, ...this.#participants.values()]
-      .map((part) => part.doom)
-      .find((found) => found !== undefined)
+    const doom = this.#doom()
     if ('error' in result) {
       const own = result.error instanceof HoldfastError ? result.error : undefined
       return this.#abandon({ kind: 'failed', error: result.error, mayRepeat: doom ?? own })
     }
     if (doom !== undefined) return this.#abandon({ kind: 'failed', error: doom, mayRepeat: doom })
     return this.#commit(result.value)
+  }
+
+  /** Why it can only be abandoned. A key that was used before is asked for first: who is cut short by it was refused nothing. */
+  #doom(): HoldfastError | undefined {
+    const dooms = [this.home, ...this.#participants.values()].map((part) => part.doom)
+    return this.#refusal ?? dooms.find((found) => found !== undefined)
   }
 
   async #commit<T>(result: T): Promise<AttemptEnd<T>> {
@@ -170,21 +187,42 @@ export class Attempt {
   #tx(): Tx {
     return {
       transactionId: this.transactionId,
-      query: (domain, text, values) => this.#query(domain, toStatement(text, values)),
-      batch: (domain, statements) => this.#batch(domain, statements),
-      emit: (name, payload) => this.#emit(name, payload),
-      client: (domain) => ({ query: (query, values) => this.#query(domain, toStatement(query, values)) }),
+      query: (domain, text, values) => this.#query(domain, text, values),
+      batch: (domain, statements) => this.#orRefuse(() => this.#batch(domain, statements)),
+      emit: (name, payload) => this.#orRefuse(() => this.#emit(name, payload)),
+      client: (domain) => ({ query: (query, values) => this.#query(domain, query, values) }),
     }
   }
 
-  #query<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
-    return this.#underway.begin(this.#send<R>(domain, statement))
+  /** A3. */
+  #orRefuse<T>(take: () => T): T {
+    try {
+      return take()
+    } catch (error) {
+      throw this.#refuse(error)
+    }
   }
 
-  async #send<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
-    this.#requireOpen()
-    requireAllowed(statement.text)
-    const part = this.#route(domain)
+  #refuse(error: unknown): unknown {
+    this.#refusal ??= toHoldfastError(error, this.#where())
+    return error
+  }
+
+  #query<R>(domain: string, query: string | DomainQuery, values?: readonly unknown[]): Promise<QueryResult<R>> {
+    return this.#underway.begin(this.#send<R>(domain, query, values))
+  }
+
+  async #send<R>(
+    domain: string,
+    query: string | DomainQuery,
+    values: readonly unknown[] | undefined,
+  ): Promise<QueryResult<R>> {
+    const { part, statement } = this.#orRefuse(() => {
+      this.#requireOpen()
+      const taken = toStatement(query, values)
+      requireAllowed(taken.text)
+      return { part: this.#route(domain), statement: taken }
+    })
     await this.#reach(part)
     const { rows, rowCount, fields, tag } = await part.query(statement)
     this.#requireFirstUse()
@@ -197,10 +235,7 @@ export class Attempt {
     const part = this.#route(domain)
     for (const [text, values, expect] of statements) {
       requireAllowedInBatch(text)
-      const statement = toStatement(text, values === undefined ? undefined : [...values])
-      // What cannot be sent is found now, before anything else is.
-      requireSendable(statement)
-      part.batch.push({ statement, rows: expect?.rows })
+      part.batch.push({ statement: toStatement(text, values), rows: expect?.rows })
     }
   }
 
@@ -249,36 +284,15 @@ export class Attempt {
 
   /** Makes these parts ready for statements: home is opened first (A1), and what the caller must see there is settled. */
   async #reach(...parts: readonly ShardTransaction[]): Promise<void> {
-    if (parts.some((part) => part !== this.home)) {
-      await this.home.open()
-      this.#requireFirstUse()
+    try {
+      if (parts.some((part) => part !== this.home)) {
+        await this.home.open()
+        this.#requireFirstUse()
+      }
+      await Promise.all(parts.map(({ shard }) => this.#pending.settle(shard.name)))
+    } catch (error) {
+      throw this.#refuse(error)
     }
-    await Promise.all(parts.map(({ shard }) => this.#settlePending(shard.name)))
-  }
-
-  /** Branches of the caller's own past: what it was told is committed must be there when it looks. */
-  #settlePending(shard: ShardName): Promise<unknown> {
-    const known = this.#settling.get(shard)
-    if (known !== undefined) return known
-    const pending = (this.#request.pending ?? []).filter((branch) => branch.shard === shard)
-    const settling = Promise.all([
-      ...pending.map(({ transactionId }) => this.#settleOne(shard, transactionId)),
-      ...(this.#request.pendingForgotten?.includes(shard) ? [settleDecided(this.#environment, shard)] : []),
-    ])
-    this.#settling.set(shard, settling)
-    return settling
-  }
-
-  async #settleOne(shard: ShardName, transactionId: TransactionId): Promise<void> {
-    const resolution = await pushBranch(this.#environment, shard, transactionId)
-    if (resolution.kind === 'settled') return
-    const detail = { shard, transactionId }
-    if (resolution.kind === 'absent') {
-      throw new HoldfastError('write_lost', `the branch of ${transactionId} is not on ${shard}`, { detail })
-    }
-    throw new HoldfastError('node_unavailable', `${transactionId} is not settled on ${shard}: ${resolution.why}`, {
-      detail,
-    })
   }
 
   #requireOpen(): void {

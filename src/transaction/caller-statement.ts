@@ -7,15 +7,29 @@ import type { DomainQuery } from './transaction.ts'
 
 /** The caller's statements on their way in. */
 
-/** What a query builder hands to a `pg` client, as a statement. */
+/**
+ * What a query builder hands to a `pg` client, as a statement with its values as they are now: what their owner makes of them
+ * before they are sent changes nothing. Throws `argument_invalid` for a value that has no form on the wire.
+ */
 export function toStatement(query: string | DomainQuery, values: readonly unknown[] | undefined): Statement {
   const { text, rowMode, types, values: own } = typeof query === 'string' ? { text: query } : query
   const given = values ?? own
+  const taken = takeValues(text, given)
   return {
     text,
-    ...(given === undefined ? {} : { values: given }),
+    ...(given === undefined ? {} : { values: taken }),
     ...(rowMode === undefined ? {} : { rowMode }),
     ...(types === undefined ? {} : { types }),
+  }
+}
+
+function takeValues(text: string, values: readonly unknown[] = []): (string | Buffer | null)[] {
+  try {
+    const serialised = serialise({ text, values })
+    // Bytes are those of the caller still.
+    return serialised.values.map((value) => (value instanceof Buffer ? Buffer.from(value) : value))
+  } catch (error) {
+    throw unsendable(error)
   }
 }
 
@@ -33,16 +47,8 @@ function requirePassed(verdict: StatementVerdict): void {
   if (!verdict.allowed) throw new HoldfastError('statement_refused', verdict.reason, { hint: verdict.hint })
 }
 
-/** Throws `argument_invalid` for a value that has no form on the wire. */
-export function requireSendable(statement: Statement): void {
-  try {
-    serialise(statement)
-  } catch (error) {
-    throw error instanceof TypeError ? unsendable(error) : error
-  }
-}
-
 /** A value of the caller's that has no form on the wire. */
-export function unsendable(error: TypeError): HoldfastError {
-  return new HoldfastError('argument_invalid', `a value cannot be sent: ${error.message}`, { cause: error })
+export function unsendable(cause: unknown): HoldfastError {
+  const why = cause instanceof Error ? cause.message : String(cause)
+  return new HoldfastError('argument_invalid', `a value cannot be sent: ${why}`, { cause })
 }

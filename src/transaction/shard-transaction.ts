@@ -7,7 +7,6 @@ import type { Connection } from '../postgres/connection.ts'
 import type { Statement, StatementOutcome, StatementResult } from '../postgres/statement.ts'
 import { ConnectionLost } from '../postgres/failure.ts'
 import { noteAdoption } from './adoption.ts'
-import { requireSendable, unsendable } from './caller-statement.ts'
 import type { BatchItem } from './batch.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { writableOn } from './routing.ts'
@@ -20,7 +19,7 @@ import type { Isolation } from './transaction.ts'
  * The PostgreSQL transaction of one attempt on one shard: home's own, or a participant's branch.
  *
  * The opening (clock, BEGIN, binding, role) travels with whatever is sent first. It is written before the statement
- * and answered before it; nobody waits in between. A statement that cannot be serialised stops only itself.
+ * and answered before it; nobody waits in between. What it is given has a form on the wire (`caller-statement.ts`).
  */
 export interface ShardTransactionOptions {
   readonly shard: ShardTopology
@@ -96,7 +95,7 @@ export class ShardTransaction {
     return this.#open(await this.#connect())
   }
 
-  /** One awaited statement of the caller. Throws a `HoldfastError`, or a `TypeError` for what cannot be sent. */
+  /** One awaited statement of the caller. Throws a `HoldfastError`. */
   async query(statement: Statement): Promise<StatementResult> {
     const connection = await this.#connect()
     const [opening, answer] =
@@ -105,9 +104,7 @@ export class ShardTransaction {
         : [this.#opening, this.#ask(connection, statement)]
     const [opened, answered] = await Promise.allSettled([opening, answer])
     if (opened.status === 'rejected') throw opened.reason
-    if (answered.status === 'rejected') {
-      throw answered.reason instanceof TypeError ? unsendable(answered.reason) : this.#fail(answered.reason)
-    }
+    if (answered.status === 'rejected') throw this.#fail(answered.reason)
     const outcome = present(answered.value[0], 'one outcome a statement')
     const trace = answered.value[1]
     // Once it has left one it stays, whatever is rolled back.
@@ -119,8 +116,6 @@ export class ShardTransaction {
 
   /** The opening and the first statement, in one flight; a refused opening keeps the statement from being run. */
   #openWith(connection: Connection, statement: Statement): [Promise<Opening>, Promise<StatementOutcome[]>] {
-    // What cannot be sent must not take the opening with it: another statement may come behind it.
-    requireSendable(statement)
     const head = this.#openingStatements()
     const { statementWithinMs } = this.#environment.limits
     const flight = connection.flight([...head, ...this.#traced(statement)], statementWithinMs)
