@@ -1,12 +1,12 @@
 import type { ShardArchive } from '../archive/archive.ts'
 import type { Directory } from '../directory/directory.ts'
 import { decidePlacement, describeRefusal } from '../directory/policy.ts'
-import type { FleetNode, RegionName, ShardName, TenantName, Topology } from '../directory/topology.ts'
+import type { FleetNode, RegionName, ShardName, TenantName, Topology, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { toHlc } from '../hlc/hlc.ts'
 import { accepted } from '../postgres/statement.ts'
 import type { TransactionEnvironment } from '../transaction/environment.ts'
-import type { DeliveryRecord } from '../transaction/outbox/delivery-journal.ts'
+import type { DeliveryRecord } from '../transaction/outbox/delivery-record.ts'
 import { archiveFacts } from './archive-facts.ts'
 import type {
   BranchFacts,
@@ -29,8 +29,8 @@ export interface EvidenceSources {
   readonly archiveOf: (
     shard: ShardName,
   ) => Promise<{ readonly archive: ShardArchive; readonly region: RegionName } | undefined>
-  /** All records of a shard's journal of deliveries. */
-  readonly deliveriesOf: (shard: ShardName) => Promise<readonly DeliveryRecord[]>
+  /** What a shard's journal of deliveries has on the events of a transaction, in order. */
+  readonly deliveriesOf: (shard: ShardName, transactionId: TransactionId) => Promise<readonly DeliveryRecord[]>
   /** Whether a receiver of effects is configured. */
   readonly receiver: boolean
   /** The newest rehearsal that went through a timestamp; null when there was none. */
@@ -180,8 +180,8 @@ async function effectFacts(sources: EvidenceSources, trace: Trace): Promise<Know
     return of?.known === true ? of.value.events : []
   })
   return attempt(async () => {
-    const journals = await Promise.all(shards.map((shard) => sources.deliveriesOf(shard)))
-    const records = journals.flat().filter(({ transactionId }) => transactionId === trace.transactionId)
+    const journals = await Promise.all(shards.map((shard) => sources.deliveriesOf(shard, trace.transactionId)))
+    const records = journals.flat()
     const ids = [...new Set(records.map(({ eventId }) => eventId))]
     const deliveries = ids.map((eventId) => {
       const ofEvent = records.filter((record) => record.eventId === eventId)

@@ -4,6 +4,7 @@ import type { TimelineEntry, TimelineRange } from '../evidence/timeline.ts'
 import { readTimeline } from '../evidence/timeline-reader.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { readDeliveries } from '../transaction/outbox/delivery-journal.ts'
+import type { DeliveryRecord } from '../transaction/outbox/delivery-record.ts'
 import { archiveOf } from './archives.ts'
 import { newestDrillThrough } from './drill-reports.ts'
 import type { GatewayParts } from './gateway-parts.ts'
@@ -18,10 +19,18 @@ export function evidenceSources(parts: GatewayParts): EvidenceSources {
       const archive = config.shards.get(shard)?.archive
       return archive == null ? undefined : { archive: await archiveOf(config, shard), region: archive.region }
     },
-    deliveriesOf: (shard) => readDeliveries(journalPath(home, shard)),
+    deliveriesOf: (shard, transactionId) => deliveriesOf(journalPath(home, shard), transactionId),
     receiver: config.outbox !== null,
     drillOf: (transactionId, commitTimestamp) => newestDrillThrough(home.drillsDir, transactionId, commitTimestamp),
   }
+}
+
+async function deliveriesOf(journal: string, transactionId: string): Promise<DeliveryRecord[]> {
+  const records: DeliveryRecord[] = []
+  for await (const record of readDeliveries(journal)) {
+    if (record.transactionId === transactionId) records.push(record)
+  }
+  return records
 }
 
 /** Throws `unknown_tenant`. */

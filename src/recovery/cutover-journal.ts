@@ -3,8 +3,7 @@ import { join } from 'node:path'
 import { z } from 'zod'
 import { storeDurably } from '../base/durable-files.ts'
 import type { Epoch, HistoryId, ShardName, TransactionId } from '../directory/topology.ts'
-import type { Compensation } from '../transaction/outbox/delivery-journal.ts'
-import type { ShardCutover, ShardStanding } from './cutover-plan.ts'
+import type { Compensation, ShardCutover, ShardStanding } from './cutover-plan.ts'
 
 /**
  * How far a cutover is, in a file beside the environment. Up to `switching` the fleet can go back to what it was, and a

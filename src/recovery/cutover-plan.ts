@@ -2,7 +2,6 @@ import { HoldfastError } from '../base/errors.ts'
 import type { Epoch, HistoryId, ShardName, TransactionId } from '../directory/topology.ts'
 import type { RedoTransaction } from '../archive/redo-transaction.ts'
 import { nameOf } from '../archive/redo-transaction.ts'
-import type { Compensation } from '../transaction/outbox/delivery-journal.ts'
 import type { Delivery } from './invariant-check.ts'
 import type { HistoryPlan } from './restore-plan.ts'
 import type { TransactionName } from './target.ts'
@@ -80,6 +79,16 @@ export function leftOutIds(plan: HistoryPlan): TransactionId[] {
     identity.kind === 'home' || identity.kind === 'branch' ? [identity.transactionId] : [],
   )
   return [...new Set(ids)]
+}
+
+/** An effect that left, whose cause is no longer in history. */
+export interface Compensation {
+  readonly eventId: string
+  readonly transactionId: string
+  readonly tenant: string
+  readonly name: string
+  /** `possibly`: it was sent and no acceptance came back, so only its receiver knows. */
+  readonly delivered: 'certainly' | 'possibly'
 }
 
 export function compensationsFor(plan: HistoryPlan, deliveries: readonly Delivery[]): Compensation[] {

@@ -93,12 +93,11 @@ function allowListsOf({ config, topology }: Supervisor): AllowList[] {
 
 /** Every line of every journal of deliveries. */
 export async function allDeliveries({ config, home }: Supervisor): Promise<Delivery[]> {
-  const records = await Promise.all([...config.shards.keys()].map((shard) => readDeliveries(journalPath(home, shard))))
-  return records.flat().map(({ eventId, transactionId, tenant, name, state }) => ({
-    event_id: eventId,
-    transaction_id: transactionId,
-    tenant,
-    name,
-    state,
-  }))
+  const deliveries: Delivery[] = []
+  for (const shard of config.shards.keys()) {
+    for await (const { eventId, transactionId, tenant, name, state } of readDeliveries(journalPath(home, shard))) {
+      deliveries.push({ event_id: eventId, transaction_id: transactionId, tenant, name, state })
+    }
+  }
+  return deliveries
 }

@@ -1,10 +1,12 @@
-import { appendFile, mkdtemp, readFile, rm, truncate, writeFile } from 'node:fs/promises'
+import { constants } from 'node:buffer'
+import { appendFile, mkdir, mkdtemp, open, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
-import { join } from 'node:path'
+import { dirname, join } from 'node:path'
 import fc from 'fast-check'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import type { DeliveryRecord } from './delivery-journal.ts'
-import { DeliveryJournal, decodeDelivery, encodeDelivery, readDeliveries } from './delivery-journal.ts'
+import { DeliveryJournal, readDeliveries } from './delivery-journal.ts'
+import type { DeliveryRecord } from './delivery-record.ts'
+import { decodeDelivery, encodeDelivery } from './delivery-record.ts'
 
 let folder: string
 let path: string
@@ -16,7 +18,11 @@ beforeEach(async () => {
 
 afterEach(() => rm(folder, { recursive: true }))
 
-function delivery(eventId: string, state: DeliveryRecord['state']): DeliveryRecord {
+function delivery(
+  eventId: string,
+  state: DeliveryRecord['state'],
+  reason = state === 'failed' ? 'answered 500' : null,
+): DeliveryRecord {
   return {
     eventId,
     state,
@@ -25,7 +31,7 @@ function delivery(eventId: string, state: DeliveryRecord['state']): DeliveryReco
     tenant: 'globex-eu',
     name: 'payroll.approved',
     at: 1_775_124_005_120,
-    reason: state === 'failed' ? 'answered 500' : null,
+    reason,
   }
 }
 
@@ -34,18 +40,24 @@ async function journalled(...records: DeliveryRecord[]): Promise<void> {
   for (const record of records) await journal.record(record)
 }
 
-describe('a line', () => {
-  const records = fc.record({
-    eventId: fc.string(),
-    transactionId: fc.string(),
-    commitTimestamp: fc.string(),
-    tenant: fc.string(),
-    name: fc.string({ unit: 'binary' }),
-    state: fc.constantFrom('sending' as const, 'delivered' as const, 'failed' as const),
-    at: fc.nat(),
-    reason: fc.option(fc.string({ unit: 'binary' })),
-  })
+async function read(stretchBytes?: number): Promise<DeliveryRecord[]> {
+  const records: DeliveryRecord[] = []
+  for await (const record of readDeliveries(path, stretchBytes)) records.push(record)
+  return records
+}
 
+const records = fc.record({
+  eventId: fc.string(),
+  transactionId: fc.string(),
+  commitTimestamp: fc.string(),
+  tenant: fc.string(),
+  name: fc.string({ unit: 'binary' }),
+  state: fc.constantFrom('sending' as const, 'delivered' as const, 'failed' as const),
+  at: fc.nat(),
+  reason: fc.option(fc.string({ unit: 'binary' })),
+})
+
+describe('a line', () => {
   test('gives back what was written, on one line', () => {
     fc.assert(
       fc.property(records, (record) => {
@@ -80,7 +92,6 @@ describe('the journal', () => {
     await journalled(delivery('e1', 'sending'), delivery('e1', 'delivered'), delivery('e1', 'sending'))
     await using journal = await DeliveryJournal.open(path)
     expect(journal.isDelivered('e1')).toBe(true)
-    expect(journal.deliveries()).toEqual([delivery('e1', 'delivered')])
   })
 
   test('E2: sending and failed are not delivered', async () => {
@@ -129,21 +140,65 @@ describe('the journal', () => {
     expect([mine.isDelivered('e1'), mine.isDelivered('e2')]).toEqual([true, true])
   })
 
-  test('an effect whose cause is gone is listed: certainly delivered, or possibly when no acceptance came back', async () => {
-    await using journal = await DeliveryJournal.open(path)
-    for (const id of ['kept', 'lost']) await journal.record(delivery(id, 'delivered'))
-    await journal.record(delivery('unanswered', 'sending'))
-    expect(journal.compensations(new Set(['kept']))).toMatchObject([
-      { eventId: 'lost', transactionId: 'transaction of lost', delivered: 'certainly' },
-      { eventId: 'unanswered', delivered: 'possibly' },
-    ])
+  test('is read whole, in order, without being opened for writing; where there is none, nothing was delivered', async () => {
+    expect(await read()).toEqual([])
+    const written = [delivery('e1', 'sending'), delivery('e1', 'delivered')]
+    await journalled(...written)
+    await appendFile(path, '{"eventId":"torn')
+    expect(await read()).toEqual(written)
   })
 
-  test('is read whole, in order, without being opened for writing; where there is none, nothing was delivered', async () => {
-    expect(await readDeliveries(path)).toEqual([])
-    const records = [delivery('e1', 'sending'), delivery('e1', 'delivered')]
-    await journalled(...records)
-    await appendFile(path, '{"eventId":"torn')
-    expect(await readDeliveries(path)).toEqual(records)
+  test('is the same in stretches of any length', async () => {
+    await mkdir(dirname(path))
+    await fc.assert(
+      fc.asyncProperty(fc.array(records), fc.integer({ min: 1, max: 300 }), async (written, stretchBytes) => {
+        await writeFile(path, written.map((record) => `${encodeDelivery(record)}\n`).join(''))
+        expect(await read(stretchBytes)).toEqual(written)
+        await using journal = await DeliveryJournal.open(path, stretchBytes)
+        for (const { eventId } of written) {
+          const isDelivered = written.some((record) => record.eventId === eventId && record.state === 'delivered')
+          expect(journal.isDelivered(eventId)).toBe(isDelivered)
+        }
+      }),
+      { numRuns: 50 },
+    )
+  })
+
+  test('may be longer than a string can be', async () => {
+    const ends = [delivery('first', 'delivered'), delivery('last', 'delivered')]
+    const [first, last] = ends.map((record) => `${encodeDelivery(record)}\n`)
+    await mkdir(dirname(path))
+    const file = await open(path, 'w')
+    await file.write(first ?? '')
+    // Zeros that nobody wrote take no room on the disk. Each stretch of them is a torn line.
+    const step = 128 * 1024
+    for (let at = step; at <= constants.MAX_STRING_LENGTH + step; at += step) await file.write('\n', at)
+    await file.close()
+    await appendFile(path, last ?? '')
+    await using journal = await DeliveryJournal.open(path)
+    expect(['first', 'last'].map((id) => journal.isDelivered(id))).toEqual([true, true])
+    expect(await read()).toEqual(ends)
+  })
+})
+
+describe('the journal grows with the events and not with the attempts:', () => {
+  test('what was said of one that is refused again and again is not written again, by whoever tries', async () => {
+    const said = [delivery('e1', 'sending'), delivery('e1', 'failed'), delivery('e1', 'failed', 'answered 503')]
+    for (let attempts = 0; attempts < 3; attempts += 1) await journalled(...said, ...said)
+    expect(await read()).toEqual(said)
+  })
+
+  test('a delivery is written however often it was made, since evidence counts them', async () => {
+    await journalled(delivery('e1', 'delivered'), delivery('e1', 'delivered'))
+    expect(await read()).toHaveLength(2)
+  })
+
+  test('what it has written itself it does not read again', async () => {
+    await using journal = await DeliveryJournal.open(path)
+    await journal.record(delivery('e1', 'delivered'))
+    const text = await readFile(path, 'utf8')
+    await writeFile(path, text.replace('"delivered"', '"changed.."'))
+    await journal.refresh()
+    expect(journal.isDelivered('e1')).toBe(true)
   })
 })

@@ -1,10 +1,10 @@
-import { createHash } from 'node:crypto'
 import type { FileHandle } from 'node:fs/promises'
-import { mkdir, open, readFile } from 'node:fs/promises'
+import { mkdir, open } from 'node:fs/promises'
 import { dirname } from 'node:path'
-import { z } from 'zod'
 import { syncFolder } from '../../base/durable-files.ts'
 import { HoldfastError } from '../../base/errors.ts'
+import type { DeliveryRecord } from './delivery-record.ts'
+import { decodeDelivery, encodeDelivery } from './delivery-record.ts'
 
 /**
  * What became of each event that left, kept where no restore reaches: a file beside the servers, not in them.
@@ -14,116 +14,98 @@ import { HoldfastError } from '../../base/errors.ts'
  * left out when reading: what it said was never relied on. A line that is whole and does not match its checksum is
  * another matter: the file cannot be trusted, and nothing may be sent on its word.
  *
+ * Nothing is ever taken out of it either: a history that is restored may have any event in its outbox, and evidence
+ * counts the deliveries. So it grows with the events, for which it is read a stretch at a time, and not with the attempts:
+ * what was said of an event before is not written again.
+ *
  * HAZARD: the file is the memory of what the world has seen. Losing it sends everything again that is still in the
  * outbox, with the same keys.
  */
-export type DeliveryState = 'sending' | 'delivered' | 'failed'
 
-export interface DeliveryRecord {
-  readonly eventId: string
-  readonly transactionId: string
-  /** The `int8` in decimal. */
-  readonly commitTimestamp: string
-  readonly tenant: string
-  readonly name: string
-  readonly state: DeliveryState
-  /** Wall time in milliseconds. */
-  readonly at: number
-  /** Why it failed. */
-  readonly reason: string | null
-}
-
-/** An effect that left, whose cause is no longer in history. */
-export interface Compensation {
-  readonly eventId: string
-  readonly transactionId: string
-  readonly tenant: string
-  readonly name: string
-  /** `possibly`: it was sent and no acceptance came back, so only its receiver knows. */
-  readonly delivered: 'certainly' | 'possibly'
-}
-
-const lineForm = z.object({
-  eventId: z.string(),
-  transactionId: z.string(),
-  commitTimestamp: z.string(),
-  tenant: z.string(),
-  name: z.string(),
-  state: z.enum(['sending', 'delivered', 'failed']),
-  at: z.number(),
-  reason: z.string().nullable(),
-  sum: z.string(),
-})
-
-export function encodeDelivery(record: DeliveryRecord): string {
-  const { eventId, transactionId, commitTimestamp, tenant, name, state, at, reason } = record
-  const body = { eventId, transactionId, commitTimestamp, tenant, name, state, at, reason }
-  return JSON.stringify({ ...body, sum: checksum(JSON.stringify(body)) })
-}
-
-/** The record of a line, `torn` for the beginning of one, `corrupt` for a whole one that is not what was written. */
-export function decodeDelivery(line: string): DeliveryRecord | 'torn' | 'corrupt' {
-  // Quotes inside strings are escaped, so nothing but the end of a whole line looks like this.
-  if (!/"sum":"[0-9a-f]{32}"\}$/.test(line)) return 'torn'
-  let value: unknown
-  try {
-    value = JSON.parse(line)
-  } catch {
-    return 'corrupt'
-  }
-  const parsed = lineForm.safeParse(value)
-  if (!parsed.success) return 'corrupt'
-  const { sum: _, ...record } = parsed.data
-  return encodeDelivery(record) === line ? record : 'corrupt'
-}
-
-function checksum(text: string): string {
-  return createHash('sha256').update(text).digest('hex').slice(0, 32)
-}
+/** So many bytes are read at a time: other work of the process waits while their lines are decoded. */
+const stretchBytesDefault = 64 * 1024
 
 /** Every whole record of a journal, in order; none when there is no such file. Throws `check_failed` as `open` does. */
-export async function readDeliveries(path: string): Promise<DeliveryRecord[]> {
-  let text: string
-  try {
-    text = await readFile(path, 'utf8')
-  } catch (error) {
-    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
+export async function* readDeliveries(
+  path: string,
+  stretchBytes = stretchBytesDefault,
+): AsyncGenerator<DeliveryRecord, void> {
+  const file = await open(path, 'r').catch((error: unknown) => {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return undefined
     throw error
+  })
+  if (file === undefined) return
+  try {
+    let begun = ''
+    for await (const stretch of stretchesOf(file, 0, stretchBytes)) {
+      yield* wholeRecords(stretch.lines, path)
+      begun = stretch.begun.toString()
+    }
+    // A record counts when only its newline is missing: the next append supplies it.
+    yield* wholeRecords([begun], path)
+  } finally {
+    await file.close()
   }
-  return text.split('\n').flatMap((line) => (line === '' ? [] : (wholeRecord(line, path) ?? [])))
 }
 
-/** Undefined for a torn line. */
-function wholeRecord(line: string, path: string): DeliveryRecord | undefined {
-  const record = decodeDelivery(line)
-  if (record === 'corrupt') {
-    throw new HoldfastError('check_failed', `the delivery journal ${path} has a line that was changed`, {
-      hint: 'restore the file; until then nothing is delivered, since what was delivered before is not known',
-    })
+interface Stretch {
+  readonly lines: readonly string[]
+  /** The place behind the last of them. */
+  readonly end: number
+  /** What stands there. */
+  readonly begun: Buffer
+}
+
+/** What follows a place in a file, which may be longer than a buffer or a string can be. */
+async function* stretchesOf(file: FileHandle, from: number, stretchBytes: number): AsyncGenerator<Stretch, void> {
+  const read = Buffer.alloc(stretchBytes)
+  let begun = Buffer.alloc(0)
+  for (let at = from; ; ) {
+    const { bytesRead } = await file.read(read, 0, stretchBytes, at)
+    if (bytesRead === 0) return
+    at += bytesRead
+    const bytes = Buffer.concat([begun, read.subarray(0, bytesRead)])
+    const whole = bytes.lastIndexOf(0x0a) + 1
+    begun = bytes.subarray(whole)
+    yield { lines: bytes.toString('utf8', 0, whole).split('\n'), end: at - begun.length, begun }
   }
-  return record === 'torn' ? undefined : record
+}
+
+function* wholeRecords(lines: readonly string[], path: string): Generator<DeliveryRecord, void> {
+  for (const line of lines) {
+    const record = line === '' ? 'torn' : decodeDelivery(line)
+    if (record === 'corrupt') {
+      throw new HoldfastError('check_failed', `the delivery journal ${path} has a line that was changed`, {
+        hint: 'restore the file; until then nothing is delivered, since what was delivered before is not known',
+      })
+    }
+    if (record !== 'torn') yield record
+  }
 }
 
 export class DeliveryJournal implements AsyncDisposable {
   readonly #path: string
   readonly #file: FileHandle
-  readonly #last = new Map<string, DeliveryRecord>()
-  readonly #delivered = new Map<string, DeliveryRecord>()
+  readonly #stretchBytes: number
+  readonly #delivered = new Set<string>()
+  /** By event that left and was not delivered, what was said of it. */
+  readonly #said = new Map<string, Set<string>>()
   #readThrough = 0
   #endIsTorn = false
-  #appending: Promise<void> = Promise.resolve()
+  #inTurn: Promise<unknown> = Promise.resolve()
 
-  private constructor(path: string, file: FileHandle) {
+  private constructor(path: string, file: FileHandle, stretchBytes: number) {
     this.#path = path
     this.#file = file
+    this.#stretchBytes = stretchBytes
   }
 
   /** Opens or begins the journal of one shard. Throws `check_failed` (never) when a line of it was changed. */
-  static async open(path: string): Promise<DeliveryJournal> {
+  static async open(path: string, stretchBytes = stretchBytesDefault): Promise<DeliveryJournal> {
     await mkdir(dirname(path), { recursive: true, mode: 0o700 })
     const file = await open(path, 'a+', 0o600)
     await syncFolder(dirname(path))
-    const journal = new DeliveryJournal(path, file)
+    const journal = new DeliveryJournal(path, file, stretchBytes)
     try {
       await journal.refresh()
     } catch (error) {
@@ -133,55 +115,25 @@ export class DeliveryJournal implements AsyncDisposable {
     return journal
   }
 
-  /** Appends and flushes. When this rejects the record may or may not be in the file; the next append is whole again. */
+  /**
+   * Resolves when it is on the disk: appended and flushed, unless it says nothing new of an event. When this rejects the
+   * record may or may not be in the file; the next append is whole again.
+   */
   record(delivery: DeliveryRecord): Promise<void> {
-    const appended = this.#appending.then(() => this.#append(delivery))
-    this.#appending = appended.catch(() => undefined)
-    return appended
+    return this.#next(() => this.#append(delivery))
   }
 
   /** Reads what others have appended since. */
-  async refresh(): Promise<void> {
-    const { size } = await this.#file.stat()
-    const unread = Buffer.alloc(size - this.#readThrough)
-    for (let filled = 0; filled < unread.length; ) {
-      const { bytesRead } = await this.#file.read(unread, filled, unread.length - filled, this.#readThrough + filled)
-      if (bytesRead === 0) break
-      filled += bytesRead
-    }
-    const end = unread.lastIndexOf(0x0a) + 1
-    this.#endIsTorn = end < unread.length
-    for (const line of unread.subarray(0, end).toString('utf8').split('\n')) {
-      const record = line === '' ? undefined : wholeRecord(line, this.#path)
-      if (record !== undefined) this.#take(record)
-    }
-    this.#readThrough += end
+  refresh(): Promise<void> {
+    return this.#next(() => this.#read())
   }
 
   isDelivered(eventId: string): boolean {
     return this.#delivered.has(eventId)
   }
 
-  /** The last record of each event that ever left. */
-  deliveries(): DeliveryRecord[] {
-    return [...this.#last.keys()].flatMap((id) => this.#delivered.get(id) ?? this.#last.get(id) ?? [])
-  }
-
-  /** Effects the world has seen, or may have, whose cause is not in the history that stands. */
-  compensations(inHistory: ReadonlySet<string>): Compensation[] {
-    return this.deliveries()
-      .filter(({ eventId }) => !inHistory.has(eventId))
-      .map(({ eventId, transactionId, tenant, name, state }) => ({
-        eventId,
-        transactionId,
-        tenant,
-        name,
-        delivered: state === 'delivered' ? 'certainly' : 'possibly',
-      }))
-  }
-
   async close(): Promise<void> {
-    await this.#appending
+    await this.#inTurn
     await this.#file.close()
   }
 
@@ -189,7 +141,23 @@ export class DeliveryJournal implements AsyncDisposable {
     return this.close()
   }
 
+  #next(work: () => Promise<void>): Promise<void> {
+    const done = this.#inTurn.then(work)
+    this.#inTurn = done.catch(() => undefined)
+    return done
+  }
+
+  async #read(): Promise<void> {
+    for await (const { lines, end, begun } of stretchesOf(this.#file, this.#readThrough, this.#stretchBytes)) {
+      for (const record of wholeRecords(lines, this.#path)) this.#take(record)
+      this.#readThrough = end
+      this.#endIsTorn = begun.length > 0
+    }
+  }
+
   async #append(delivery: DeliveryRecord): Promise<void> {
+    // What another dispatcher has said may not be on the disk yet.
+    if (this.#isSaid(delivery)) return this.#file.datasync()
     const line = `${this.#endIsTorn ? '\n' : ''}${encodeDelivery(delivery)}\n`
     // Until the flush has returned the end of the file is not known to be whole.
     this.#endIsTorn = true
@@ -197,10 +165,28 @@ export class DeliveryJournal implements AsyncDisposable {
     await this.#file.datasync()
     this.#endIsTorn = false
     this.#take(delivery)
+    // What others have appended before it is unread as yet.
+    const { size } = await this.#file.stat()
+    if (size === this.#readThrough + Buffer.byteLength(line)) this.#readThrough = size
+  }
+
+  /** A delivery is always new: evidence counts them. */
+  #isSaid(record: DeliveryRecord): boolean {
+    return record.state !== 'delivered' && this.#said.get(record.eventId)?.has(sayingOf(record)) === true
   }
 
   #take(record: DeliveryRecord): void {
-    this.#last.set(record.eventId, record)
-    if (record.state === 'delivered') this.#delivered.set(record.eventId, record)
+    const { eventId } = record
+    if (record.state === 'delivered') {
+      this.#delivered.add(eventId)
+      this.#said.delete(eventId)
+    } else if (!this.#delivered.has(eventId)) {
+      this.#said.set(eventId, (this.#said.get(eventId) ?? new Set()).add(sayingOf(record)))
+    }
   }
+}
+
+/** That it left, or why it was not accepted. */
+function sayingOf({ state, reason }: DeliveryRecord): string {
+  return reason === null ? state : `${state}: ${reason}`
 }

@@ -90,12 +90,3 @@ function eventFromRow(row: Row): OutboxEvent {
     payload: String(row['payload']),
   }
 }
-
-/** Which of these events are in the history of this server, e.g. of a restored one. */
-export async function eventsInHistory(connection: Connection, eventIds: readonly string[]): Promise<Set<string>> {
-  const { rows } = await connection.query<{ event_id: string }>(
-    'select o.event_id from holdfast.outbox o where o.event_id = any($1::uuid[])',
-    [eventIds],
-  )
-  return new Set(rows.map((row) => row.event_id))
-}

@@ -14,10 +14,9 @@ import type { StepName } from '../../base/step.ts'
 import { noStep } from '../../base/step.ts'
 import type { ShardName } from '../../directory/topology.ts'
 import { Connection } from '../../postgres/connection.ts'
-import { DeliveryJournal } from './delivery-journal.ts'
+import { DeliveryJournal, readDeliveries } from './delivery-journal.ts'
 import type { DispatcherOptions } from './outbox.ts'
 import { createDispatcher } from './outbox.ts'
-import { eventsInHistory } from './outbox-store.ts'
 
 const shard = 'eu-west/payroll' as ShardName
 const cadence = { pollMs: 5, electionMs: 5, answerWithinMs: 2_000 }
@@ -126,6 +125,12 @@ async function dyingAt(step: StepName): Promise<void> {
 const delivered = (...events: Emitted[]) =>
   eventually(() => events.every((event) => journal.isDelivered(event.eventId)))
 
+async function recordedStates(): Promise<string[]> {
+  const states: string[] = []
+  for await (const { state } of readDeliveries(join(folder, 'journal.jsonl'))) states.push(state)
+  return states
+}
+
 describe('delivering', () => {
   test('an event arrives once, with its id as key and its payload as PostgreSQL has it', async () => {
     const event = emitted(10n, '{"cents": 12345678901234567890}')
@@ -154,6 +159,15 @@ describe('delivering', () => {
     expect(receiver.keys()).toEqual([refused.eventId, other.eventId, refused.eventId, refused.eventId])
   })
 
+  test('what a receiver refuses again and again fills no disk: the journal has it once', async () => {
+    const event = emitted(10n)
+    receiver.answer((_, times) => (times <= 4 ? 500 : 204))
+    await commit(event)
+    await dispatching({}, () => delivered(event))
+    expect(receiver.keys()).toHaveLength(5)
+    expect(await recordedStates()).toEqual(['sending', 'failed', 'delivered'])
+  })
+
   test('a redirect is a refusal: events go where the configuration says', async () => {
     const event = emitted(10n)
     receiver.answer((_, times) => (times === 1 ? 307 : 200))
@@ -168,7 +182,7 @@ describe('delivering', () => {
     const { url } = receiver
     await receiver.close()
     await dispatching({ webhookUrl: url }, async () => {
-      await eventually(() => journal.deliveries()[0]?.state === 'failed')
+      await eventually(async () => (await recordedStates()).includes('failed'))
       receiver = await receiveWebhooks(new URL(url).port)
       await delivered(event)
     })
@@ -301,7 +315,7 @@ describe('a bad day', () => {
     expect(receiver.keys()).toEqual([first.eventId, second.eventId])
   })
 
-  test('E3: after a cutover what was delivered is not sent again, what was not is, and what lost its cause is listed', async () => {
+  test('E3: after a cutover what was delivered is not sent again, and what was not is', async () => {
     const [kept, lost] = [emitted(10n), emitted(20n)]
     for (const event of [kept, lost]) await commit(event)
     await dispatching({}, () => delivered(kept, lost))
@@ -312,11 +326,6 @@ describe('a bad day', () => {
     await close(40n)
     await dispatching({}, () => delivered(undelivered))
     expect(receiver.keys()).toEqual([kept.eventId, lost.eventId, undelivered.eventId])
-    const inHistory = await eventsInHistory(
-      admin,
-      journal.deliveries().map(({ eventId }) => eventId),
-    )
-    expect(journal.compensations(inHistory)).toMatchObject([{ eventId: lost.eventId, delivered: 'certainly' }])
   })
 
   test('a lost connection is connected anew', async () => {

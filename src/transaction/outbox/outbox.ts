@@ -26,7 +26,7 @@ import { postEvent } from './webhook.ts'
  * commit order and sends what the journal does not call delivered.
  *
  * Owns: the order of *journal, send, journal*, when to try again, and who dispatches. Does not own: writing the rows
- * (`holdfast.stamp` does), which effects to compensate after a cutover (`DeliveryJournal.compensations` lists them).
+ * (`holdfast.stamp` does), which effects to compensate after a cutover (its plan lists them).
  *
  *   E1  Nothing is sent for a transaction that could still be lost: a barrier at the server that showed the rows
  *       passes before the first of them leaves.
