@@ -12,7 +12,14 @@ const far = 'us-east/treasury'
 const committedAt = toHlc(100n)
 const later = toHlc(200n)
 
-const branch: BranchFacts = { state: 'committed', prepareTimestamp: toHlc(90n), commitTimestamp: committedAt, epoch: 1 }
+const branch: BranchFacts = {
+  state: 'committed',
+  prepareTimestamp: toHlc(90n),
+  commitTimestamp: committedAt,
+  epoch: 1,
+  accepted: null,
+}
+const accepted = { actor: 'ops', reason: 'ticket 4711', clockBefore: toHlc(50n) }
 
 const shard: ShardFacts = {
   epoch: 1,
@@ -126,6 +133,7 @@ const cases: readonly [ProofLinkName, ProofStatus, string, Partial<ProofFacts>][
   ['order', 'broken', 'a prepare is not below the commit', withBranch({ ...branch, prepareTimestamp: committedAt })],
   ['order', 'broken', 'the record has another timestamp', { record: known({ ...record, commitTimestamp: later }) }],
   ['order', 'pending', 'the home has not closed it', withShard(home, { closedTimestamp: toHlc(99n) })],
+  ['order', 'proven', 'somebody let the clock of a participant pass it', withBranch({ ...branch, accepted })],
   ['order', 'proven', 'the home has closed exactly it', withShard(home, { closedTimestamp: committedAt })],
   ['decision', 'broken', 'a branch is gone', withBranch({ state: 'absent' })],
   ['decision', 'broken', 'the record says aborted', { record: aborted }],

@@ -114,15 +114,17 @@ export function orderLink({ commit, record, branches, shards }: ProofFacts): Ver
 function branchOrder(commitTimestamp: Hlc, shard: string, branch: Known<BranchFacts>): Verdict {
   if (!branch.known) return pending(branch.why)
   if (branch.value.state !== 'committed') return pending(`its branch on ${shard} is ${branch.value.state}`)
-  const prepared = branch.value.prepareTimestamp
+  const { prepareTimestamp: prepared, accepted } = branch.value
   const facts = {
     shard,
     prepareTimestamp: formatHlc(prepared),
     commitTimestamp: formatHlc(branch.value.commitTimestamp),
+    ...(accepted === null ? {} : { accepted: { ...accepted, clockBefore: formatHlc(accepted.clockBefore) } }),
   }
   if (branch.value.commitTimestamp !== commitTimestamp) return broken(`${shard} has it at another timestamp`, facts)
   if (prepared >= commitTimestamp) return broken(`${shard} prepared it at or after its commit timestamp`, facts)
-  return proven(`${shard} prepared it before its commit timestamp`, facts)
+  const word = accepted === null ? '' : `, which its clock passed on the word of ${accepted.actor}`
+  return proven(`${shard} prepared it before its commit timestamp${word}`, facts)
 }
 
 function closedOrder(

@@ -57,7 +57,15 @@ export type BranchFacts =
       readonly prepareTimestamp: Hlc
       readonly commitTimestamp: Hlc
       readonly epoch: number
+      /** Its shard refused that timestamp, and let its clock pass it on somebody's word (C8). */
+      readonly accepted: AcceptanceFacts | null
     }
+
+export interface AcceptanceFacts {
+  readonly actor: string
+  readonly reason: string
+  readonly clockBefore: Hlc
+}
 
 export interface ShardFacts {
   readonly epoch: number

@@ -4,7 +4,7 @@ import type { Hlc } from '../hlc/hlc.ts'
 import { toHlc } from '../hlc/hlc.ts'
 import type { Row, Statement, StatementOutcome } from '../postgres/statement.ts'
 import { accepted } from '../postgres/statement.ts'
-import type { BranchFacts, RecordFacts, ShardFacts } from './proof-facts.ts'
+import type { AcceptanceFacts, BranchFacts, RecordFacts, ShardFacts } from './proof-facts.ts'
 
 /** Everything that the primary of one shard has on one transaction. */
 export interface ShardTrace {
@@ -72,8 +72,11 @@ export function traceStatements(transactionId: TransactionId): Statement[] {
     },
     {
       text: `select b.home, b.participants, b.placements, b.prepare_timestamp, b.epoch, d.commit_timestamp,
-               b.tenant, b.action, b.subject, b.actor
-             from holdfast.branch b join holdfast.decision d using (transaction_id) where b.transaction_id = $1`,
+               b.tenant, b.action, b.subject, b.actor,
+               a.actor as accepted_by, a.reason as accepted_for, a.clock_before as accepted_from
+             from holdfast.branch b join holdfast.decision d using (transaction_id)
+             left join holdfast.clock_acceptance a using (transaction_id)
+             where b.transaction_id = $1`,
       values,
     },
     {
@@ -137,8 +140,15 @@ function branchOf(row: Row): BranchTrace {
       prepareTimestamp: hlcOf(row['prepare_timestamp']),
       commitTimestamp: hlcOf(row['commit_timestamp']),
       epoch: Number(row['epoch']),
+      accepted: acceptanceOf(row),
     },
   }
+}
+
+function acceptanceOf(row: Row): AcceptanceFacts | null {
+  const actor = row['accepted_by']
+  if (typeof actor !== 'string') return null
+  return { actor, reason: String(row['accepted_for']), clockBefore: hlcOf(row['accepted_from']) }
 }
 
 function recordOf(row: Row): RecordFacts {

@@ -33,7 +33,7 @@ const settled: Partial<ShardTrace> = {
     home,
     participants: [far],
     placements: [],
-    facts: { state: 'committed', prepareTimestamp: toHlc(8n), commitTimestamp: toHlc(9n), epoch: 1 },
+    facts: { state: 'committed', prepareTimestamp: toHlc(8n), commitTimestamp: toHlc(9n), epoch: 1, accepted: null },
   },
 }
 

@@ -30,6 +30,8 @@ export interface BranchView {
   /** `prepared` is settled by the resolver; `unreachable` says nothing about the branch. */
   readonly state: 'prepared' | 'committed' | 'absent' | 'unreachable'
   readonly prepareTimestamp: Hlc | null
+  /** On whose word its shard's clock passed the commit timestamp, which it refused by itself (C8), and why. */
+  readonly accepted: { readonly actor: string; readonly reason: string } | null
 }
 
 /**
@@ -90,10 +92,13 @@ function branchesOf(trace: Trace, home: string | null): BranchView[] {
     .filter((shard) => shard !== home)
     .map((shard) => {
       const of = trace.shards.get(shard)
-      if (of?.known !== true) return { shard, state: 'unreachable', prepareTimestamp: null }
+      const nothing = { shard, prepareTimestamp: null, accepted: null }
+      if (of?.known !== true) return { ...nothing, state: 'unreachable' }
       const { branch, prepared } = of.value
-      if (branch !== null) return { shard, state: 'committed', prepareTimestamp: branch.facts.prepareTimestamp }
-      return { shard, state: prepared ? 'prepared' : 'absent', prepareTimestamp: null }
+      if (branch === null) return { ...nothing, state: prepared ? 'prepared' : 'absent' }
+      const { prepareTimestamp, accepted } = branch.facts
+      const word = accepted === null ? null : { actor: accepted.actor, reason: accepted.reason }
+      return { shard, state: 'committed', prepareTimestamp, accepted: word }
     })
 }
 

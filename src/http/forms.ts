@@ -116,6 +116,7 @@ export const transactionView = z.object({
       shard: text,
       state: z.enum(['prepared', 'committed', 'absent', 'unreachable']),
       prepareTimestamp: timestamp.nullable(),
+      accepted: z.object({ actor: text, reason: text }).nullable(),
     }),
   ),
 })

@@ -117,6 +117,16 @@ test("C8: a decision that is refused for its time is explained, accepted on some
   const other = await fleet.holdfast('resolve', '--accept-clock', treasury, '--actor', 'ops', '--reason', 'another')
   expect(other).toMatchObject(refusedWith(exitCodes.conflict, 'clock_acceptance_refused'))
 
+  const [actor, reason] = ['ops@globex.example', 'ticket 4711']
+  const branches = [{ shard: treasury, state: 'committed', accepted: { actor, reason } }]
+  expect(await fleet.holdfast('txn', transactionId)).toMatchObject({ document: { branches } })
+  // Its home closes the time of the decision when that has come; whose word it was is told now.
+  const parts = expect.arrayContaining([
+    expect.objectContaining({ shard: treasury, accepted: { actor, reason, clockBefore: text } }),
+  ]) as unknown
+  const links = expect.arrayContaining([expect.objectContaining({ link: 'order', facts: { parts } })]) as unknown
+  expect(await fleet.holdfast('prove', transactionId)).toMatchObject({ document: { links } })
+
   const { document } = await fleet.holdfast('doctor')
   const detail = expect.stringMatching(
     new RegExp(`^ops@globex.example let the clock of ${treasury} pass ${transactionId}, from .* to .*: ticket 4711$`),

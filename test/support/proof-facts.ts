@@ -36,6 +36,7 @@ export const anyFacts: fc.Arbitrary<ProofFacts> = fc.record({
             prepareTimestamp: timestamp,
             commitTimestamp: timestamp,
             epoch: count,
+            accepted: fc.option(fc.record({ actor: fc.string(), reason: fc.string(), clockBefore: timestamp })),
           }),
         )
         .map((facts) => known<BranchFacts>(facts)),

@@ -117,7 +117,11 @@ function showTransaction(view: TransactionDocument): void {
   if (view.home !== null) printLine(`home ${view.home}`)
   if (view.commitTimestamp !== null) printLine(`committed at ${view.commitTimestamp}`)
   if (view.refusal !== null) printLine(`${view.refusal.code}: ${view.refusal.reason}`)
-  for (const branch of view.branches) printLine(`branch at ${branch.shard}: ${branch.state}`)
+  for (const { shard, state, accepted } of view.branches) {
+    const word =
+      accepted === null ? '' : `, at a time that its clock passed on the word of ${accepted.actor}: ${accepted.reason}`
+    printLine(`branch at ${shard}: ${state}${word}`)
+  }
 }
 
 function showTimeline(entries: readonly TimelineDocument[]): void {
