@@ -65,6 +65,27 @@ function emitted(commitTimestamp: bigint, payload = '{"run":"apr-2026"}'): Emitt
   return { eventId: newRandomUuid(), transactionId: newTimeOrderedUuid(), commitTimestamp, payload }
 }
 
+/** As a failover does to a dispatcher, or a server to one that was cut off. */
+const endSessions = () =>
+  admin.query(
+    `select pg_terminate_backend(pid) from pg_stat_activity
+     where datname = current_database() and usename = 'holdfast_gateway'`,
+  )
+
+/** Holds a dispatcher at a step, once, as one that is stopped. */
+function stoppingAt(step: StepName) {
+  let reach = () => {}
+  let wake = () => {}
+  const reached = new Promise<void>((resolve) => (reach = resolve))
+  const woken = new Promise<void>((resolve) => (wake = resolve))
+  const onStep = (at: StepName) => {
+    if (at !== step) return Promise.resolve()
+    reach()
+    return woken
+  }
+  return { onStep, reached, wake: () => wake() }
+}
+
 /** A committed transaction with one event, as a stamp leaves it. */
 async function commit(event: Emitted): Promise<void> {
   await admin.flight([
@@ -197,6 +218,49 @@ describe('delivering', () => {
     await commit(second)
     await dispatching({ journal: ofSecond }, () => eventually(() => ofSecond.isDelivered(second.eventId)))
     expect(receiver.keys()).toEqual([first.eventId, second.eventId])
+  })
+
+  test('E3: a dispatcher that was stopped sends nothing again that another has delivered meanwhile', async () => {
+    const events = [emitted(10n), emitted(11n), emitted(12n)]
+    for (const event of events) await commit(event)
+    await using ofOther = await DeliveryJournal.open(join(folder, 'journal.jsonl'))
+    const { onStep, reached, wake } = stoppingAt('outbox delivery journalled')
+    const last = emitted(20n)
+    await dispatching({ onStep }, async () => {
+      await reached
+      await endSessions()
+      await dispatching({ journal: ofOther }, () =>
+        eventually(() => events.every(({ eventId }) => ofOther.isDelivered(eventId))),
+      )
+      await commit(last)
+      wake()
+      await delivered(last)
+    })
+    expect(receiver.keys()).toEqual([...events, last].map(({ eventId }) => eventId))
+  })
+
+  test('E3: a dispatcher that was stopped while the shard got another primary sends nothing more', async () => {
+    const events = [emitted(10n), emitted(11n)]
+    for (const event of events) await commit(event)
+    const { onStep, reached, wake } = stoppingAt('outbox delivery journalled')
+    let asked = 0
+    let moved = false
+    const target = () => {
+      asked += 1
+      const here = database.target('holdfast_gateway')
+      return moved ? { ...here, port: here.port + 1 } : here
+    }
+    await dispatching({ onStep, target }, async () => {
+      await reached
+      moved = true
+      const askedBefore = asked
+      wake()
+      await eventually(() => asked > askedBefore + 3)
+      expect(receiver.keys()).toHaveLength(1)
+      moved = false
+      await delivered(...events)
+    })
+    expect(receiver.keys()).toEqual(events.map(({ eventId }) => eventId))
   })
 
   test('of two dispatchers one is elected, and the other takes over when it ends', async () => {
@@ -333,10 +397,7 @@ describe('a bad day', () => {
     await commit(first)
     await dispatching({}, async () => {
       await delivered(first)
-      await admin.query(
-        `select pg_terminate_backend(pid) from pg_stat_activity
-         where datname = current_database() and usename = 'holdfast_gateway'`,
-      )
+      await endSessions()
       await commit(second)
       await delivered(second)
     })

@@ -171,18 +171,19 @@ class Tenure {
 
   /** Sends a batch of what is due, and says how much of it is left. */
   async #sendDue(signal: AbortSignal): Promise<number> {
-    const { clock, metrics, shard } = this.#options
+    const { clock, journal, metrics, shard } = this.#options
     metrics.gauge('outbox_pending', this.#pending.size, { shard })
     const due = [...this.#pending.values()].filter(({ attempt }) => isDue(attempt, clock.monotonicMs()))
     if (due.length === 0) return 0
     await this.#options.barrier().catch((cause: unknown) => {
       throw new Interruption('the barrier did not pass', { cause })
     })
-    // The barrier went to the primary of that moment; it speaks for our rows only if that is still the server we read.
-    if (!sameServer(this.#options.target(), this.#target)) return 0
     for (const { event, attempt } of due.slice(0, batchMax)) {
-      if (signal.aborted) return 0
-      const next = await this.#send(event, attempt)
+      // E3: whoever was stopped wakes up anywhere, long after another was elected.
+      await journal.refresh()
+      // The barrier went to the primary of that moment; it speaks for our rows only if that is still the server we read.
+      if (signal.aborted || !sameServer(this.#options.target(), this.#target)) return 0
+      const next = journal.isDelivered(event.eventId) ? undefined : await this.#send(event, attempt)
       if (next === undefined) this.#pending.delete(event.eventId)
       else this.#pending.set(event.eventId, { event, attempt: next })
       // Nobody answers there: those behind it would only wait for the same.
