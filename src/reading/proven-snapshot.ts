@@ -154,11 +154,11 @@ class Search {
     share: number,
   ): Promise<Omit<ProvenSnapshot, 'waitedMs' | 'rerouted'> | undefined> {
     const pushed = new Set<string>()
-    const patienceMs = this.#budget.leftMs * share
-    const startedMs = this.#waitedMs
+    const untilMs = this.#waitedMs + this.#budget.leftMs * share
+    const leftMs = () => untilMs - this.#waitedMs
     let mayBeLean = true
     for (;;) {
-      const opened = await this.#open(node, mayBeLean, patienceMs - (this.#waitedMs - startedMs))
+      const opened = await this.#open(node, mayBeLean, leftMs())
       if (opened === undefined) return undefined
       const { snapshot, answer, isLean } = opened
       const verdict = judge(this.#demand, shard, snapshot)
@@ -173,9 +173,8 @@ class Search {
       const remedy = remedyFor(verdict)
       if (remedy === 'refuse' || remedy === 'refresh_directory') throw this.failure()
       if (remedy !== 'wait') return undefined
-      const leftMs = patienceMs - (this.#waitedMs - startedMs)
       const isWorthAsking =
-        (await this.#push(verdict, snapshot, pushed, leftMs)) || (await this.#wait(verdict, snapshot, leftMs))
+        (await this.#push(verdict, snapshot, pushed, leftMs())) || (await this.#wait(verdict, snapshot, leftMs()))
       if (!isWorthAsking) return undefined
     }
   }

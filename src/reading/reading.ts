@@ -153,11 +153,12 @@ export async function read<T>(
 
 /**
  * Of a `causal` read closed time trails by a round trip while global commits are in flight. A branch that the session knows as
- * pending is found at its shard, asked for at its home and settled.
+ * pending is found at its shard, asked for at its home, which passes a barrier, and settled: four round trips, and on both
+ * sides a wait for followers.
  */
 function waitMsOf({ limits, topology, distanceMs }: ReadEnvironment, { level, waitMs, frontier }: ReadRequest): number {
   if (waitMs !== undefined) return waitMs
-  const roundTrips = hasPending(frontier) ? 3 : level === 'causal' ? 2 : 0
+  const roundTrips = hasPending(frontier) ? 5 : level === 'causal' ? 2 : 0
   if (roundTrips === 0) return limits.waitMs
   const regions = [...topology.current().regions.keys()]
   const longest = Math.max(0, ...regions.flatMap((from) => regions.map((to) => distanceMs(from, to))))

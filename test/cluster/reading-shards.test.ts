@@ -7,6 +7,7 @@ import { readUnchecked } from '../../src/reading/unchecked.ts'
 import { emptyFrontier, joinFrontiers, type Frontier } from '../../src/session/frontier.ts'
 import { pushBranch } from '../../src/transaction/in-doubt.ts'
 import { eventually } from '../support/eventually.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 import { payrollShard, treasuryShard } from '../support/payroll-plan.ts'
 import { useReadingShards } from '../support/reading-fixture.ts'
 
@@ -83,14 +84,24 @@ describe('a branch that is decided and not settled', () => {
     let letGo = () => {}
     const held = new Promise<void>((resolve) => (letGo = resolve))
     const { settle } = fixture.gateway.reading
+    const clock = new ManualClock()
     const slow = await fixture.open({
-      parts: { settle: (shard, branch) => held.then(() => settle(shard, branch)) },
+      parts: { clock, settle: (shard, branch) => held.then(() => settle(shard, branch)) },
     })
+    const beganMs = clock.monotonicMs()
+    let isOver = false
+    const over = () => void (isOver = true)
     const refused = holdsOf([id], { frontier, level: 'primary', waitMs: 100 }, slow)
+    refused.then(over, over)
+    await eventually(async () => {
+      if (clock.sleeping > 0) await clock.advance(10)
+      return isOver
+    })
     await expect(refused).rejects.toMatchObject({
       code: 'frontier_not_reached',
       detail: { missing: { what: 'transactions', transactionIds: [transactionId] } },
     })
+    expect(clock.monotonicMs() - beganMs).toBe(100)
     letGo()
     await expect.poll(() => uncheckedHolds(id, treasury)).toBe(1)
   })

@@ -123,7 +123,7 @@ describe('a snapshot is never fractured', () => {
   test('it contains the frontier of the session, and the session goes on with what it was shown', async () => {
     const id = newId()
     const { frontier } = await approveUnsettled(id)
-    const answer = await snapshot(fixture.gateway.reading, { tenant, domains, frontier }, bothSides)
+    const answer = await snapshot(fixture.gateway.reading, { tenant, domains, frontier, waitMs: 30_000 }, bothSides)
     expect(answer.value.holds).toContain(id)
     expect(answer.frontier.timestamp).toBeGreaterThanOrEqual(frontier.timestamp)
     expect(answer.frontier.shards.get(treasuryShard)?.histories[0]?.pending).toEqual([])
