@@ -83,7 +83,10 @@ export interface ReadRequest extends Declared {
   readonly level?: ReadLevel | undefined
   /** Of a `stale` read: the oldest that its answer may be. */
   readonly maxStaleMs?: number | undefined
-  /** How long a node may take to become fresh before the read goes elsewhere. 50 when left out; 0 never waits. */
+  /**
+   * How long a node may take to become fresh before the read goes elsewhere, at most 60,000; 0 never waits. When left out 50, for
+   * `causal` at least twice the longest round trip, five times where the token names pending branches.
+   */
   readonly waitMs?: number | undefined
 }
 
@@ -112,4 +115,6 @@ export interface SnapshotRequest extends Pick<Declared, 'route'> {
    * with another one, or with none, it is refused with `token_foreign`. A token without one is good for every credential.
    */
   readonly credential?: string | undefined
+  /** How long primaries may take to show what the token demands; as of a `read`. */
+  readonly waitMs?: number | undefined
 }

@@ -50,12 +50,13 @@ export const readForm = z.strictObject({
     .meta({ description: 'With the level stale: the oldest that an answer may be.' }),
   waitMs: z.int().min(0).max(60_000).optional().meta({
     description:
-      'How long nodes may take to become fresh. 50 when left out, for causal at least twice the longest round trip.',
+      'How long nodes may take to become fresh. When left out 50, for causal at least twice the longest round trip, ' +
+      'five times where the token names pending branches.',
   }),
   snapshot: z
     .boolean()
     .default(false)
-    .meta({ description: 'All shards as of one moment; level, waitMs and reach have no part in it.' }),
+    .meta({ description: 'All shards as of one moment; level and reach have no part in it.' }),
   route: text.max(100).optional().meta({ description: 'What reads, e.g. `GET /runs/{id}`: a label of metrics.' }),
   reach: z
     .enum(['local', 'fan-out'])

@@ -134,7 +134,7 @@ async function runReads({ fleet, body, session }: AppRequest): Promise<AppRespon
   }
   const domains = [...new Set(queries.map(({ domain }) => domain))]
   const given = snapshot
-    ? await fleet.snapshot({ tenant, session, domains, route }, run)
+    ? await fleet.snapshot({ tenant, session, domains, route, waitMs: how.waitMs }, run)
     : await fleet.read({ tenant, session, route, ...how }, run)
   return {
     status: 200,

@@ -9,7 +9,7 @@ import { ReadRun } from './read-run.ts'
 import type { Declared } from './routes.ts'
 import { requireDeclared } from './routes.ts'
 import type { Served } from './served.ts'
-import { WaitBudget } from './wait-budget.ts'
+import { WaitBudget, waitMsOf } from './wait-budget.ts'
 
 /**
  * Serving reads: from the nearest node that may hold the data and that proves, in the snapshot that answers, that it
@@ -73,7 +73,8 @@ export interface ReadRequest extends Declared {
   readonly maxStaleMs?: number | undefined
   /**
    * How long the read may wait before it goes elsewhere or is refused: for nodes to become fresh, and for connections that
-   * other reads of this process use. When left out 50, for `causal` at least twice the longest round trip. 0 never waits.
+   * other reads of this process use. When left out 50, for `causal` at least twice the longest round trip, five times where
+   * the frontier has pending branches. 0 never waits.
    */
   readonly waitMs?: number | undefined
   /** The node to ask first, if it is legal. */
@@ -149,27 +150,6 @@ export async function read<T>(
     if (isUnavailable) metrics.count('session_read_failed_total', { level, region })
     throw end.error
   }
-}
-
-/**
- * Of a `causal` read closed time trails by a round trip while global commits are in flight. A branch that the session knows as
- * pending is found at its shard, asked for at its home, which passes a barrier, and settled: four round trips, and on both
- * sides a wait for followers.
- */
-function waitMsOf({ limits, topology, distanceMs }: ReadEnvironment, { level, waitMs, frontier }: ReadRequest): number {
-  if (waitMs !== undefined) return waitMs
-  const roundTrips = hasPending(frontier) ? 5 : level === 'causal' ? 2 : 0
-  if (roundTrips === 0) return limits.waitMs
-  const regions = [...topology.current().regions.keys()]
-  const longest = Math.max(0, ...regions.flatMap((from) => regions.map((to) => distanceMs(from, to))))
-  return Math.max(limits.waitMs, roundTrips * longest)
-}
-
-function hasPending(frontier: Frontier | undefined): boolean {
-  for (const { histories } of frontier?.shards.values() ?? []) {
-    if (histories.some(({ pending, pendingForgotten }) => pending.length > 0 || pendingForgotten)) return true
-  }
-  return false
 }
 
 /** A directory that cannot explain where the session has been is late, and would lead to the old place. */

@@ -25,7 +25,7 @@ import { advanceBy, requireServed, servedBy } from './served.ts'
 import type { ShardSnapshot } from './shard-snapshot.ts'
 import type { Fractures, SnapshotView } from './snapshot-rounds.ts'
 import { findFractures, isBranchOn, leastClosed } from './snapshot-rounds.ts'
-import { WaitBudget } from './wait-budget.ts'
+import { WaitBudget, waitMsOf } from './wait-budget.ts'
 
 /**
  * Reads several shards as of one moment: every global transaction is shown by all of its shards that are asked, or by
@@ -36,7 +36,7 @@ export interface SnapshotRequest extends Pick<Declared, 'route'> {
   readonly tenant: string
   readonly domains: readonly string[]
   readonly frontier?: Frontier | undefined
-  /** How long a primary may take to show what the frontier demands. */
+  /** How long primaries may take to show what the frontier demands. When left out as long as those of a `read`. */
   readonly waitMs?: number | undefined
 }
 
@@ -55,10 +55,11 @@ export async function snapshot<T>(
   requireDomains(request.domains)
   requireDeclared(request)
   const frontier = request.frontier ?? emptyFrontier
-  const taken = await takeForTenant(environment, request, frontier).catch(async (error: unknown) => {
+  const budget = new WaitBudget(waitMsOf(environment, request))
+  const taken = await takeForTenant(environment, request, budget).catch(async (error: unknown) => {
     if (!isHoldfastError(error, 'placement_stale')) throw error
     await environment.directory.refresh()
-    return takeForTenant(environment, request, frontier)
+    return takeForTenant(environment, request, budget)
   })
   try {
     const bound = [...taken.bound.values()]
@@ -79,9 +80,10 @@ interface TenantSnapshots {
 async function takeForTenant(
   environment: ReadEnvironment,
   request: SnapshotRequest,
-  frontier: Frontier,
+  budget: WaitBudget,
 ): Promise<TenantSnapshots> {
-  const { directory, limits, targetOf } = environment
+  const { directory, targetOf } = environment
+  const { frontier = emptyFrontier } = request
   const tenant = request.tenant as TenantName
   const placements = request.domains.map((domain) => directory.current().resolve(tenant, domain))
   const shards = [...new Set(placements.map(({ shard }) => shard))]
@@ -89,7 +91,7 @@ async function takeForTenant(
     const placement = placements.find((placed) => placed.shard === shard)
     return { ...demandOn(shard), tenant, frontier, routed: placement && routeOf(placement), targetOf }
   })
-  const bound = await takeSnapshots(environment, demands, request.waitMs ?? limits.waitMs)
+  const bound = await takeSnapshots(environment, demands, budget)
   try {
     for (const placement of placements) {
       const on = snapshotOn(bound, placement.shard)
@@ -155,7 +157,7 @@ export async function snapshotAsOperator<T>(
   const shardsOf = new Map(request.domains.map((domain) => [domain, authoritativeShards(environment, domain)]))
   const { targetOf } = request
   const demands = [...new Set([...shardsOf.values()].flat())].map((shard) => ({ ...demandOn(shard), targetOf }))
-  const bound = await takeSnapshots(environment, demands, environment.limits.waitMs)
+  const bound = await takeSnapshots(environment, demands, new WaitBudget(environment.limits.waitMs))
   try {
     const value = await body({
       shardsOf: (domain) => present(shardsOf.get(domain), `domain ${domain} is declared`),
@@ -203,9 +205,8 @@ function routeOf({ domain, version }: Placement): RoutedPlacement {
 async function takeSnapshots(
   environment: ReadEnvironment,
   demands: readonly SnapshotDemand[],
-  waitMs: number,
+  budget: WaitBudget,
 ): Promise<Snapshots> {
-  const budget = new WaitBudget(waitMs)
   const bound: Snapshots = new Map()
   const views = new Map<ShardName, SnapshotView>()
   const open = async (demand: SnapshotDemand) => {

@@ -1,3 +1,7 @@
+import type { Frontier } from '../session/frontier.ts'
+import type { ReadEnvironment } from './environment.ts'
+import type { ReadLevel } from './reading.ts'
+
 /** How long one read may wait, for nodes and for connections: over all shards that it touches, nodes that it asks and runs. */
 export class WaitBudget {
   #leftMs: number
@@ -13,4 +17,35 @@ export class WaitBudget {
   spend(ms: number): void {
     this.#leftMs -= ms
   }
+}
+
+/** What a read says of its waiting, and what sizes its budget when it says nothing. */
+export interface Waiting {
+  readonly waitMs?: number | undefined
+  readonly level?: ReadLevel | undefined
+  readonly frontier?: Frontier | undefined
+}
+
+/**
+ * Of a `causal` read closed time trails by a round trip while global commits are in flight. A branch that the session knows as
+ * pending is found at its shard, asked for at its home, which passes a barrier, and settled: four round trips, and on both
+ * sides a wait for followers.
+ */
+export function waitMsOf(
+  { limits, topology, distanceMs }: Pick<ReadEnvironment, 'limits' | 'topology' | 'distanceMs'>,
+  { waitMs, level, frontier }: Waiting,
+): number {
+  if (waitMs !== undefined) return waitMs
+  const roundTrips = hasPending(frontier) ? 5 : level === 'causal' ? 2 : 0
+  if (roundTrips === 0) return limits.waitMs
+  const regions = [...topology.current().regions.keys()]
+  const longest = Math.max(0, ...regions.flatMap((from) => regions.map((to) => distanceMs(from, to))))
+  return Math.max(limits.waitMs, roundTrips * longest)
+}
+
+function hasPending(frontier: Frontier | undefined): boolean {
+  for (const { histories } of frontier?.shards.values() ?? []) {
+    if (histories.some(({ pending, pendingForgotten }) => pending.length > 0 || pendingForgotten)) return true
+  }
+  return false
 }

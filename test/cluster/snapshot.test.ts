@@ -4,6 +4,8 @@ import type { NodeId, ShardName } from '../../src/directory/topology.ts'
 import type { Read } from '../../src/reading/reading.ts'
 import { snapshot, snapshotAsOperator } from '../../src/reading/snapshot.ts'
 import type { Tx } from '../../src/transaction/transaction.ts'
+import { eventually } from '../support/eventually.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 import { payrollShard, treasuryShard } from '../support/payroll-plan.ts'
 import { useReadingShards } from '../support/reading-fixture.ts'
 
@@ -127,6 +129,30 @@ describe('a snapshot is never fractured', () => {
     expect(answer.value.holds).toContain(id)
     expect(answer.frontier.timestamp).toBeGreaterThanOrEqual(frontier.timestamp)
     expect(answer.frontier.shards.get(treasuryShard)?.histories[0]?.pending).toEqual([])
+  })
+})
+
+describe('a branch that the session wrote', () => {
+  test('R2: it is settled on a budget that is long enough for its distance', async () => {
+    const { frontier } = await approveUnsettled(newId())
+    const { settle } = fixture.gateway.reading
+    const clock = new ManualClock()
+    const far = await fixture.open({
+      parts: {
+        clock,
+        distanceMs: () => 80,
+        settle: async (shard, transactionId) => {
+          await clock.sleep(100)
+          await settle(shard, transactionId)
+        },
+      },
+    })
+    const taken = snapshot(far.reading, { tenant, domains, frontier }, bothSides)
+    taken.catch(() => undefined)
+    await eventually(() => clock.sleeping === 2)
+    await clock.advance(100)
+    const { value } = await taken
+    expect(fractures(value)).toEqual([])
   })
 })
 

@@ -1,0 +1,33 @@
+import { expect, test } from 'vitest'
+import { branch, demand, frontierOn, payroll } from '../../test/support/session-values.ts'
+import type { Jurisdiction, RegionName, Topology } from '../directory/topology.ts'
+import { readLimitsDefault } from './environment.ts'
+import type { Waiting } from './wait-budget.ts'
+import { waitMsOf } from './wait-budget.ts'
+
+const regions = new Map([
+  ['eu-west', 'EU'],
+  ['eu-central', 'EU'],
+  ['us-east', 'US'],
+] as [RegionName, Jurisdiction][])
+const topology: Topology = { version: 1, fleet: 'test', regions, shards: new Map() }
+const far = {
+  limits: readLimitsDefault,
+  topology: { current: () => topology, refresh: () => Promise.resolve(topology) },
+  distanceMs: (from: RegionName, to: RegionName) => (from === to ? 0 : [from, to].includes('us-east' as RegionName) ? 90 : 12),
+}
+const near = { ...far, distanceMs: () => 0 }
+
+const pending = frontierOn(payroll, [demand(1, 10, { pending: [branch(1, 10)] })])
+const forgotten = frontierOn(payroll, [demand(1, 10, { pendingForgotten: true })])
+
+test.each([
+  ['of its own', {}, 50, 50],
+  ['causal', { level: 'causal' }, 180, 50],
+  ['behind a branch that may be unsettled', { frontier: pending }, 450, 50],
+  ['behind branches without names', { frontier: forgotten }, 450, 50],
+  ['behind both', { level: 'causal', frontier: pending }, 450, 50],
+  ['that says how long', { waitMs: 0, level: 'causal', frontier: pending }, 0, 0],
+] as [string, Waiting, number, number][])('a read %s', (_, waiting, farMs, nearMs) => {
+  expect([waitMsOf(far, waiting), waitMsOf(near, waiting)]).toEqual([farMs, nearMs])
+})
