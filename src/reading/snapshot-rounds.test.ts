@@ -104,6 +104,11 @@ test('the least closed timestamp is what all shards show completely', () => {
   expect(leastClosed([7n, 3n, 9n].map(toHlc))).toBe(3n)
 })
 
+test('no shard at all is a snapshot of nothing', () => {
+  expect(leastClosed([])).toBe(0n)
+  expect(found([])).toEqual([])
+})
+
 test('at its home a transaction needs no settling', () => {
   expect(isBranchOn(a, t)).toBe(false)
   expect(isBranchOn(b, t)).toBe(true)

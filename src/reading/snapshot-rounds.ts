@@ -1,5 +1,6 @@
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
+import { hlcZero } from '../hlc/hlc.ts'
 import type { GlobalTransaction } from './read-store.ts'
 
 /**
@@ -18,9 +19,10 @@ export interface SnapshotView {
 /** What a snapshot that was taken too early has to show when it is taken again. */
 export type Fractures = ReadonlyMap<ShardName, readonly GlobalTransaction[]>
 
-/** Above this the views of one round must list what they show. */
+/** Above this the views of one round must list what they show. Zero where there are none. */
 export function leastClosed(closedTimestamps: Iterable<Hlc>): Hlc {
-  return [...closedTimestamps].reduce((least, timestamp) => (timestamp < least ? timestamp : least))
+  const [first = hlcZero, ...others] = closedTimestamps
+  return others.reduce((least, timestamp) => (timestamp < least ? timestamp : least), first)
 }
 
 /** Empty when the snapshots together are a snapshot. */

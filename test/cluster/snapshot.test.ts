@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { isHoldfastError } from '../../src/base/errors.ts'
+import { Directory } from '../../src/directory/directory.ts'
 import type { NodeId, ShardName } from '../../src/directory/topology.ts'
 import type { Read } from '../../src/reading/reading.ts'
 import { snapshot, snapshotAsOperator } from '../../src/reading/snapshot.ts'
@@ -198,5 +199,13 @@ describe('what a snapshot may be asked', () => {
       read.query(payrollShard, 'delete from public.runs'),
     )
     await expect(writing).rejects.toMatchObject({ code: 'statement_refused' })
+  })
+  test('an operator is shown nothing of a domain that no tenant has yet', async () => {
+    const directory = Directory.of(fixture.shards.plan.domains, [])
+    const source = { current: () => directory, refresh: () => Promise.resolve(directory) }
+    const { reading } = await fixture.open({ parts: { directory: source } })
+    const request = { domains: ['payroll'], targetOf: reading.targetOf }
+    const taken = snapshotAsOperator(reading, request, (read) => Promise.resolve(read.shardsOf('payroll')))
+    expect(await taken).toEqual({ value: [], served: [] })
   })
 })
