@@ -1,5 +1,6 @@
 import { z } from 'zod'
 import { HoldfastError } from '../base/errors.ts'
+import { waitMsMax } from '../reading/wait-budget.ts'
 
 /** What requests and answers of the API look like. The same forms check requests and describe both in OpenAPI. */
 
@@ -48,11 +49,16 @@ export const readForm = z.strictObject({
     .min(0)
     .optional()
     .meta({ description: 'With the level stale: the oldest that an answer may be.' }),
-  waitMs: z.int().min(0).max(60_000).optional().meta({
-    description:
-      'How long nodes may take to become fresh. When left out 50, for causal at least twice the longest round trip, ' +
-      'five times where the token names pending branches.',
-  }),
+  waitMs: z
+    .int()
+    .min(0)
+    .max(waitMsMax)
+    .optional()
+    .meta({
+      description:
+        'How long nodes may take to become fresh. When left out 50, for causal at least twice the longest round trip, ' +
+        'five times where the token names pending branches.',
+    }),
   snapshot: z
     .boolean()
     .default(false)

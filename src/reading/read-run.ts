@@ -196,7 +196,8 @@ export class ReadRun {
 
   #closedAtLeast(): Hlc | undefined {
     const { maxStaleMs } = this.#request
-    return maxStaleMs === undefined ? undefined : hlcFromWallMs(this.#environment.clock.wallMs() - maxStaleMs)
+    if (maxStaleMs === undefined) return undefined
+    return hlcFromWallMs(Math.max(0, this.#environment.clock.wallMs() - maxStaleMs))
   }
 
   #route(domain: DomainName): Route {

@@ -9,7 +9,7 @@ import { ReadRun } from './read-run.ts'
 import type { Declared } from './routes.ts'
 import { requireDeclared } from './routes.ts'
 import type { Served } from './served.ts'
-import { WaitBudget, waitMsOf } from './wait-budget.ts'
+import { requireWait, WaitBudget, waitMsOf } from './wait-budget.ts'
 
 /**
  * Serving reads: from the nearest node that may hold the data and that proves, in the snapshot that answers, that it
@@ -74,7 +74,7 @@ export interface ReadRequest extends Declared {
   /**
    * How long the read may wait before it goes elsewhere or is refused: for nodes to become fresh, and for connections that
    * other reads of this process use. When left out 50, for `causal` at least twice the longest round trip, five times where
-   * the frontier has pending branches. 0 never waits.
+   * the frontier has pending branches. 0 never waits; at most 60,000.
    */
   readonly waitMs?: number | undefined
   /** The node to ask first, if it is legal. */
@@ -164,9 +164,9 @@ function checkRequest({ level, maxStaleMs, waitMs, ...declared }: ReadRequest): 
       hint: `write one of ${readLevels.join(', ')}, or leave it out for session`,
     })
   }
-  const isDuration = (ms: number | undefined) => ms === undefined || (Number.isFinite(ms) && ms >= 0)
-  if (!isDuration(waitMs)) throw new HoldfastError('argument_invalid', 'waitMs is a number of milliseconds, at least 0')
-  if (!isDuration(maxStaleMs) || (maxStaleMs === undefined) !== (level !== 'stale')) {
+  requireWait({ waitMs })
+  const isAge = maxStaleMs === undefined || (Number.isFinite(maxStaleMs) && maxStaleMs >= 0)
+  if (!isAge || (maxStaleMs === undefined) !== (level !== 'stale')) {
     throw new HoldfastError('argument_invalid', 'maxStaleMs goes with the level stale, and with no other', {
       hint: "write { level: 'stale', maxStaleMs: 5_000 }",
     })

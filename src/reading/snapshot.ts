@@ -25,7 +25,7 @@ import { advanceBy, requireServed, servedBy } from './served.ts'
 import type { ShardSnapshot } from './shard-snapshot.ts'
 import type { Fractures, SnapshotView } from './snapshot-rounds.ts'
 import { findFractures, isBranchOn, leastClosed } from './snapshot-rounds.ts'
-import { WaitBudget, waitMsOf } from './wait-budget.ts'
+import { requireWait, WaitBudget, waitMsOf } from './wait-budget.ts'
 
 /**
  * Reads several shards as of one moment: every global transaction is shown by all of its shards that are asked, or by
@@ -54,6 +54,7 @@ export async function snapshot<T>(
 ): Promise<Answer<T>> {
   requireDomains(request.domains)
   requireDeclared(request)
+  requireWait(request)
   const frontier = request.frontier ?? emptyFrontier
   const budget = new WaitBudget(waitMsOf(environment, request))
   const taken = await takeForTenant(environment, request, budget).catch(async (error: unknown) => {

@@ -3,7 +3,7 @@ import { branch, demand, frontierOn, payroll } from '../../test/support/session-
 import type { Jurisdiction, RegionName, Topology } from '../directory/topology.ts'
 import { readLimitsDefault } from './environment.ts'
 import type { Waiting } from './wait-budget.ts'
-import { waitMsOf } from './wait-budget.ts'
+import { requireWait, waitMsMax, waitMsOf } from './wait-budget.ts'
 
 const regions = new Map([
   ['eu-west', 'EU'],
@@ -14,7 +14,8 @@ const topology: Topology = { version: 1, fleet: 'test', regions, shards: new Map
 const far = {
   limits: readLimitsDefault,
   topology: { current: () => topology, refresh: () => Promise.resolve(topology) },
-  distanceMs: (from: RegionName, to: RegionName) => (from === to ? 0 : [from, to].includes('us-east' as RegionName) ? 90 : 12),
+  distanceMs: (from: RegionName, to: RegionName) =>
+    from === to ? 0 : [from, to].includes('us-east' as RegionName) ? 90 : 12,
 }
 const near = { ...far, distanceMs: () => 0 }
 
@@ -30,4 +31,17 @@ test.each([
   ['that says how long', { waitMs: 0, level: 'causal', frontier: pending }, 0, 0],
 ] as [string, Waiting, number, number][])('a read %s', (_, waiting, farMs, nearMs) => {
   expect([waitMsOf(far, waiting), waitMsOf(near, waiting)]).toEqual([farMs, nearMs])
+})
+
+test.each([Number.NaN, Number.POSITIVE_INFINITY, Number.MAX_SAFE_INTEGER, waitMsMax + 1, -1, '50', null])(
+  'a read does not wait for %j ms',
+  (waitMs) => {
+    expect(() => requireWait({ waitMs: waitMs as number })).toThrow(
+      expect.objectContaining({ code: 'argument_invalid' }),
+    )
+  },
+)
+
+test.each([undefined, 0, 0.5, waitMsMax])('a read may wait for %j ms', (waitMs) => {
+  requireWait({ waitMs })
 })

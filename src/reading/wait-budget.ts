@@ -1,3 +1,4 @@
+import { HoldfastError } from '../base/errors.ts'
 import type { Frontier } from '../session/frontier.ts'
 import type { ReadEnvironment } from './environment.ts'
 import type { ReadLevel } from './reading.ts'
@@ -24,6 +25,16 @@ export interface Waiting {
   readonly waitMs?: number | undefined
   readonly level?: ReadLevel | undefined
   readonly frontier?: Frontier | undefined
+}
+
+/** Timers take what is beyond 24 days for no time at all, and whoever asks is gone long before. */
+export const waitMsMax = 60_000
+
+/** Throws `argument_invalid`. */
+export function requireWait({ waitMs }: Waiting): void {
+  const isKnown = waitMs === undefined || (typeof waitMs === 'number' && waitMs >= 0 && waitMs <= waitMsMax)
+  if (isKnown) return
+  throw new HoldfastError('argument_invalid', `waitMs is a number of milliseconds, 0 to ${waitMsMax}`)
 }
 
 /**

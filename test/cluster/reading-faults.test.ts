@@ -108,6 +108,8 @@ describe('R8: what a read may do', () => {
     await expect(query('select $1::jsonb', {}, [loop])).rejects.toMatchObject({ code: 'argument_invalid' })
     const misspelt = { level: 'Strong' as 'strong' }
     await expect(query('select 1', misspelt)).rejects.toMatchObject({ code: 'argument_invalid' })
+    const endless = { waitMs: Number.MAX_SAFE_INTEGER }
+    await expect(query('select 1', endless)).rejects.toMatchObject({ code: 'argument_invalid' })
   })
 
   test('names that nobody knows are told', async () => {

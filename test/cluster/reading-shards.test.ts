@@ -204,6 +204,12 @@ describe('bounded staleness', () => {
     )
   })
 
+  test('what is older than all time may be as old as it is', async () => {
+    fixture.gateway.keepClock(treasuryShard)
+    const oldest = { ...request, maxStaleMs: Number.MAX_SAFE_INTEGER }
+    expect((await holdsOf([], { ...oldest, waitMs: patient })).value).toEqual([])
+  })
+
   test('it says nothing about the session, whose frontier stays as it was', async () => {
     fixture.gateway.keepClock(treasuryShard)
     const { frontier } = await approve(newId())

@@ -164,9 +164,10 @@ describe('what a snapshot may be asked', () => {
     await expect(undeclared).rejects.toMatchObject({ code: 'unknown_domain' })
     const writing = snapshot(reading, { tenant, domains }, (read) => read.query('payroll', 'delete from runs'))
     await expect(writing).rejects.toMatchObject({ code: 'statement_refused' })
-    await expect(snapshot(reading, { tenant, domains: [] }, bothSides)).rejects.toMatchObject({
-      code: 'argument_invalid',
-    })
+    for (const invalid of [{ domains: [] }, { waitMs: Number.NaN }]) {
+      const refused = snapshot(reading, { tenant, domains, ...invalid }, bothSides)
+      await expect(refused).rejects.toMatchObject({ code: 'argument_invalid' })
+    }
   })
 
   test('a tenant is shown its own rows', async () => {
