@@ -54,7 +54,7 @@ export class Sessions {
    * without a token. Throws what `decodeToken` throws, and what `requireRoomToGrow` does: whoever goes on from here gets a token.
    */
   async open(session: string | undefined, tenant: string, credential?: string): Promise<Frontier> {
-    // Also without a token: what is sealed at the end of the request is signed with this ring.
+    // Also without a token: a gateway that cannot read the ring says so here, before anything is committed.
     await this.#ring.renew()
     if (session === undefined) return emptyFrontier
     const tokens = session.split(',').map((token) => token.trim())

@@ -36,8 +36,8 @@ export interface TokenKeys {
 export const ringLeaseMs = 5_000
 
 /**
- * Beyond the lifetime of a token and the offset of clocks: for a gateway that signs at the end of a long request with the
- * ring that it had at its beginning.
+ * Beyond the lifetime of a token and the offset of clocks: for a gateway that cannot read the ring at the end of a long
+ * request, and signs with the one that it had at its beginning.
  */
 const graceMs = 3_600_000
 
