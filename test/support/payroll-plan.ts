@@ -51,6 +51,7 @@ const schema = `
   call holdfast.govern('public.holds', 'treasury', 'regulated');
 `
 
-export function payrollPlan(shards: readonly ShardPlan[]): ShardsPlan {
-  return { regions: { 'eu-west': 'EU', 'eu-central': 'EU', 'us-east': 'US' }, shards, domains, tenants, schema }
+export function payrollPlan(shards: readonly ShardPlan[], moreTenants: readonly TenantEntry[] = []): ShardsPlan {
+  const regions = { 'eu-west': 'EU', 'eu-central': 'EU', 'us-east': 'US' }
+  return { regions, shards, domains, tenants: [...tenants, ...moreTenants], schema }
 }

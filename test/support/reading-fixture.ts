@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeAll, beforeEach } from 'vitest'
+import type { TenantEntry } from '../../src/directory/directory.ts'
 import type { NodeId } from '../../src/directory/topology.ts'
 import type { Connection } from '../../src/postgres/connection.ts'
 import { eventually } from './eventually.ts'
@@ -27,7 +28,11 @@ interface Running {
   readonly admins: ReadonlyMap<NodeId, Connection>
 }
 
-export function useReadingShards(plan: readonly ShardPlan[], options: ReadingGatewayOptions = {}): ReadingFixture {
+export function useReadingShards(
+  plan: readonly ShardPlan[],
+  options: ReadingGatewayOptions = {},
+  moreTenants: readonly TenantEntry[] = [],
+): ReadingFixture {
   let running: Running | undefined
   let gateways: ReadingGateway[] = []
   let held: NodeId[] = []
@@ -67,7 +72,7 @@ export function useReadingShards(plan: readonly ShardPlan[], options: ReadingGat
     },
   }
   beforeAll(async () => {
-    const shards = await TestShards.open(payrollPlan(plan))
+    const shards = await TestShards.open(payrollPlan(plan, moreTenants))
     const nodes = [...shards.topology.current().shards.values()].flatMap((shard) => [shard.primary, ...shard.followers])
     const connected = nodes.map(async ({ id }) => [id, await shards.connect(id)] as const)
     running = { shards, admins: new Map(await Promise.all(connected)) }
