@@ -270,6 +270,7 @@ class Coordinator {
     const told = await askOutcome(this.#environment, {
       transactionId,
       home: home.shard.name,
+      node: home.shard.primary.id,
       epoch: home.shard.epoch,
       participants: this.#names,
       serverProcessId: home.serverProcessId,

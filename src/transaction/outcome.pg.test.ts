@@ -1,11 +1,14 @@
 import { afterAll, beforeAll, expect, test } from 'vitest'
-import { gatewayOf } from '../../test/support/approval.ts'
+import { gatewayOf, insertRun, newRun, request } from '../../test/support/approval.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
+import type { Clock } from '../base/clock.ts'
+import { systemClock } from '../base/clock.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
-import type { TransactionId } from '../directory/topology.ts'
+import type { Epoch, NodeId, TransactionId } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
-import { lookUpOutcome } from './outcome.ts'
+import { askOutcome, lookUpOutcome } from './outcome.ts'
+import { transact } from './transaction.ts'
 
 let shards: DatabaseShards
 
@@ -37,5 +40,73 @@ test('O1: who asks while the decision commits is told one thing', async () => {
     expect(await told).toMatchObject({ outcome: 'committed', home, commitTimestamp: 7n })
   } finally {
     decision.release()
+  }
+})
+
+/** A fence that gave up waiting: the same server opens at the next epoch, and everybody is told. */
+async function fenceInVain(): Promise<void> {
+  const epoch = (shards.shard(home).epoch + 1) as Epoch
+  await shards.rows(home, 'select holdfast.fence($1)', [epoch])
+  await shards.rows(home, 'call holdfast.open_shard($1)', [epoch])
+  shards.replaceShard(home, { epoch })
+}
+
+test('O3: a later epoch of the same server is no abort while the backend lives, and the commit goes through', async () => {
+  let looks = 0
+  const sleep: Clock['sleep'] = (ms, signal) => {
+    looks += 1
+    return systemClock.sleep(ms, signal)
+  }
+  const environment = await gatewayOf(shards, {
+    limits: { commitWithinMs: 100, lockWithinMs: 60_000, outcomeWithinMs: 60_000 },
+    clock: { ...systemClock, sleep },
+  })
+  const run = newRun()
+  const other = await Connection.connect(shards.target(home), 5_000)
+  let runs = 0
+  try {
+    await other.flight([{ text: 'begin' }, { text: insertRun, values: [tenant, run] }])
+    const outcome = transact(environment, request(run, { isolation: 'repeatable read' }), async (tx) => {
+      runs += 1
+      // Its snapshot is from before the fence. The commit waits behind the row of another.
+      await tx.query('payroll', 'select from runs')
+      tx.batch('payroll', [[insertRun, [tenant, run]]])
+    })
+    let isTold = false
+    outcome.catch(() => undefined).finally(() => (isTold = true))
+    await eventually(() => looks > 0)
+    await fenceInVain()
+    const before = looks
+    // One may have been under way.
+    await eventually(() => isTold || looks >= before + 2)
+    await other.query('rollback')
+    expect(await outcome).toMatchObject({ replayed: false })
+  } finally {
+    other.release()
+  }
+  expect(runs).toBe(1)
+  expect(await shards.rows(home, 'select epoch from holdfast.commit_log where subject = $1', [run])).toHaveLength(1)
+})
+
+test('O3: another server tells an abort once it is open at a later epoch', async () => {
+  const environment = await gatewayOf(shards, { limits: { outcomeWithinMs: 100 } })
+  const { primary, epoch } = shards.shard(home)
+  const alive = await Connection.connect(shards.target(home, 'holdfast_gateway'), 5_000)
+  const ask = async () => {
+    const transactionId = newTimeOrderedUuid() as TransactionId
+    const { serverProcessId } = alive
+    const question = { transactionId, home, node: primary.id, epoch, participants: [], serverProcessId }
+    return (await askOutcome(environment, question)).kind
+  }
+  try {
+    expect(await ask()).toBe('nothing')
+    shards.replaceShard(home, { primary: { ...primary, id: `${home}.2` as NodeId } })
+    expect(await ask()).toBe('nothing')
+    shards.replaceShard(home, { epoch: (epoch + 1) as Epoch, state: 'fenced' })
+    expect(await ask()).toBe('nothing')
+    shards.replaceShard(home, { state: 'open' })
+    expect(await ask()).toBe('aborted')
+  } finally {
+    alive.release()
   }
 })

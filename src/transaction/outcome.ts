@@ -19,7 +19,9 @@ import type { TouchedShard } from './transaction.ts'
  *   O2  Aborted, global: the record says ABORTED behind a barrier. Asking writes it when there is none; the primary key
  *       decides against a coordinator on its way.
  *   O3  Aborted, local: the row is not there, and it cannot come any more. Either the backend that had the commit was
- *       gone *before* we looked, or the shard is at a later epoch, at which the stamp is refused.
+ *       gone *before* we looked, or another server has become the primary since, at a later epoch, and a barrier passed
+ *       there behind the look. On the same server a later epoch proves nothing: a stamp compares epochs in its snapshot
+ *       (HZ-F1), and one that was drawn before the fence may commit behind it.
  *   O4  Everything else is unknown. Time passing is no evidence.
  */
 export type Told =
@@ -30,7 +32,8 @@ export type Told =
 export interface OutcomeQuestion {
   readonly transactionId: TransactionId
   readonly home: ShardName
-  /** At which the transaction was opened. */
+  /** The primary that the transaction was opened on, and its epoch then. */
+  readonly node: NodeId
   readonly epoch: Epoch
   /** Empty for a local transaction. */
   readonly participants: readonly ShardName[]
@@ -64,7 +67,7 @@ async function askOnce(environment: TransactionEnvironment, question: OutcomeQue
   const { pools, limits, barriers } = environment
   const { transactionId, home, participants, serverProcessId } = question
   const primary = primaryOf(environment, home)
-  const epoch = shardOf(environment, home).epoch
+  const shard = shardOf(environment, home)
   // In this order: a backend that ends between the two has its commit found by the second.
   const [backend, commit] = await pools.flight(
     primary.target,
@@ -75,14 +78,16 @@ async function askOnce(environment: TransactionEnvironment, question: OutcomeQue
   if (row !== undefined) {
     return { kind: 'committed', timestamp: row.commitTimestamp, position: await barriers.pass(home, primary.id) }
   }
-  if (participants.length > 0) return askRecord(environment, question, epoch)
-  if (epoch > question.epoch) {
-    await barriers.pass(home, primary.id)
-    return { kind: 'aborted', why: `it is not in the history that ${home} has at epoch ${epoch}` }
+  if (participants.length > 0) return askRecord(environment, question, shard.epoch)
+  if (serverProcessId === undefined) return { kind: 'aborted', why: 'nothing of it was ever sent' }
+  if (primary.id === question.node) {
+    const mayStillCommit = decisions.readAnswer(present(backend, 'whether the backend lives'))
+    return mayStillCommit ? undefined : { kind: 'aborted', why: 'its connection ended before it committed' }
   }
-  const mayStillCommit =
-    serverProcessId !== undefined && decisions.readAnswer(present(backend, 'whether the backend lives'))
-  return mayStillCommit ? undefined : { kind: 'aborted', why: 'its connection ended before it committed' }
+  // What is named and not open yet may have been read before it had all that it is promoted with.
+  if (shard.state !== 'open' || shard.epoch <= question.epoch) return undefined
+  await barriers.pass(home, primary.id)
+  return { kind: 'aborted', why: `it is not in the history that ${home} has at epoch ${shard.epoch}` }
 }
 
 async function askRecord(

@@ -135,12 +135,13 @@ async function settleAgain(
 ): Promise<string[]> {
   const { environment } = observer.parts
   const transactionId = id as TransactionId
-  const { epoch } = shardOf(environment, home.shard as ShardName)
+  const { epoch, primary } = shardOf(environment, home.shard as ShardName)
   const branch = { home: home.shard as ShardName, transactionId, participant: participant.shard as ShardName }
   const participants = isGlobal ? [branch.participant] : []
   const told = await askOutcome(environment, {
     transactionId,
     home: branch.home,
+    node: primary.id,
     epoch,
     participants,
     serverProcessId: undefined,
