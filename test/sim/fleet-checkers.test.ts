@@ -43,7 +43,7 @@ test('money that is missing, or below zero, is seen in any snapshot', () => {
 
 describe('a set', () => {
   const both = ['left', 'right']
-  const set = (told: 'committed' | 'failed' | 'unknown', last: string[], again?: 'committed' | 'unknown') =>
+  const set = (told: 'committed' | 'failed' | 'unknown', last: string[], again?: 'committed' | 'failed' | 'unknown') =>
     kinds(
       checkSet({
         adds: [{ element: 'e', sets: both, told, ...(again === undefined ? {} : { again }) }],
@@ -55,7 +55,6 @@ describe('a set', () => {
   test('holds what was acknowledged, once, and nothing of what was refused', () => {
     expect(set('committed', ['left e', 'right e'])).toEqual([])
     expect(set('failed', [])).toEqual([])
-    expect(set('unknown', [])).toEqual([])
     expect(set('committed', [])).toEqual(['lost'])
     expect(set('failed', ['left e', 'right e'])).toEqual(['aborted'])
     expect(set('committed', ['left e', 'left e', 'right e'])).toEqual(['twice'])
@@ -63,12 +62,25 @@ describe('a set', () => {
   })
 
   test('has all of an add or nothing', () => {
-    expect(set('unknown', ['left e'])).toEqual(['half'])
+    expect(set('unknown', ['left e'], 'committed')).toEqual(['half'])
   })
 
   test('holds what was acknowledged when it was sent again, and leaves nothing unresolved', () => {
+    const all = ['left e', 'right e']
+    expect(set('unknown', all, 'committed')).toEqual([])
     expect(set('unknown', [], 'committed')).toEqual(['lost'])
     expect(set('unknown', [], 'unknown')).toEqual(['unresolved'])
+    expect(set('unknown', all, 'unknown')).toEqual(['unresolved'])
+  })
+
+  test('acknowledges what is sent again with its key: a refusal is none of an add that may be there', () => {
+    expect(set('unknown', [], 'failed')).toEqual(['unresolved'])
+    expect(set('unknown', ['left e', 'right e'], 'failed')).toEqual(['aborted'])
+  })
+
+  test('asks of every add that nobody could tell of', () => {
+    expect(set('unknown', [])).toEqual(['unresolved'])
+    expect(set('unknown', ['left e', 'right e'])).toEqual(['unresolved'])
   })
 })
 

@@ -8,7 +8,7 @@ export interface SetHistory {
     readonly element: string
     readonly sets: readonly string[]
     readonly told: 'committed' | 'failed' | 'unknown'
-    /** Of an unknown one that could only be sent again, with its key: what was told then. */
+    /** Of an unknown one, which was sent again with its key when everything was healed: what was told then. */
     readonly again?: 'committed' | 'failed' | 'unknown'
   }[]
   /** `set element`, as often as it is there. */
@@ -16,7 +16,10 @@ export interface SetHistory {
   readonly tellings: readonly Telling[]
 }
 
-/** What was acknowledged is there, once, everywhere; what was refused is nowhere; what is there was added. */
+/**
+ * What was acknowledged is there, once, everywhere; what was refused is nowhere; what is there was added. What nobody could
+ * tell of is acknowledged when it is sent again: nothing is in its way any more, and its key keeps it from being done twice.
+ */
 export function checkSet({ adds, last, tellings }: SetHistory): Violation[] {
   const counts = new Map<string, number>()
   for (const place of last) counts.set(place, (counts.get(place) ?? 0) + 1)
@@ -28,8 +31,13 @@ export function checkSet({ adds, last, tellings }: SetHistory): Violation[] {
     if (told === 'committed' && present === 0) found('lost', `${element} was acknowledged and is not there`)
     if (told === 'failed' && present > 0) found('aborted', `${element} was refused and is there`)
     if (again === 'committed' && present === 0) found('lost', `${element} was acknowledged when it was sent again`)
-    if (told === 'unknown' && again === 'unknown')
-      found('unresolved', `nobody could tell of ${element} when all was over`)
+    if (again === 'failed' && present > 0)
+      found('aborted', `${element} was refused when it was sent again, and is there`)
+    else if (told === 'unknown' && again !== 'committed')
+      found(
+        'unresolved',
+        `nobody could tell of ${element} when all was over: sent again it is ${again ?? 'not told of'}`,
+      )
     for (const set of sets) counts.delete(`${set} ${element}`)
   }
   for (const place of counts.keys()) found('unwritten', `${place} was added by nobody`)

@@ -1,4 +1,6 @@
+import { errorTable } from '../../src/base/errors.ts'
 import type { SetHistory } from '../sim/set.ts'
+import { eventually } from '../support/eventually.ts'
 import type { Client, Committed } from './client.ts'
 import { NotAcknowledged } from './client.ts'
 import { outcomeOf, Tellings } from './outcome.ts'
@@ -56,7 +58,7 @@ export function set({ sources }: Pick<Stage, 'sources'>): Workload<SetHistory> {
       const asked = await tellings.ask(at)
       const again = new Map<string, 'committed' | 'failed' | 'unknown'>()
       for (const { element, send } of unresolved) {
-        again.set(element, await send(at).then(() => 'committed' as const, outcomeOf))
+        again.set(element, await sendAgain(() => send(at)))
       }
       const { rows } = await at.read(
         { tenant, level: 'snapshot' },
@@ -70,4 +72,23 @@ export function set({ sources }: Pick<Stage, 'sources'>): Workload<SetHistory> {
       return { adds: resolved, last, tellings: asked }
     },
   }
+}
+
+/**
+ * What the faults have left may refuse it for a while, and an answer may still be lost: it may be sent as often as it takes.
+ * A refusal that says no later attempt can succeed is the last word.
+ */
+async function sendAgain(send: () => Promise<Committed>): Promise<'committed' | 'failed' | 'unknown'> {
+  let told: 'committed' | 'failed' | 'unknown' = 'unknown'
+  const isLastWord = (error: unknown) => {
+    told = outcomeOf(error)
+    return error instanceof NotAcknowledged && error.code !== undefined && errorTable[error.code].retry === 'never'
+  }
+  const isTold = () =>
+    send().then(() => {
+      told = 'committed'
+      return true
+    }, isLastWord)
+  await eventually(isTold, 30_000).catch(() => undefined)
+  return told
 }
