@@ -1,4 +1,5 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
+import { present } from '../../src/base/assert.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import { checkBank } from '../sim/bank.ts'
 import type { Redone } from '../sim/replay-order.ts'
@@ -8,7 +9,7 @@ import type { Fault } from '../torture/fault.ts'
 import { faultOf } from '../torture/faults.ts'
 import { planted } from '../torture/planted.ts'
 import { tryToCatch } from '../torture/planted-play.ts'
-import { Stand } from '../torture/stand.ts'
+import { domains, Stand, tenant } from '../torture/stand.ts'
 import type { Kind } from '../torture/workload.ts'
 import { kindOf, Sources } from '../torture/workload.ts'
 import { workloadOf } from '../torture/workloads.ts'
@@ -61,6 +62,31 @@ describe('workloads under faults', () => {
     expect(violations.map(({ kind }) => kind)).toContain('money')
     expect(cell.passed).toBe(false)
   })
+})
+
+test('a key that was used at a gateway of this process is replayed by one of another, and the other way round', async () => {
+  const clients = stand.clients()
+  const within = present(clients[0], 'a client')
+  const over = present(
+    clients.find(({ name }) => name.startsWith('process')),
+    'one over HTTP',
+  )
+  const statements = domains.map((domain) => ({
+    domain,
+    text: `insert into ${domain}_sets (tenant, element) values ($1, 'keyed')`,
+    values: [tenant],
+    batch: true as const,
+  }))
+  for (const [first, second] of [
+    [within, over],
+    [over, within],
+  ] as const) {
+    const idempotencyKey = `first at ${first.name}`
+    const about = { tenant, action: 'torture.add', subject: 'keyed', actor: 'test', idempotencyKey }
+    const done = await first.transact(about, statements)
+    const again = await second.transact(about, statements)
+    expect(again).toMatchObject({ replayed: true, transactionId: done.transactionId, rows: [[], []] })
+  }
 })
 
 test('a redo stream in the order in which transactions began, and not in that of their commits, is seen', async () => {

@@ -5,6 +5,7 @@ import type { Gateway } from '../../src/fleet/gateway.ts'
 import type { Row } from '../../src/postgres/statement.ts'
 import { formatHlc } from '../../src/hlc/hlc.ts'
 import type { TransactRequest } from '../../src/fleet/transact-api.ts'
+import { transactionForm } from '../../src/http/forms.ts'
 import type { ReadLevel } from '../../src/reading/reading.ts'
 import { callHttp, NotReached } from './http-call.ts'
 import type { Domain } from './stand.ts'
@@ -110,24 +111,26 @@ export function gatewayClient(gateway: Gateway, { near, clock }: Pick<Client, 'n
     clock,
     transact: async (request, statements) => {
       let id: string | undefined
-      const run: Parameters<typeof gateway.transact<Row[][]>>[1] = async (tx) => {
+      const run: Parameters<typeof gateway.transact<Results>>[1] = async (tx) => {
         id = tx.transactionId
-        const rows: Row[][] = []
+        const results: Results[number][] = []
         for (const one of statements) {
           if (one.batch === true) {
             const { text, values = [], rows: count } = one
             tx.batch(one.domain, [count === undefined ? [text, values] : [text, values, { rows: count }]])
-            rows.push([])
+            results.push(null)
           } else {
-            rows.push((await tx.query<Row>(one.domain, one.text, one.values)).rows)
+            results.push({ rows: (await tx.query<Row>(one.domain, one.text, one.values)).rows })
           }
         }
-        return rows
+        return results
       }
+      // What a key stands for is the same over HTTP, and so is what it gives: either may be sent what the other was.
+      const asked = { statements: transactionForm.shape.statements.parse(statements), events: [] }
       const { value, commitTimestamp, ...rest } = await gateway
-        .transact({ ...request, request: { statements } }, run)
+        .transact({ ...request, request: asked }, run)
         .catch((error: unknown) => Promise.reject(new NotAcknowledged(error, id)))
-      return { ...rest, rows: value, commitTimestamp: formatHlc(commitTimestamp) }
+      return { ...rest, rows: rowsOf(value), commitTimestamp: formatHlc(commitTimestamp) }
     },
     read: async ({ tenant, session, level, maxStaleMs }, queries) => {
       const run = async (read: {
@@ -158,11 +161,16 @@ export function gatewayClient(gateway: Gateway, { near, clock }: Pick<Client, 'n
   }
 }
 
+/** One a statement; null for a batched one. */
+type Results = readonly ({ readonly rows: readonly Row[] } | null)[]
+
+const rowsOf = (results: Results) => results.map((one) => one?.rows ?? [])
+
 interface TransactionBody {
   readonly transactionId: string
   readonly commitTimestamp: string
   readonly replayed: boolean
-  readonly results: readonly ({ readonly rows: readonly Row[] } | null)[]
+  readonly results: Results
 }
 
 interface ReadBody {
@@ -190,7 +198,7 @@ export function httpClient(name: string, near: Domain, urlOf: () => string): Cli
         unacknowledged,
       )
       const { results, ...body } = answer.body as TransactionBody
-      return { ...body, session: answer.session, rows: results.map((one) => one?.rows ?? []) }
+      return { ...body, session: answer.session, rows: rowsOf(results) }
     },
     read: async ({ tenant, session, level, maxStaleMs }, queries) => {
       const how = level === 'snapshot' ? { snapshot: true } : { level, maxStaleMs }
