@@ -43,12 +43,21 @@ begin
 end
 $$;
 
--- Opens the next history of the shard at its epoch. Written before the shard takes traffic, and before its epoch is told.
+-- Opens the next history of the shard at its epoch. Written before the shard takes traffic, and before its epoch is told. Once
+-- more changes nothing but the state. Where the epoch was taken, by a fence or by another history, it is refused: a promotion
+-- would open what a cutover holds.
 create or replace procedure holdfast.open_history(
   p_history uuid, p_epoch integer, p_fork_lsn pg_lsn, p_reason text, p_left_out uuid[])
 language plpgsql
 as $$
 begin
+  -- The row first: a fence that is under way is waited for.
+  perform from holdfast.shard s
+  where s.epoch < p_epoch or (s.epoch = p_epoch and s.history_id = p_history)
+  for update;
+  if not found then
+    raise exception 'the shard is past epoch %', p_epoch using errcode = 'HF008';
+  end if;
   insert into holdfast.history (history_id, epoch, parent, fork_lsn, timeline, reason, left_out)
   select p_history, p_epoch, s.history_id, p_fork_lsn, (select timeline_id from pg_control_checkpoint()), p_reason, p_left_out
   from holdfast.shard s

@@ -1,9 +1,9 @@
 import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
 import type { GovernedPlacement, PolicyVersion } from '../directory/policy.ts'
-import type { DomainName, Jurisdiction, NodeId, RegionName, TenantName } from '../directory/topology.ts'
+import type { DomainName, Epoch, Jurisdiction, NodeId, RegionName, TenantName } from '../directory/topology.ts'
 import { toLsn } from '../postgres/lsn.ts'
-import { type Candidate, decideTarget, planPromotion, type ShardUnderFailover } from './failover.ts'
+import { type Candidate, decideTarget, findHeld, planPromotion, type ShardUnderFailover } from './failover.ts'
 
 const region = (name: string) => name as RegionName
 const regions = new Map(
@@ -105,5 +105,19 @@ describe('V2 and V3: nothing that was acknowledged is left behind', () => {
         return (received[Number(plan.source)] ?? -1n) >= commit
       }),
     )
+  })
+})
+
+describe('V8: a shard that its data says is held', () => {
+  const at = (epoch: number, state: 'open' | 'fenced') => ({ epoch: epoch as Epoch, state })
+  test.each([
+    ['open as the topology has it', [at(2, 'open')], undefined],
+    ['a follower that is late', [at(2, 'open'), at(1, 'open'), at(1, 'fenced')], undefined],
+    ['nobody answers', [], undefined],
+    ['closed', [at(2, 'open'), at(2, 'fenced')], at(2, 'fenced')],
+    ['fenced at a later epoch', [at(2, 'open'), at(3, 'fenced')], at(3, 'fenced')],
+    ['open at a later epoch', [at(3, 'open')], at(3, 'open')],
+  ] as const)('%s', (_, nodes, held) => {
+    expect(findHeld(2 as Epoch, nodes)).toEqual(held)
   })
 })

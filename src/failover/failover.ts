@@ -1,4 +1,4 @@
-import type { Durability, NodeId, RegionName } from '../directory/topology.ts'
+import type { Durability, Epoch, NodeId, RegionName, ShardState } from '../directory/topology.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import type { GovernedPlacement, Refusal, Regions } from '../directory/policy.ts'
 import { decidePlacement, whatIf } from '../directory/policy.ts'
@@ -23,6 +23,8 @@ import { decidePlacement, whatIf } from '../directory/policy.ts'
  *   V5  The old primary never takes a write again: it is stopped, its followers are gone, its epoch is old everywhere.
  *   V6  A promotion that fails behind its point of no return goes on by itself until the shard is open.
  *   V7  A shard whose names were changed takes no traffic until everything that its primary shows is on its followers.
+ *   V8  A shard that its own data has closed, or at a later epoch, is not promoted: a cutover holds it, and what a promoted
+ *       node acknowledged would be replaced by what the cutover has decided on.
  */
 export interface Candidate {
   readonly id: NodeId
@@ -39,6 +41,20 @@ export interface ShardUnderFailover {
   readonly acknowledgements: number
   readonly primary: { readonly id: NodeId; readonly region: RegionName }
   readonly followers: readonly { readonly id: NodeId; readonly region: RegionName }[]
+}
+
+/** How a node has its shard in its own row. */
+export interface DataStanding {
+  readonly epoch: Epoch
+  readonly state: ShardState
+}
+
+/**
+ * V8, of what the nodes that answer say; a follower may be late. Undefined where none of them has the shard closed, or past
+ * the epoch that the topology has.
+ */
+export function findHeld(epoch: Epoch, nodes: readonly DataStanding[]): DataStanding | undefined {
+  return nodes.find((one) => one.epoch > epoch || (one.epoch === epoch && one.state !== 'open'))
 }
 
 export type TargetDecision =

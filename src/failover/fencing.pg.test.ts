@@ -143,3 +143,23 @@ test('a session that takes its time to end counts once', async () => {
   expect(fenced).toEqual({ terminated: 1, prepared: [] })
   expect(looks).toBeGreaterThan(29)
 })
+
+test('V8: at the epoch of a fence no other history opens, and a history opens once', async () => {
+  const [promoted, next] = [newRandomUuid(), newRandomUuid()]
+  const openHistory = (history: string, at: number) =>
+    admin.query('call holdfast.open_history($1, $2, $3, $4, $5)', [history, at, '0/1', 'promotion', []])
+  const refused = { sqlState: 'HF008' } satisfies Partial<ServerError>
+  await admin.query('select holdfast.fence($1)', [epoch])
+  await expect(openHistory(promoted, epoch)).rejects.toMatchObject(refused)
+  await openHistory(next, 3)
+  await openHistory(next, 3)
+  // What was fenced since is not taken back to where it opened.
+  await admin.query('select holdfast.fence(4)')
+  await expect(openHistory(next, 3)).rejects.toMatchObject(refused)
+  const { rows } = await admin.query('select epoch, history_id, state from holdfast.shard')
+  expect(rows).toEqual([{ epoch: 4, history_id: next, state: 'fenced' }])
+  const histories = await admin.query('select history_id from holdfast.history where history_id = any($1)', [
+    [promoted, next],
+  ])
+  expect(histories.rows).toEqual([{ history_id: next }])
+})

@@ -1,31 +1,29 @@
-import { rm } from 'node:fs/promises'
-import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import { newRandomUuid } from '../base/random.ts'
-import type { HistoryId, ShardName } from '../directory/topology.ts'
-import type { ConnectionTarget } from '../postgres/statement.ts'
-import { withConnection } from '../postgres/postgres.ts'
+import type { HistoryId } from '../directory/topology.ts'
 import { checkEverything } from './checks.ts'
 import type { FencedShard } from './cutover-fence.ts'
 import { drainAll, fenceAll, requireFreeTimelines, settleAll } from './cutover-fence.ts'
+import type { CutoverFleet } from './cutover-fleet.ts'
+import { reopen, standingOf, toFenced } from './cutover-fleet.ts'
 import type { CutoverDecision } from './cutover-journal.ts'
 import { dropJournal, loadJournal, storeJournal } from './cutover-journal.ts'
 import type { ShardCutover, ShardStanding } from './cutover-plan.ts'
-import { compensationsFor, fenceEpoch, leftOutIds, leftOutNames, planCutover, requireNoLoss } from './cutover-plan.ts'
+import { compensationsFor, leftOutIds, leftOutNames, planCutover, requireNoLoss } from './cutover-plan.ts'
+import { retire, switchOver } from './cutover-switch.ts'
 import type { Gate } from './drill-report.ts'
 import { checkClasses } from './drill-report.ts'
 import type { Environment } from './environment.ts'
 import { EnvironmentRegistry } from './environment.ts'
-import { startEnvironment, startServer, stopEnvironment } from './environment-servers.ts'
+import { startEnvironment } from './environment-servers.ts'
 import { requireAccepted } from './exclusion.ts'
 import { Gates } from './gates.ts'
 import type { RecoveryContext } from './recovery.ts'
 import { decideAndRedo } from './replay.ts'
 import type { HistoryPlan } from './restore-plan.ts'
 import { freeze, planCatchUp } from './restore-plan.ts'
-import type { EnvironmentServer, Servers } from './restore-shard.ts'
+import type { Servers } from './restore-shard.ts'
 import { serverOf } from './restore-shard.ts'
-import * as store from './restore-store.ts'
 
 /**
  * Makes a restored environment the fleet (R9).
@@ -41,34 +39,10 @@ import * as store from './restore-store.ts'
  *
  * HAZARD: an administrator's write that comes between the fence and the stop of the old servers is not held by the
  * fence and not in the archive's end.
+ *
+ * Each shard of the fleet is replaced only as it was fenced: one that somebody opened meanwhile is left alone, and so is one
+ * that has gone on since it was replaced.
  */
-export interface CutoverFleet {
-  /** A shard as the fleet has it. */
-  standing(shard: ShardName): ShardStanding & { readonly primary: ConnectionTarget }
-  /** Tells everybody that the shard takes traffic where it is, at this epoch. Its data says so already. */
-  reopened(shard: ShardName, epoch: ShardStanding['epoch']): Promise<void>
-  /**
-   * Throws `check_failed` when taking a shard in would bring it migrations of the application that these places never had; of a
-   * shard that is gone, what the environment has.
-   */
-  requireRolledOut(
-    places: readonly { readonly shard: ShardName; readonly isAlive: boolean; readonly target: ConnectionTarget }[],
-  ): Promise<void>
-  /**
-   * Stops the shard's old servers for good and takes this one in as its primary, under the fleet's own settings, with the
-   * shard still closed. Its data directory stays where it is.
-   */
-  adopt(adoption: Adoption): Promise<void>
-  /** Builds the followers, waits until commits wait for them, and opens the shard behind a barrier. */
-  open(shard: ShardName, epoch: ShardStanding['epoch']): Promise<void>
-}
-
-export interface Adoption {
-  readonly shard: ShardName
-  readonly epoch: ShardStanding['epoch']
-  readonly historyId: HistoryId
-  readonly server: EnvironmentServer
-}
 
 export interface CutoverReport {
   readonly environment: string
@@ -207,16 +181,6 @@ async function planNow(context: RecoveryContext, environment: Environment): Prom
   return plan
 }
 
-function standingOf(fleet: CutoverFleet, name: ShardName): ShardStanding {
-  const { shard, epoch, isAlive } = fleet.standing(name)
-  return { shard, epoch, isAlive }
-}
-
-function toFenced(fleet: CutoverFleet, standing: ShardStanding): FencedShard {
-  const { primary } = fleet.standing(standing.shard)
-  return { shard: standing.shard, epoch: fenceEpoch(standing), target: primary }
-}
-
 /**
  * Gives up a cutover that was broken off before it switched anything, and opens the fleet as it was. Throws
  * `check_failed` when it has begun to switch: then it can only be run again.
@@ -242,64 +206,4 @@ async function goBack(fleet: CutoverFleet, fenced: readonly FencedShard[], folde
     isBack &&= opened.status === 'fulfilled'
   }
   if (isBack) await dropJournal(folder)
-}
-
-async function reopen(fleet: CutoverFleet, { shard, epoch, target }: FencedShard): Promise<void> {
-  const isOpen = await withConnection(target, (admin) => store.reopenShard(admin, epoch))
-  // One that was not fenced yet goes on at the epoch that everybody knows.
-  if (isOpen) await fleet.reopened(shard, epoch)
-}
-
-/** Step 4. Every part of it may have been done before. */
-async function switchOver(
-  context: RecoveryContext,
-  fleet: CutoverFleet,
-  environment: Environment,
-  { standings, shards, leftOutIds: left }: CutoverDecision,
-  gates: Gates<CutoverGate>,
-): Promise<void> {
-  const switched = shards.flatMap((one) => (one.kind === 'switch' ? [one] : []))
-  await gates.pass('switch', async () => {
-    for (const one of switched) {
-      await context.onStep('cutover switch', { shard: one.shard })
-      if (fleet.standing(one.shard).epoch === one.epoch) continue
-      const place = present(
-        environment.shards.find(({ shard }) => shard === one.shard),
-        'the environment has the shard',
-      )
-      const server = await startServer(context, place)
-      await withConnection(context.host.adminTarget(server.address), async (admin) => {
-        await store.openHistory(admin, { ...one, fork: place.stop, leftOut: left })
-        await store.rememberEpochs(admin, shards)
-        await store.dropMarkers(admin)
-      })
-      await fleet.adopt({ shard: one.shard, epoch: one.epoch, historyId: one.historyId, server })
-    }
-    return { value: undefined, detail: `${switched.length} of ${shards.length} shards` }
-  })
-  await gates.pass('open', async () => {
-    for (const { kind, shard, epoch } of shards) {
-      await context.onStep('cutover open', { shard })
-      if (kind === 'switch') await fleet.open(shard, epoch)
-      else {
-        const standing = present(
-          standings.find((one) => one.shard === shard),
-          'it stood somewhere',
-        )
-        const kept = toFenced(fleet, standing)
-        await withConnection(kept.target, (admin) => store.rememberEpochs(admin, shards))
-        await reopen(fleet, kept)
-      }
-    }
-    return { value: undefined, detail: 'every shard takes traffic' }
-  })
-}
-
-/** What the fleet did not take in of the environment goes. */
-async function retire(context: RecoveryContext, environment: Environment, decision: CutoverDecision): Promise<void> {
-  const taken = new Set(decision.shards.flatMap(({ kind, shard }) => (kind === 'switch' ? [shard] : [])))
-  const left = environment.shards.filter(({ shard }) => !taken.has(shard))
-  await stopEnvironment(context, { ...environment, shards: left })
-  for (const { dataDir } of left) await rm(dataDir, { recursive: true, force: true })
-  for (const { walDir } of environment.shards) await rm(walDir, { recursive: true, force: true })
 }

@@ -233,6 +233,19 @@ export async function readImpermanentRelations(admin: Connection): Promise<strin
   return rows.map(({ name }) => name)
 }
 
+/** How a shard of the fleet stands at its data, and whether this history is among those that it has had. */
+export async function readLineage(
+  admin: Connection,
+  historyId: HistoryId,
+): Promise<{ epoch: Epoch; state: string; isHere: boolean }> {
+  const { rows } = await admin.query<{ epoch: Epoch; state: string; isHere: boolean }>(
+    `select s.epoch, s.state, exists (select from holdfast.history h where h.history_id = $1) as "isHere"
+     from holdfast.shard s`,
+    [historyId],
+  )
+  return present(rows[0], 'a founded shard has its row')
+}
+
 /** The history of the environment becomes the shard's. What earlier histories left out stays left out. */
 export async function openHistory(
   admin: Connection,

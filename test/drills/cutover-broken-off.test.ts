@@ -6,6 +6,7 @@ import { cleanUp } from '../../examples/payledger/clean-up.ts'
 import { approveRun, createRun } from '../../examples/payledger/payledger.ts'
 import { deferred } from '../../src/base/deferred.ts'
 import type { OnStep } from '../../src/base/step.ts'
+import type { ShardName } from '../../src/directory/topology.ts'
 import type { FleetConfigInput } from '../../src/fleet/config.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
 import { abandonCutover, cutover } from '../../src/recovery/cutover.ts'
@@ -18,6 +19,7 @@ import { archivedAt, cutoverFleet, onceTold, recoveryContext, takeBackups } from
 
 const tenant = 'globex-eu'
 const actor = 'manager@globex-eu.example'
+const payroll = 'eu-west/payroll'
 const treasury = 'us-east/treasury'
 
 let fleet: TestFleet
@@ -92,8 +94,20 @@ test('R9: a migration that the fleet was never started with refuses the cutover 
   await rm(file)
 })
 
+test('R9, V6: nor does it begin while a promotion is under way, which would open its shard in the middle', async () => {
+  const { topology } = fleet.supervisor
+  const name = treasury as ShardName
+  const before = await stateOf()
+  const document = topology.shard(name)
+  await topology.replaceShard(name, { ...document, promotion: { forkLsn: '0/0' } })
+  const refused = { code: 'node_unavailable', message: `${treasury} is being promoted` }
+  await expect(cutover(context, cutoverFleet(fleet), { environment })).rejects.toMatchObject(refused)
+  expect(await stateOf()).toEqual(before)
+  await topology.replaceShard(name, document)
+})
+
 test.each([
-  ['cutover fence', 'eu-west/payroll', 1],
+  ['cutover fence', payroll, 1],
   ['cutover fence', treasury, 1],
   ['restore redo', treasury, 2],
 ] as const)('R9: broken off at %s of %s, the fleet takes traffic as before', async (step, shard, nth) => {
@@ -129,17 +143,29 @@ test('R9: from the switch on it is run again and goes forward; a branch in doubt
   await expect(abandonCutover(context, cutoverFleet(fleet), environment)).rejects.toMatchObject({
     code: 'check_failed',
   })
-  await expect(breakOff('cutover open', 'eu-west/payroll')).rejects.toThrow('broken off')
+  // V8: a follower has all of the shard, and would take the traffic that the cutover then replaces.
+  const [fenced] = await stateOf()
+  await expect(fleet.failover(treasury)).rejects.toMatchObject({ code: 'shard_fenced' })
+  expect(await stateOf()).toEqual([fenced])
+  // Whoever opened it all the same: what it acknowledged since is not thrown away.
+  await fleet.ask(treasury, `update holdfast.shard set state = 'open'`)
+  const refused = { code: 'check_failed', message: expect.stringContaining('took traffic') as string }
+  await expect(cutover(context, cutoverFleet(fleet), { environment })).rejects.toMatchObject(refused)
+  expect(await stateOf()).toEqual([{ ...fenced, state: 'open' }])
+  await fleet.ask(treasury, `update holdfast.shard set state = 'fenced'`)
+  await expect(breakOff('cutover open', payroll)).rejects.toThrow('broken off')
   await expect(breakOff('cutover open', treasury)).rejects.toThrow('broken off')
+  // One that it has opened may be promoted, and is left where it is then.
+  await fleet.failover(payroll)
+  const { historyId } = fleet.supervisor.topology.shard(payroll as ShardName)
 
   const report = await cutover(context, cutoverFleet(fleet), { environment })
   const again = await cutover(context, cutoverFleet(fleet), { environment })
   expect(again).toMatchObject({ shards: report.shards, leftOut: report.leftOut })
+  expect(fleet.supervisor.topology.shard(payroll as ShardName)).toMatchObject({ historyId, state: 'open' })
   expect(await stateOf()).toMatchObject([{ state: 'open' }])
   expect(await holds()).toEqual(expect.arrayContaining(['jan', 'feb', 'in-doubt']))
-  const log = await fleet.ask('eu-west/payroll', 'select from holdfast.commit_log where transaction_id = $1', [
-    transactionId,
-  ])
+  const log = await fleet.ask(payroll, 'select from holdfast.commit_log where transaction_id = $1', [transactionId])
   expect(log).toHaveLength(1)
   await approve('after')
 })

@@ -6,7 +6,7 @@ import { cutoverFleet as embeddedCutover } from '../../src/fleet/operations/cuto
 import { recoveryContext as contextOf } from '../../src/fleet/operations/recovery-context.ts'
 import type { Hlc } from '../../src/hlc/hlc.ts'
 import { toHlc } from '../../src/hlc/hlc.ts'
-import type { CutoverFleet } from '../../src/recovery/cutover.ts'
+import type { CutoverFleet } from '../../src/recovery/cutover-fleet.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import type { TestFleet } from './fleet.ts'
 

@@ -1,7 +1,7 @@
 import { basename } from 'node:path'
 import type { Epoch, ShardName } from '../../directory/topology.ts'
 import { withConnection } from '../../postgres/postgres.ts'
-import type { Adoption, CutoverFleet } from '../../recovery/cutover.ts'
+import type { Adoption, CutoverFleet } from '../../recovery/cutover-fleet.ts'
 import { folderOf, nodeId } from '../node-names.ts'
 import { openShard } from '../opening.ts'
 import { installDomains } from '../founding.ts'
@@ -21,7 +21,9 @@ export function cutoverFleet(supervisor: Supervisor): CutoverFleet {
       return {
         shard,
         epoch: document.epoch,
+        historyId: document.historyId,
         isAlive: servers.isRunning(primary.id),
+        isPromoting: document.promotion !== undefined,
         primary: shardServers.adminTarget(primary),
       }
     },
@@ -74,7 +76,8 @@ async function adopt(supervisor: Supervisor, { shard: name, epoch, historyId, se
 async function open(supervisor: Supervisor, name: ShardName, epoch: Epoch): Promise<void> {
   const { topology, shardServers } = supervisor
   const standing = topology.shard(name)
-  if (standing.state === 'open' && standing.epoch === epoch) return
+  // It was opened, and a promotion may have taken it further since.
+  if (standing.epoch > epoch || (standing.state === 'open' && standing.epoch === epoch)) return
   const primary = nodeOf(standing, standing.primary)
   const regions = shardServers.shardConfig(name).followers.slice(standing.nodes.length - 1)
   await shardServers.ensurePrimary(standing)

@@ -18,6 +18,7 @@ import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, ShardDocument } from '../topology-store.ts'
 import { journalRefusal } from './refusals.ts'
 import { placementsOn } from './placements.ts'
+import { requireUnheld, requireUnheldOn } from './unheld.ts'
 
 /** Promotes a follower of an embedded shard, in the order of `failover/failover.ts`. */
 
@@ -51,6 +52,7 @@ export async function failOver(
   })
   if (params.whatIf === true) return report(null)
   if (shard.promotion === undefined) {
+    await requireUnheld(supervisor, params.shard, shard)
     const targets = await legalTargets(supervisor, params, shard, placements)
     await promoteOne(supervisor, params.shard, shard, targets, progress)
   } else {
@@ -137,7 +139,7 @@ async function promoteOne(
   await supervisor.promotions.finish(name, progress)
 }
 
-/** V2, V3: stops the old primary, and chooses whom to promote. Nothing that it does cannot be taken back. */
+/** V2, V3, V8: stops the old primary, and chooses whom to promote. Nothing that it does cannot be taken back. */
 async function beginPromotion(
   supervisor: Supervisor,
   name: ShardName,
@@ -160,9 +162,10 @@ async function beginPromotion(
   if (plan.source !== plan.promote) {
     await catchUp(supervisor, name, shard, { source: nodeOf(shard, plan.source), target })
   }
-  const { rows } = await withConnection(supervisor.shardServers.adminTarget(target), (admin) =>
-    admin.query<{ lsn: string }>('select pg_last_wal_replay_lsn()::text as lsn', [], answerWithinMs),
-  )
+  const { rows } = await withConnection(supervisor.shardServers.adminTarget(target), async (admin) => {
+    await requireUnheldOn(admin, name, shard)
+    return admin.query<{ lsn: string }>('select pg_last_wal_replay_lsn()::text as lsn', [], answerWithinMs)
+  })
   const answered = (id: NodeId) => candidates.some((one) => one.id === id && one.received !== null)
   const others = followers.filter(({ id }) => id !== target.id)
   return {
