@@ -44,14 +44,17 @@ export interface Transaction {
    */
   query<R = Record<string, unknown>>(domain: string, text: string, values?: readonly unknown[]): Promise<QueryResult<R>>
   /**
-   * Statements that nobody waits for: on a far shard they travel with the prepare, in one flight, or with the commit there
-   * where all of them are queries. A query that writes or locks by a function that it calls is found out there; the function
+   * Statements that nobody waits for, with their values as they are now: on a far shard they travel with the prepare, in one
+   * flight, or with the commit there where all of them are queries. A query that writes or locks by a function that it calls is found out there; the function
    * given to `transact` is run once more then, the first time that this process meets it. A failure of any of
    * them rejects `transact`, and nothing is written anywhere; so does one that affects another number of rows than its
    * `{ rows }` says, with `transaction_refused`.
    */
   batch(domain: string, statements: readonly BatchStatement[]): void
-  /** An effect for the outside world. It leaves after the commit, at least once, with its event id as `Idempotency-Key`. */
+  /**
+   * An effect for the outside world, with its payload as it is now. It leaves after the commit, at least once, with its event id as
+   * `Idempotency-Key`.
+   */
   emit(name: string, payload: unknown): void
   /** The same as `query`, in the form that query builders take. */
   client(domain: string): DomainClient

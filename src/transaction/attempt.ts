@@ -1,26 +1,26 @@
 import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
-import { newTimeOrderedUuid } from '../base/random.ts'
 import { Underway } from '../base/underway.ts'
 import type { Placement } from '../directory/directory.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import { hlcZero } from '../hlc/hlc.ts'
 import { requireAllowed, requireAllowedInBatch, toStatement } from './caller-statement.ts'
 import { commitTransaction } from './coordinator.ts'
+import { EmittedEvents } from './emitted-events.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { hashRequest, keepValue } from './idempotency.ts'
+import { keepValue } from './idempotency.ts'
 import { PendingBranches } from './pending-branches.ts'
 import { homePlacement, openShard, requireDurable, requireInService } from './routing.ts'
 import { ShardTransaction } from './shard-transaction.ts'
 import { toHoldfastError } from './sql-errors.ts'
-import type { FirstUse, OutboxEvent } from './transaction-store.ts'
+import type { FirstUse } from './transaction-store.ts'
 import type {
   BatchStatement,
   Committed,
   DomainQuery,
   QueryResult,
+  TakenRequest,
   TouchedShard,
-  TransactRequest,
   Tx,
 } from './transaction.ts'
 
@@ -48,10 +48,10 @@ export class Attempt {
   readonly transactionId: TransactionId
   readonly home: ShardTransaction
   readonly #environment: TransactionEnvironment
-  readonly #request: TransactRequest
+  readonly #request: TakenRequest
   readonly #trustsBatches: boolean
   readonly #participants = new Map<ShardName, ShardTransaction>()
-  readonly #events: OutboxEvent[] = []
+  readonly #events = new EmittedEvents()
   readonly #underway = new Underway()
   readonly #pending: PendingBranches
   #ended = false
@@ -61,7 +61,7 @@ export class Attempt {
   /** Throws what routing refuses: `unknown_tenant`, `shard_fenced`, `tenant_rejected`. */
   constructor(
     environment: TransactionEnvironment,
-    request: TransactRequest,
+    request: TakenRequest,
     transactionId: TransactionId,
     trustsBatches: boolean,
   ) {
@@ -80,7 +80,7 @@ export class Attempt {
       home: {
         frontier: request.observe ?? hlcZero,
         key,
-        requestHash: key === null ? null : hashRequest(request),
+        requestHash: request.requestHash,
       },
     })
     // Even where no domain at home is touched: the record belongs where the tenant's home is now.
@@ -141,7 +141,7 @@ export class Attempt {
       readers,
       frontier: this.#request.observe ?? hlcZero,
       value: kept.json,
-      events: JSON.stringify(this.#events),
+      events: this.#events.json,
     })
     const first = this.home.opened?.firstUse
     if (end.kind === 'ambiguous') return { kind: 'ambiguous', error: end.failure }
@@ -241,10 +241,7 @@ export class Attempt {
 
   #emit(name: string, payload: unknown): void {
     this.#requireOpen()
-    if (name === '' || JSON.stringify(payload) === undefined) {
-      throw new HoldfastError('argument_invalid', 'an event has a name and a payload that survives JSON')
-    }
-    this.#events.push({ id: newTimeOrderedUuid(), name, payload })
+    this.#events.emit(name, payload)
   }
 
   /** The part that a domain's statements belong to; made when it is the first of its shard. */

@@ -15,11 +15,21 @@ import type { Committed, TransactRequest } from './transaction.ts'
  * second use waits for it there; what it then reads counts only behind a barrier.
  */
 
-/** What a key stands for. Two requests are the same when this is; how their bodies name keys in order is no matter. */
+/**
+ * What a key stands for. Two requests are the same when this is; how their bodies name keys in order is no matter. Throws
+ * `argument_invalid` for a request that does not survive JSON.
+ */
 export function hashRequest(request: TransactRequest): Uint8Array {
   const { tenant, action, subject, actor } = request
   const parts = [tenant, action, subject, actor, request.request ?? null]
-  return createHash('sha256').update(canonicalJson(parts)).digest()
+  try {
+    return createHash('sha256').update(canonicalJson(parts)).digest()
+  } catch (cause) {
+    throw new HoldfastError('argument_invalid', 'what an idempotency key stands for must survive JSON', {
+      hint: 'turn bigint into text, and give plain data as the request',
+      cause,
+    })
+  }
 }
 
 /** JSON with the keys of every object in order, so that equal values have equal texts. */

@@ -143,12 +143,6 @@ export function readPosition(outcome: StatementOutcome): Lsn {
   return parseLsn(oneRow<{ position: string }>(outcome).position)
 }
 
-export interface OutboxEvent {
-  readonly id: string
-  readonly name: string
-  readonly payload: unknown
-}
-
 export function stamp(args: {
   readonly transactionId: TransactionId
   readonly epoch: Epoch
@@ -160,7 +154,7 @@ export function stamp(args: {
   readonly after: Hlc
   /** JSON text, or null for no value. */
   readonly value: string | null
-  /** JSON text of a list of `OutboxEvent`. */
+  /** JSON text, of `EmittedEvents`. */
   readonly events: string
 }): Statement {
   const { transactionId, epoch, key, business, placements, participants, after, value, events } = args

@@ -58,6 +58,23 @@ describe('a transaction of one shard', () => {
     ).toEqual([{ name: 'payroll.approved', payload: { run } }])
   })
 
+  test('with its events and its request as they were when they were given', async () => {
+    const payload: Record<string, unknown> = { n: 1 }
+    const asked = { ...request(newRun()), request: { n: 1 } as unknown, idempotencyKey: newRun() }
+    const again = { ...asked }
+    const outcome = await transact(gateway.environment, asked, async (tx) => {
+      tx.emit('counted', payload)
+      payload['n'] = 10n
+      Object.assign(asked, { actor: 'somebody.else@globex.example', request: { n: 10n } })
+    })
+    const of = [outcome.transactionId]
+    const events = 'select name, payload from holdfast.outbox where transaction_id = $1'
+    expect(await shards.rows(home, events, of)).toEqual([{ name: 'counted', payload: { n: 1 } }])
+    const actors = 'select actor from holdfast.commit_log where transaction_id = $1'
+    expect(await shards.rows(home, actors, of)).toEqual([{ actor: again.actor }])
+    expect(await transact(gateway.environment, again, async () => undefined)).toMatchObject({ replayed: true })
+  })
+
   test('in one flight when nothing is awaited', async () => {
     const run = newRun()
     await transact(gateway.environment, request(run), async (tx) => {
@@ -196,6 +213,10 @@ describe('a refused transaction', () => {
     expect(await codeOf(unknownDomain)).toBe('unknown_domain')
     const control = transact(gateway.environment, request('x'), (tx) => tx.client('payroll').query('commit'))
     expect(await codeOf(control)).toBe('statement_refused')
+    const keyed = request('x', { idempotencyKey: 'k', request: { n: 10n } })
+    expect(await codeOf(transact(gateway.environment, keyed, async () => undefined))).toBe('argument_invalid')
+    const emits = transact(gateway.environment, request('x'), async (tx) => tx.emit('counted', { n: 10n }))
+    expect(await codeOf(emits)).toBe('argument_invalid')
     const circular: Record<string, unknown> = {}
     circular['self'] = circular
     const unsendable = transact(gateway.environment, request('x'), (tx) =>

@@ -7,7 +7,7 @@ import type { Lsn } from '../postgres/lsn.ts'
 import type { AttemptEnd } from './attempt.ts'
 import { Attempt } from './attempt.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { replay } from './idempotency.ts'
+import { hashRequest, replay } from './idempotency.ts'
 import { journalAttempt } from './journal.ts'
 import { nextAttempt } from './retry.ts'
 import { leftTrace } from './sql-errors.ts'
@@ -62,6 +62,12 @@ export interface TransactRequest {
   readonly pendingForgotten?: readonly ShardName[] | undefined
   /** Chosen by a caller that wants to ask for the outcome later; made here otherwise. Such a request is tried once. */
   readonly transactionId?: TransactionId | undefined
+}
+
+/** A request as it was made: what becomes of its object while it runs changes nothing. */
+export interface TakenRequest extends TransactRequest {
+  /** What the idempotency key stands for; null without one. */
+  readonly requestHash: Uint8Array | null
 }
 
 export type Isolation = 'read committed' | 'repeatable read' | 'serializable'
@@ -137,10 +143,10 @@ export interface Tx {
  */
 export async function transact<T>(
   environment: TransactionEnvironment,
-  request: TransactRequest,
+  asked: TransactRequest,
   body: (tx: Tx) => Promise<T>,
 ): Promise<Committed<T>> {
-  checkRequest(request)
+  const request = takeRequest(asked)
   // A caller that chose the id asks for that one later: another may not take its place.
   const isTriedOnce = request.transactionId !== undefined
   let trustsBatches = !isTriedOnce
@@ -175,7 +181,7 @@ export async function transact<T>(
 /** Routing may refuse before there is an attempt. */
 async function runAttempt<T>(
   environment: TransactionEnvironment,
-  request: TransactRequest,
+  request: TakenRequest,
   transactionId: TransactionId,
   trustsBatches: boolean,
   body: (tx: Tx) => Promise<T>,
@@ -193,6 +199,11 @@ async function runAttempt<T>(
 const nameLengthMax = 512
 const isolations: readonly string[] = ['read committed', 'repeatable read', 'serializable']
 const idForm = /^[0-9a-f]{8}-[0-9a-f]{4}-7[0-9a-f]{3}-[0-9a-f]{4}-[0-9a-f]{12}$/
+
+function takeRequest(request: TransactRequest): TakenRequest {
+  checkRequest(request)
+  return { ...request, requestHash: request.idempotencyKey === undefined ? null : hashRequest(request) }
+}
 
 function checkRequest(request: TransactRequest): void {
   const { tenant, action, subject, actor, idempotencyKey, isolation, transactionId } = request
