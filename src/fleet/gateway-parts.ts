@@ -17,7 +17,8 @@ import { primaryOf, primaryTarget, transactionEnvironment } from '../transaction
 import { DeliveryJournal } from '../transaction/outbox/delivery-journal.ts'
 import { createDispatcher } from '../transaction/outbox/outbox.ts'
 import { Resolver } from '../transaction/resolver.ts'
-import { type InDoubtBranch, pushBranch, settleDecided } from '../transaction/in-doubt.ts'
+import { type InDoubtBranch, pushBranch } from '../transaction/in-doubt.ts'
+import { settleDecided } from '../transaction/settle-decided.ts'
 import { type ReadEnvironment, readEnvironment } from '../reading/environment.ts'
 import { type FleetConfig, roundTripMs } from './config.ts'
 import type { Call } from './control.ts'
@@ -91,7 +92,7 @@ export async function composeGateway(options: GatewayOptions): Promise<GatewayPa
       metrics,
       distanceMs: (from, to) => roundTripMs(config.links, from, to),
       settle: async (participant, transactionId) => void (await pushBranch(environment, participant, transactionId)),
-      settleAll: (participant) => settleDecided(environment, participant),
+      settleAll: (participant, withinMs) => settleDecided(environment, participant, withinMs),
       barrier: async ({ shard, id }) => void (await environment.barriers.pass(shard, id)),
     })
     return { ...options, topology, directory, pools, environment, reading }

@@ -88,7 +88,7 @@ export interface ReadRequest extends Declared {
   readonly maxStaleMs?: number | undefined
   /**
    * How long a node may take to become fresh before the read goes elsewhere, at most 60,000; 0 never waits. When left out 50, for
-   * `causal` at least twice the longest round trip, five times where the token names pending branches.
+   * `causal` at least twice the longest round trip, five times where the token names pending branches, 2,000 for `strong`.
    */
   readonly waitMs?: number | undefined
 }

@@ -57,7 +57,7 @@ export const readForm = z.strictObject({
     .meta({
       description:
         'How long nodes may take to become fresh. When left out 50, for causal at least twice the longest round trip, ' +
-        'five times where the token names pending branches.',
+        'five times where the token names pending branches, 2,000 for strong.',
     }),
   snapshot: z
     .boolean()

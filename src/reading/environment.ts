@@ -4,6 +4,7 @@ import type { DirectorySource } from '../directory/directory.ts'
 import type { FleetNode, RegionName, ShardName, TopologySource, TransactionId } from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/statement.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
+import type { DecidedSettled } from '../transaction/settle-decided.ts'
 import { DriftJournal } from './drift-journal.ts'
 import type { Remembered } from './expectation.ts'
 import { FreshnessWatch } from './freshness-watch.ts'
@@ -35,8 +36,8 @@ export interface ReadParts {
   readonly distanceMs: (from: RegionName, to: RegionName) => number
   /** Settles a branch whose decision may be known, at its participant. Never rejects; a proof tells what came of it. */
   readonly settle: (participant: ShardName, transactionId: TransactionId) => Promise<void>
-  /** Settles every decided branch of a shard. Rejects when the shard does not tell what is prepared there. */
-  readonly settleAll: (participant: ShardName) => Promise<void>
+  /** Settles what was decided on a shard before the call. Rejects where that is not known, or not done within that time. */
+  readonly settleAll: (participant: ShardName, withinMs: number) => Promise<DecidedSettled>
   /** Resolves when everything visible on this primary at the call is on its followers. Rejects when that is not known. */
   readonly barrier: (primary: FleetNode) => Promise<void>
 }
@@ -44,6 +45,8 @@ export interface ReadParts {
 export interface ReadLimits {
   /** How long a read may wait, for nodes to become fresh and for connections, when the request does not say. */
   readonly waitMs: number
+  /** The same of a `strong` read: no other node can answer it, and what it waits for are everybody's branches. */
+  readonly strongWaitMs: number
   /** A node that has not opened the snapshot for this long, beyond its distance, is taken for lost. */
   readonly openWithinMs: number
   /** A statement of the caller without an answer for this long: the connection is given up. */
@@ -56,6 +59,7 @@ export interface ReadLimits {
 
 export const readLimitsDefault: ReadLimits = {
   waitMs: 50,
+  strongWaitMs: 2_000,
   openWithinMs: 1_000,
   statementWithinMs: 60_000,
   runsMax: 3,

@@ -1,4 +1,5 @@
 import { HoldfastError } from '../base/errors.ts'
+import { endsWithin } from '../base/within.ts'
 import type { Placement } from '../directory/directory.ts'
 import type { FleetNode, NodeId, ShardTopology, TenantName } from '../directory/topology.ts'
 import { hlcZero } from '../hlc/hlc.ts'
@@ -237,13 +238,7 @@ class Search {
     if (fresh.length === 0) return false
     const { clock } = this.#environment
     const startedMs = clock.monotonicMs()
-    const waiting = new AbortController()
-    const late = clock.sleep(Math.max(0, withinMs), waiting.signal).then(
-      () => false,
-      () => true,
-    )
-    const inTime = await Promise.race([settled.then(() => true), late])
-    waiting.abort()
+    const inTime = await endsWithin(clock, settled, withinMs)
     this.#spend(clock.monotonicMs() - startedMs)
     return inTime
   }

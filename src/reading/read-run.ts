@@ -8,6 +8,7 @@ import { hlcFromWallMs } from '../hlc/hlc.ts'
 import type { Statement, StatementResult } from '../postgres/statement.ts'
 import type { Frontier } from '../session/frontier.ts'
 import { emptyFrontier } from '../session/frontier.ts'
+import type { DecidedSettled } from '../transaction/settle-decided.ts'
 import type { QueryResult } from '../transaction/transaction.ts'
 import { requireAllowed, toQueryResult, toStatement } from './caller-statement.ts'
 import { countCrossRegion } from './cross-region.ts'
@@ -164,13 +165,21 @@ export class ReadRun {
   }
 
   async #open(route: Route, first: Statement): Promise<Bound> {
-    if (this.#request.level === 'strong') await this.#environment.settleAll(route.shard)
+    const settled = this.#request.level === 'strong' ? await this.#settleAll(route.shard) : undefined
     const proven = await openProven(this.#environment, this.#demand(route), this.#budget, {
       statement: first,
       isOnly: () => this.#endsWithFirst(),
     })
     countCrossRegion(this.#environment, this.#request, proven.snapshot.node)
-    return { ...proven, placementVersion: 0 }
+    const waitedMs = proven.waitedMs + (settled?.waitedMs ?? 0)
+    return { ...proven, waitedMs, placementVersion: 0 }
+  }
+
+  /** R7, on the budget of the read. */
+  async #settleAll(shard: ShardName): Promise<DecidedSettled> {
+    const settled = await this.#environment.settleAll(shard, this.#budget.leftMs)
+    this.#budget.spend(settled.waitedMs)
+    return settled
   }
 
   #demand({ shard, routed }: Route): SnapshotDemand {

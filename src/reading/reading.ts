@@ -74,7 +74,7 @@ export interface ReadRequest extends Declared {
   /**
    * How long the read may wait before it goes elsewhere or is refused: for nodes to become fresh, and for connections that
    * other reads of this process use. When left out 50, for `causal` at least twice the longest round trip, five times where
-   * the frontier has pending branches. 0 never waits; at most 60,000.
+   * the frontier has pending branches, 2,000 for `strong`. 0 never waits; at most 60,000.
    */
   readonly waitMs?: number | undefined
   /** The node to ask first, if it is legal. */

@@ -28,6 +28,7 @@ test.each([
   ['behind a branch that may be unsettled', { frontier: pending }, 450, 50],
   ['behind branches without names', { frontier: forgotten }, 450, 50],
   ['behind both', { level: 'causal', frontier: pending }, 450, 50],
+  ['behind what everybody decided', { level: 'strong' }, 2_000, 2_000],
   ['that says how long', { waitMs: 0, level: 'causal', frontier: pending }, 0, 0],
 ] as [string, Waiting, number, number][])('a read %s', (_, waiting, farMs, nearMs) => {
   expect([waitMsOf(far, waiting), waitMsOf(near, waiting)]).toEqual([farMs, nearMs])

@@ -39,7 +39,7 @@ export function requireWait({ waitMs }: Waiting): void {
 
 /**
  * Of a `causal` read closed time trails by a round trip while global commits are in flight. A branch that the session knows as
- * pending is found at its shard, asked for at its home, which passes a barrier, and settled: four round trips, and on both
+ * pending, or that is decided on the shard of a `strong` one, is found at its shard, asked for at its home, which passes a barrier, and settled: four round trips, and on both
  * sides a wait for followers.
  */
 export function waitMsOf(
@@ -47,11 +47,13 @@ export function waitMsOf(
   { waitMs, level, frontier }: Waiting,
 ): number {
   if (waitMs !== undefined) return waitMs
-  const roundTrips = hasPending(frontier) ? 5 : level === 'causal' ? 2 : 0
-  if (roundTrips === 0) return limits.waitMs
+  const isStrong = level === 'strong'
+  const leastMs = isStrong ? limits.strongWaitMs : limits.waitMs
+  const roundTrips = isStrong || hasPending(frontier) ? 5 : level === 'causal' ? 2 : 0
+  if (roundTrips === 0) return leastMs
   const regions = [...topology.current().regions.keys()]
   const longest = Math.max(0, ...regions.flatMap((from) => regions.map((to) => distanceMs(from, to))))
-  return Math.max(limits.waitMs, roundTrips * longest)
+  return Math.max(leastMs, roundTrips * longest)
 }
 
 function hasPending(frontier: Frontier | undefined): boolean {

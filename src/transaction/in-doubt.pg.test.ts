@@ -1,10 +1,9 @@
-import { afterAll, beforeAll, describe, expect, test } from 'vitest'
-import { approve, gate, gatewayOf, insertRun, newRun, request } from '../../test/support/approval.ts'
-import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
+import { afterAll, beforeAll, expect, test } from 'vitest'
+import { approve, gate, gatewayOf, newRun, request } from '../../test/support/approval.ts'
+import { DatabaseShards, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
 import { Connection } from '../postgres/connection.ts'
-import { pushBranch, settleDecided } from './in-doubt.ts'
-import type { Tx } from './transaction.ts'
+import { pushBranch } from './in-doubt.ts'
 import { transact } from './transaction.ts'
 
 let shards: DatabaseShards
@@ -15,59 +14,6 @@ beforeAll(async () => {
 
 afterAll(async () => {
   await shards.close()
-})
-
-describe('S11: who knows of more branches than it names', () => {
-  const countHolds = (run: string) => async (tx: Tx) =>
-    (await tx.query('treasury', 'select 1 from holds where run = $1', [run])).rowCount
-
-  test('finds everything that is decided there; what is not decided stays, and keeps nobody waiting', async () => {
-    const stop = gate('global decision row')
-    const slow = await gatewayOf(shards, { onStep: stop.onStep })
-    const [told, undecided] = [newRun(), newRun()]
-    await transact(slow, request(told), approve(told))
-    await stop.reached
-    const stay = gate('global record inserted')
-    const late = await gatewayOf(shards, { onStep: stay.onStep })
-    const committing = transact(late, request(undecided), approve(undecided))
-    await stay.reached
-
-    const environment = await gatewayOf(shards)
-    expect((await transact(environment, request('look'), countHolds(told))).value).toBe(0)
-    const looking = request('look', { pendingForgotten: [treasury] })
-    expect((await transact(environment, looking, countHolds(told))).value).toBe(1)
-    expect(await shards.prepared(treasury)).toHaveLength(1)
-    stay.release()
-    stop.release()
-    await committing
-    await late.background.drain()
-    await slow.background.drain()
-  })
-
-  test('is refused where the home of one does not say whether it is decided', async () => {
-    const stop = gate('global decision row')
-    const { environment: slow, kill } = await shards.gateway({ onStep: stop.onStep })
-    const run = newRun()
-    await transact(slow, request(run), approve(run))
-    await stop.reached
-    await kill()
-    const environment = await gatewayOf(shards)
-    const known = shards.topology.current().shards.get(home)
-    shards.replaceShard(home, { state: 'fenced' })
-    await expect(settleDecided(environment, treasury)).rejects.toMatchObject({
-      code: 'node_unavailable',
-      message: expect.stringContaining('is fenced'),
-    })
-    expect(await shards.prepared(treasury)).toHaveLength(1)
-    shards.replaceShard(home, { state: known?.state ?? 'open' })
-    await settleDecided(environment, treasury)
-    expect(await shards.prepared(treasury)).toEqual([])
-    await transact(
-      environment,
-      request('again'),
-      async (tx) => void (await tx.query('payroll', insertRun, [tenant, newRun()])),
-    )
-  })
 })
 
 test('HZ-X3: a branch that is settled while somebody looks for it is not absent', async () => {

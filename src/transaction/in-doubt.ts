@@ -1,5 +1,4 @@
 import { assert, present, unreachable } from '../base/assert.ts'
-import { HoldfastError } from '../base/errors.ts'
 import type { Epoch, ShardName, ShardTopology, TransactionId } from '../directory/topology.ts'
 import { ServerError } from '../postgres/failure.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
@@ -188,38 +187,4 @@ export async function pushBranch(
   } catch (error) {
     return { kind: 'left', why: describe(error), failed: 'participant' }
   }
-}
-
-const decidedPauseMs = 20
-const decidedWithinMs = 2_000
-
-/**
- * Settles every branch of a shard that is decided, and gives up none that may still be decided. Throws `node_unavailable` where
- * one may be decided and its home does not say: whoever was told of that commit would not find it here. Retry safe.
- */
-export async function settleDecided(environment: TransactionEnvironment, participant: ShardName): Promise<void> {
-  const { clock } = environment
-  const deadline = clock.monotonicMs() + decidedWithinMs
-  for (;;) {
-    const branches = await listInDoubt(environment, participant)
-    const left = await Promise.all(branches.map((branch) => whyUncertain(environment, branch)))
-    const why = left.find((one) => one !== undefined)
-    if (why === undefined) return
-    if (clock.monotonicMs() > deadline) {
-      throw new HoldfastError('node_unavailable', `not every branch on ${participant} is settled: ${why}`, {
-        detail: { shard: participant },
-      })
-    }
-    // Another settles it, or home is being replaced.
-    await clock.sleep(decidedPauseMs)
-  }
-}
-
-async function whyUncertain(environment: TransactionEnvironment, branch: InDoubtBranch): Promise<string | undefined> {
-  const resolution = await resolveBranch(environment, branch, Number.POSITIVE_INFINITY)
-  if (resolution.kind === 'settled') return undefined
-  if (resolution.kind === 'needs person') return resolution.why
-  // An open home that has no record of it has told nobody of a commit.
-  const isUndecided = resolution.failed === null && shardOf(environment, branch.name.home).state === 'open'
-  return isUndecided ? undefined : resolution.why
 }

@@ -1,7 +1,8 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { pushBranch, settleDecided } from './in-doubt.ts'
+import { pushBranch } from './in-doubt.ts'
+import { settleDecided } from './settle-decided.ts'
 import type { TransactRequest } from './transaction.ts'
 
 /** Branches of the caller's own past: what it was told is committed must be there when it looks. */

@@ -149,6 +149,13 @@ describe('a branch that is decided and not settled', () => {
     expect(answer.value).toEqual([id])
   })
 
+  test('R7: it settles on its budget, and is refused where that is too short', async () => {
+    const id = newId()
+    await approveUnsettled(id)
+    await expect(holdsOf([id], { level: 'strong', waitMs: 0 })).rejects.toMatchObject({ code: 'node_unavailable' })
+    expect((await holdsOf([id], { level: 'strong' })).value).toEqual([id])
+  })
+
   test('R7: HZ-S1: a strong read releases nothing that is not on the followers', async () => {
     const broken = await fixture.open({ parts: { barrier: () => Promise.reject(new Error('no barrier passes')) } })
     await expect(holdsOf([newId()], { level: 'strong' }, broken)).rejects.toThrowError(/no barrier passes/)

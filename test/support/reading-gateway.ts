@@ -14,7 +14,8 @@ import { emptyFrontier } from '../../src/session/frontier.ts'
 import { ClockKeeper, clockCadenceDefault } from '../../src/transaction/clock-keeper.ts'
 import type { TransactionEnvironment } from '../../src/transaction/environment.ts'
 import { transactionEnvironment } from '../../src/transaction/environment.ts'
-import { pushBranch, settleDecided } from '../../src/transaction/in-doubt.ts'
+import { pushBranch } from '../../src/transaction/in-doubt.ts'
+import { settleDecided } from '../../src/transaction/settle-decided.ts'
 import type { Committed, Tx } from '../../src/transaction/transaction.ts'
 import { transact } from '../../src/transaction/transaction.ts'
 import type { TestShards } from './shards.ts'
@@ -65,7 +66,7 @@ export async function openReadingGateway(
       ...common,
       distanceMs: () => 0,
       settle: async (shard, transactionId) => void (await pushBranch(resolving, shard, transactionId)),
-      settleAll: (shard) => settleDecided(resolving, shard),
+      settleAll: (shard, withinMs) => settleDecided(resolving, shard, withinMs),
       barrier: async ({ shard, id }) => void (await resolving.barriers.pass(shard, id)),
       ...options.parts,
     },
