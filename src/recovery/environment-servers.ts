@@ -1,6 +1,7 @@
 import { rm } from 'node:fs/promises'
 import type { ShardName } from '../directory/topology.ts'
 import { checkRules } from './checks.ts'
+import { loadJournal } from './cutover-journal.ts'
 import type { Environment, EnvironmentShard } from './environment.ts'
 import { EnvironmentRegistry } from './environment.ts'
 import type { InvariantResult } from './invariant-check.ts'
@@ -17,7 +18,7 @@ export function listEnvironments({
   return new EnvironmentRegistry(environmentsDir).list()
 }
 
-/** Runs the fleet's invariants on it as they are now. Throws `unknown_environment`. */
+/** Runs the fleet's invariants on it as they are now. Throws `unknown_environment`, `check_failed` while a cutover takes it in. */
 export async function checkEnvironment(context: RecoveryContext, id: string): Promise<InvariantResult[]> {
   const environment = await new EnvironmentRegistry(context.environmentsDir).load(id)
   return checkRules(context, await startEnvironment(context, environment))
@@ -30,11 +31,24 @@ export async function startEnvironment(context: RecoveryContext, environment: En
       hint: environment.state === 'adopted' ? 'the fleet runs on its servers now' : 'wait for the restore, or drop it',
     })
   }
+  await requireNotTaken(context, environment)
   const servers = new Map<ShardName, EnvironmentServer>()
   for (const one of environment.shards) servers.set(one.shard, await startServer(context, one))
   const shards = environment.shards.map((one) => ({ ...one, address: serverOf(servers, one.shard).address }))
   await new EnvironmentRegistry(context.environmentsDir).store({ ...environment, shards })
   return servers
+}
+
+/**
+ * Until a cutover has ended the environment counts as restored, and yet nodes of the fleet may run on its data directories: what
+ * starts there ends them first, and what removes them removes the fleet's.
+ */
+async function requireNotTaken({ environmentsDir }: RecoveryContext, { id }: Environment): Promise<void> {
+  const journal = await loadJournal(new EnvironmentRegistry(environmentsDir).folderOf(id))
+  if (journal === undefined || journal.state === 'fencing') return
+  throw new HoldfastError('check_failed', `a cutover is making environment ${id} the fleet`, {
+    hint: 'run the cutover again: it goes on where it was broken off',
+  })
 }
 
 /** The running server of one shard of an environment, as isolated as it was. */
@@ -49,11 +63,15 @@ export async function stopEnvironment({ host }: RecoveryContext, { shards }: Env
   for (const { serverId } of shards) if (host.isRunning(serverId)) await host.stop(serverId, 'fast')
 }
 
-/** Stops its servers and removes what it holds; its report stays. Throws `unknown_environment`. */
+/**
+ * Stops its servers and removes what it holds; its report stays. Throws `unknown_environment`, `check_failed` while a cutover takes
+ * it in.
+ */
 export async function dropEnvironment(context: RecoveryContext, id: string): Promise<void> {
   const registry = new EnvironmentRegistry(context.environmentsDir)
   const environment = await registry.load(id)
   if (environment.state !== 'adopted') {
+    await requireNotTaken(context, environment)
     await stopEnvironment(context, environment)
     for (const { dataDir } of environment.shards) await rm(dataDir, { recursive: true, force: true })
   }

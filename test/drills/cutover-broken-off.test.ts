@@ -4,12 +4,17 @@ import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { cleanUp } from '../../examples/payledger/clean-up.ts'
 import { approveRun, createRun } from '../../examples/payledger/payledger.ts'
+import { present } from '../../src/base/assert.ts'
 import { deferred } from '../../src/base/deferred.ts'
+import { silentProgress } from '../../src/base/progress.ts'
 import type { OnStep } from '../../src/base/step.ts'
 import type { ShardName } from '../../src/directory/topology.ts'
 import type { FleetConfigInput } from '../../src/fleet/config.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
+import { callTo } from '../../src/fleet/operations/operations.ts'
+import { lives } from '../../src/postgres/server/processes.ts'
 import { abandonCutover, cutover } from '../../src/recovery/cutover.ts'
+import { dropEnvironment } from '../../src/recovery/environment-servers.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { restore } from '../../src/recovery/restore.ts'
 import { seedTenant, temporaryFolder, TestFleet } from '../support/fleet.ts'
@@ -143,6 +148,12 @@ test('R9: from the switch on it is run again and goes forward; a branch in doubt
   await expect(abandonCutover(context, cutoverFleet(fleet), environment)).rejects.toMatchObject({
     code: 'check_failed',
   })
+  // The environment's server of payroll is the fleet's primary by now; who looks at the environment would end it.
+  const { pid } = fleet.supervisor.servers.server(fleet.primary(payroll).id)
+  const check = () => callTo(fleet.supervisor)('invariants', { environment }, silentProgress)
+  await expect(check()).rejects.toMatchObject({ code: 'check_failed' })
+  await expect(dropEnvironment(context, environment)).rejects.toMatchObject({ code: 'check_failed' })
+  expect(await lives(present(pid, 'it runs'))).toBe(true)
   // V8: a follower has all of the shard, and would take the traffic that the cutover then replaces.
   const [fenced] = await stateOf()
   await expect(fleet.failover(treasury)).rejects.toMatchObject({ code: 'shard_fenced' })

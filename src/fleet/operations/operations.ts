@@ -93,7 +93,11 @@ const operations: Readonly<Record<string, Operation>> = {
   'cutover.abandon': exclusive(z.object({ environment: z.string() }), abandon),
   invariants: operation(
     z.object({ environment: z.string().optional(), names: z.array(z.string()).optional() }),
-    (supervisor, params, progress) => runInvariants(supervisor, callTo(supervisor), params, progress),
+    (supervisor, params, progress) => {
+      const run = () => runInvariants(supervisor, callTo(supervisor), params, progress)
+      // It starts the servers of an environment, which a cutover may be about to take in.
+      return params.environment === undefined ? run() : supervisor.exclusively(run)
+    },
   ),
   environments: operation(nothing, async (supervisor) =>
     listEnvironments({ environmentsDir: supervisor.home.environmentsDir }),
