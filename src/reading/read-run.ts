@@ -20,6 +20,7 @@ import { NodeLost, toReadError } from './read-failure.ts'
 import type { Answer, Read, ReadRequest } from './reading.ts'
 import type { Bound } from './served.ts'
 import { advanceBy, requireServed, servedBy } from './served.ts'
+import type { ShardSnapshot } from './shard-snapshot.ts'
 import type { WaitBudget } from './wait-budget.ts'
 
 /** How one run of the caller's function ended. */
@@ -170,9 +171,19 @@ export class ReadRun {
       statement: first,
       isOnly: () => this.#endsWithFirst(),
     })
+    if (settled !== undefined) this.#requireNode(proven.snapshot, settled.on)
     countCrossRegion(this.#environment, this.#request, proven.snapshot.node)
     const waitedMs = proven.waitedMs + (settled?.waitedMs ?? 0)
     return { ...proven, waitedMs, placementVersion: 0 }
+  }
+
+  /** R7: what a primary has prepared that came after the one that was asked is not settled; the function runs again. */
+  #requireNode(snapshot: ShardSnapshot, asked: NodeId): void {
+    const { node } = snapshot
+    if (node.id === asked) return
+    snapshot.end()
+    this.#lost ??= new NodeLost(node, 'promoted')
+    throw toReadError(this.#lost, node)
   }
 
   /** R7, on the budget of the read. */

@@ -156,6 +156,24 @@ describe('a branch that is decided and not settled', () => {
     expect((await holdsOf([id], { level: 'strong' })).value).toEqual([id])
   })
 
+  test('R7: a primary that came after the one whose branches were settled is not believed', async () => {
+    const { settleAll } = fixture.gateway.reading
+    const asked: NodeId[] = []
+    const replaced = await fixture.open({
+      parts: {
+        settleAll: async (shard, withinMs) => {
+          const settled = await settleAll(shard, withinMs)
+          const on = asked.length === 0 ? treasuryFollower : settled.on
+          asked.push(on)
+          return { ...settled, on }
+        },
+      },
+    })
+    const answer = await holdsOf([newId()], { level: 'strong' }, replaced)
+    expect(asked).toEqual([treasuryFollower, treasury])
+    expect(answer.by).toMatchObject({ node: treasury })
+  })
+
   test('R7: HZ-S1: a strong read releases nothing that is not on the followers', async () => {
     const broken = await fixture.open({ parts: { barrier: () => Promise.reject(new Error('no barrier passes')) } })
     await expect(holdsOf([newId()], { level: 'strong' }, broken)).rejects.toThrowError(/no barrier passes/)
