@@ -85,6 +85,21 @@ test('what lies outside tables, or outlives a transaction, is not the applicatio
   }
 })
 
+const hlcKey = `hashtextextended('holdfast.hlc', 0)`
+
+test.each([
+  ['taken', `select pg_advisory_xact_lock(${hlcKey})`],
+  ['shared', `select pg_advisory_xact_lock_shared(${hlcKey})`],
+  ['tried for', `select pg_try_advisory_xact_lock(${hlcKey})`],
+  ['tried for, shared', `select pg_try_advisory_xact_lock_shared(${hlcKey})`],
+])('the locks of one key, by which a shard moves its clock, are not the application’s: %s', async (_, sql) => {
+  await expect(send(sql)).rejects.toMatchObject({ code: 'statement_failed', detail: { sqlState: '42501' } })
+})
+
+test('the locks of two keys are', async () => {
+  expect((await send('select pg_advisory_xact_lock(1, 2), pg_try_advisory_xact_lock_shared(3, 4)')).value).toBe(1)
+})
+
 describe('T2: behind a BEGIN that failed, where everything would autocommit as the gateway,', () => {
   const broken = () =>
     new ShardTransaction(environment, {

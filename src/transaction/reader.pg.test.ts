@@ -85,7 +85,7 @@ test.each(levels.flatMap((isolation) => ways.map(([how, act]) => [isolation, how
 
 test.each([
   ['a row lock', 'select from holds for update', 'read committed'],
-  ['a lock that others rely on', 'select pg_advisory_xact_lock(7)', 'read committed'],
+  ['a lock that others rely on', 'select pg_advisory_xact_lock(7, 7)', 'read committed'],
   ['a function that writes', "select add_hold('$run')", 'repeatable read'],
   ['a row lock, whatever is watched', 'select from holds for share', 'serializable'],
 ] as const)('is prepared with %s', async (_, sql, isolation) => {
@@ -134,7 +134,7 @@ test('refuses to conclude what has written: the commit behind it would decide al
 describe('a batch that was taken at its word (Q6)', () => {
   const writes: [string, string][] = [
     ['wrote', "select add_hold('$run')"],
-    ['took a lock that others rely on', 'select pg_advisory_xact_lock(7)'],
+    ['took a lock that others rely on', 'select pg_advisory_xact_lock(7, 7)'],
     ['locked a table', 'select lock_holds()'],
     ['drew a number', "select nextval('numbers')"],
   ]

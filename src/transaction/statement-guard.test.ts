@@ -30,7 +30,7 @@ describe('statements of an application', () => {
       'lock table runs in share mode',
       'declare c cursor for select 1',
       'fetch all from c',
-      'select pg_advisory_xact_lock(1)',
+      'select pg_advisory_xact_lock(1, 2)',
       "select E'\\';commit;\\''",
       'select $a$ $b$; commit; $a$',
       'select set_config from settings',

@@ -94,13 +94,13 @@ const refusedFunctions: Readonly<Record<string, string>> = {
   pg_notify: 'use tx.emit: events leave through the outbox',
   pg_export_snapshot: cannotBePrepared,
   pg_logical_emit_message: 'messages in the log are Holdfast’s',
-  pg_advisory_lock: 'it outlives the transaction; use pg_advisory_xact_lock',
-  pg_advisory_lock_shared: 'it outlives the transaction; use pg_advisory_xact_lock_shared',
-  pg_try_advisory_lock: 'it outlives the transaction; use pg_try_advisory_xact_lock',
-  pg_try_advisory_lock_shared: 'it outlives the transaction; use pg_try_advisory_xact_lock_shared',
-  pg_advisory_unlock: 'it outlives the transaction; use pg_advisory_xact_lock',
-  pg_advisory_unlock_shared: 'it outlives the transaction; use pg_advisory_xact_lock',
-  pg_advisory_unlock_all: 'it outlives the transaction; use pg_advisory_xact_lock',
+  pg_advisory_lock: 'it outlives the transaction; use pg_advisory_xact_lock with two keys',
+  pg_advisory_lock_shared: 'it outlives the transaction; use pg_advisory_xact_lock_shared with two keys',
+  pg_try_advisory_lock: 'it outlives the transaction; use pg_try_advisory_xact_lock with two keys',
+  pg_try_advisory_lock_shared: 'it outlives the transaction; use pg_try_advisory_xact_lock_shared with two keys',
+  pg_advisory_unlock: 'it outlives the transaction; use pg_advisory_xact_lock with two keys',
+  pg_advisory_unlock_shared: 'it outlives the transaction; use pg_advisory_xact_lock with two keys',
+  pg_advisory_unlock_all: 'it outlives the transaction; use pg_advisory_xact_lock with two keys',
 }
 
 /** `set local` of these changes how a statement runs, and ends with the transaction. */

@@ -74,7 +74,7 @@ const approve = (environment: TransactionEnvironment, run: string) =>
   transact(environment, { tenant, action: 'payroll.approve', subject: run, actor: 'm' }, async (tx) => {
     await tx.query('payroll', `insert into runs (tenant, id, status) values ($1, $2, 'approved')`, [tenant, run])
     tx.batch('treasury', [
-      ['select pg_advisory_xact_lock_shared($1)', [drained]],
+      ['select pg_advisory_xact_lock_shared($1, 0)', [drained]],
       ['insert into holds (tenant, run, amount) values ($1, $2, 10)', [tenant, run]],
     ])
   })
@@ -160,7 +160,7 @@ test('HZ-X9: who waits for the advisory lock of branches has waited for their se
   await leaveBranches(cluster)
   const isDrained = async () => {
     const { primary } = cluster.shard(treasuryShard)
-    const [row] = await ask<{ free: boolean }>(cluster, primary.id, 'select pg_try_advisory_xact_lock($1) as free', [
+    const [row] = await ask<{ free: boolean }>(cluster, primary.id, 'select pg_try_advisory_xact_lock($1, 0) as free', [
       drained,
     ])
     return row?.free

@@ -79,7 +79,7 @@ test.each(['read committed', 'repeatable read', 'serializable'] as const)(
 )
 
 test('Q6: a batch that takes a lock by a function is prepared from its second use on, in the same round trip', async () => {
-  const lock = batched('select pg_advisory_xact_lock(7)')
+  const lock = batched('select pg_advisory_xact_lock(7, 7)')
   const { replied, branches } = await costOf(() => act('read committed', lock))
   expect({ replied, branches }).toEqual({ replied: 1, branches: 1 })
 })
