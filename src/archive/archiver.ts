@@ -42,6 +42,8 @@ export const redoSlot = 'hf_redo'
 
 /** Between attempts to be elected, and between looks whether the election still stands. */
 const electionMs = 500
+/** One that was stopped keeps its connection, and the election with it, for so long. */
+const silentForMsMax = 10_000
 /** No commit waits for the archive. */
 const gatherMs = 10
 const connectWithinMs = 5_000
@@ -106,11 +108,15 @@ export class Archiver {
   #elect(connection: Connection, target: ConnectionTarget, signal: AbortSignal): Promise<boolean> {
     const { clock } = this.#options
     const isPrimary = () => this.#isPrimary(target)
-    return elect(
-      connection,
-      { lock: 'holdfast.archiver', everyMs: electionMs, isPrimary, clock, answerWithinMs },
-      signal,
-    )
+    const candidacy = {
+      lock: 'holdfast.archiver',
+      everyMs: electionMs,
+      silentForMsMax,
+      isPrimary,
+      clock,
+      answerWithinMs,
+    }
+    return elect(connection, candidacy, signal)
   }
 
   /** Archives until the primary is another one, the lock is lost or the signal is aborted. */

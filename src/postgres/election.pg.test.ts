@@ -33,7 +33,7 @@ afterEach(async () => {
   await database.drop()
 })
 
-async function stand(isPrimary = () => true): Promise<Candidate> {
+async function stand(isPrimary = () => true, silentForMsMax = 60_000): Promise<Candidate> {
   const connection = await Connection.connect(database.target(), 5_000)
   const pauses: number[] = []
   const clock: Clock = {
@@ -43,7 +43,8 @@ async function stand(isPrimary = () => true): Promise<Candidate> {
       return systemClock.sleep(ms, signal)
     },
   }
-  const election = elect(connection, { lock: 'test', everyMs: 5, isPrimary, clock, answerWithinMs: 5_000 }, stop.signal)
+  const candidacy = { lock: 'test', everyMs: 5, silentForMsMax, isPrimary, clock, answerWithinMs: 5_000 }
+  const election = elect(connection, candidacy, stop.signal)
   // A candidate whose connection is gone, or that is stopped, is not elected.
   const ended = election.catch(() => undefined)
   const candidate: Candidate = { connection, pauses, ended, elected: false }
@@ -78,6 +79,14 @@ test('who is first in line is followed there, and in the place, by the next', as
   await eventually(() => left.pauses.at(-1) === 5)
   elected.connection.destroy()
   await eventually(() => left.elected)
+})
+
+test('who is stopped when it is elected keeps the place for as long as it may be silent, and no longer', async () => {
+  const stopped = await stand(undefined, 1_000)
+  await eventually(() => stopped.elected)
+  const next = await stand()
+  await eventually(() => next.elected)
+  expect(stopped.connection.status).toBe('closed')
 })
 
 test('nobody is elected where the primary is another by now', async () => {

@@ -64,8 +64,6 @@ const electedGauges: readonly MetricName[] = [
 
 const connectWithinMs = 5_000
 
-const silenceSql = `select set_config('idle_session_timeout', $1, false)`
-
 export class Resolver {
   readonly #environment: TransactionEnvironment
   readonly #limits: ResolverLimits
@@ -132,9 +130,10 @@ export class Resolver {
     const ended = new AbortController()
     let collecting: Promise<void> = Promise.resolve()
     try {
-      await connection.query(silenceSql, [`${this.#limits.silentForMsMax}ms`], limits.serviceWithinMs)
-      const candidacy = { lock: 'holdfast.resolver', everyMs: this.#limits.electionEveryMs, isPrimary, clock }
-      if (!(await elect(connection, { ...candidacy, answerWithinMs: limits.serviceWithinMs }, signal))) return
+      const { electionEveryMs: everyMs, silentForMsMax } = this.#limits
+      const answerWithinMs = limits.serviceWithinMs
+      const candidacy = { lock: 'holdfast.resolver', everyMs, silentForMsMax, isPrimary, clock, answerWithinMs }
+      if (!(await elect(connection, candidacy, signal))) return
       collecting = this.#collect(shard, AbortSignal.any([signal, ended.signal]))
       while (!signal.aborted && isPrimary()) {
         await term.scan()

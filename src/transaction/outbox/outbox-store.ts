@@ -3,7 +3,7 @@ import type { TransactionId } from '../../directory/topology.ts'
 import type { Hlc } from '../../hlc/hlc.ts'
 import { hlcZero, toHlc } from '../../hlc/hlc.ts'
 import type { Connection } from '../../postgres/connection.ts'
-import type { Row } from '../../postgres/statement.ts'
+import type { Row, StatementResult } from '../../postgres/statement.ts'
 import { accepted } from '../../postgres/statement.ts'
 
 /** One row of the outbox, with the place of its transaction in history. */
@@ -44,11 +44,14 @@ export function cursorOf(event: OutboxEvent): OutboxCursor {
 /** No answer within this: the server or the link is gone. */
 const answerWithinMs = 10_000
 
-export interface OutboxPage {
+export interface ShardState {
   readonly open: boolean
   readonly epoch: number
-  /** Read before the events: no transaction at or below it is missing among them for not being visible yet. */
   readonly closedTimestamp: Hlc
+}
+
+export interface OutboxPage extends ShardState {
+  /** Read after the state: no transaction at or below its closed timestamp is missing for not being visible yet. */
   readonly events: readonly OutboxEvent[]
 }
 
@@ -70,12 +73,22 @@ export async function readOutbox(connection: Connection, after: OutboxCursor, li
     [{ text: shardStateSql }, { text: eventsSql, values: [...place, limit] }],
     answerWithinMs,
   )
-  const row = present(accepted(present(state, 'the state of the shard')).rows[0], 'a founded shard has its two rows')
+  return {
+    ...stateFrom(accepted(present(state, 'the state of the shard'))),
+    events: accepted(present(events, 'the events')).rows.map(eventFromRow),
+  }
+}
+
+export async function readShardState(connection: Connection): Promise<ShardState> {
+  return stateFrom(await connection.query(shardStateSql, [], answerWithinMs))
+}
+
+function stateFrom({ rows }: StatementResult): ShardState {
+  const row = present(rows[0], 'a founded shard has its two rows')
   return {
     open: row['open'] === true,
     epoch: Number(row['epoch']),
     closedTimestamp: toHlc(BigInt(String(row['closed_timestamp']))),
-    events: accepted(present(events, 'the events')).rows.map(eventFromRow),
   }
 }
 

@@ -19,7 +19,7 @@ import type { DispatcherOptions } from './outbox.ts'
 import { createDispatcher } from './outbox.ts'
 
 const shard = 'eu-west/payroll' as ShardName
-const cadence = { pollMs: 5, electionMs: 5, answerWithinMs: 2_000 }
+const cadence = { pollMs: 5, electionMs: 5, answerWithinMs: 2_000, silentForMsMax: 15_000 }
 
 let database: FreshDatabase
 let admin: Connection
@@ -239,6 +239,22 @@ describe('delivering', () => {
     expect(receiver.keys()).toEqual([...events, last].map(({ eventId }) => eventId))
   })
 
+  test('E3: the journal is asked before each event, and not only by who is newly elected', async () => {
+    const events = [emitted(10n), emitted(11n), emitted(12n)]
+    for (const event of events) await commit(event)
+    await using ofOther = await DeliveryJournal.open(join(folder, 'journal.jsonl'))
+    const { onStep, reached, wake } = stoppingAt('outbox delivery journalled')
+    const [first, second, third] = events.map(({ eventId }) => eventId)
+    await dispatching({ onStep }, async () => {
+      await reached
+      const about = { transactionId: '', commitTimestamp: '11', tenant: 'globex-eu', name: 'payroll.approved' }
+      await ofOther.record({ ...about, eventId: second ?? '', state: 'delivered', at: 0, reason: null })
+      wake()
+      await delivered(...events)
+    })
+    expect(receiver.keys()).toEqual([first, third])
+  })
+
   test('E3: a dispatcher that was stopped while the shard got another primary sends nothing more', async () => {
     const events = [emitted(10n), emitted(11n)]
     for (const event of events) await commit(event)
@@ -258,6 +274,22 @@ describe('delivering', () => {
       await eventually(() => asked > askedBefore + 3)
       expect(receiver.keys()).toHaveLength(1)
       moved = false
+      await delivered(...events)
+    })
+    expect(receiver.keys()).toEqual(events.map(({ eventId }) => eventId))
+  })
+
+  test('E4: a dispatcher that is stopped does not keep the place for ever', async () => {
+    const events = [emitted(10n), emitted(11n)]
+    for (const event of events) await commit(event)
+    await using ofOther = await DeliveryJournal.open(join(folder, 'journal.jsonl'))
+    const { onStep, reached, wake } = stoppingAt('outbox delivery journalled')
+    await dispatching({ onStep, cadence: { ...cadence, silentForMsMax: 1_000 } }, async () => {
+      await reached
+      await dispatching({ journal: ofOther }, () =>
+        eventually(() => events.every(({ eventId }) => ofOther.isDelivered(eventId))),
+      )
+      wake()
       await delivered(...events)
     })
     expect(receiver.keys()).toEqual(events.map(({ eventId }) => eventId))
@@ -348,6 +380,27 @@ describe('what is safe to act on', () => {
       expect(receiver.keys()).toEqual([])
       await admin.script('call holdfast.open_shard(2)')
       await delivered(event)
+    })
+  })
+
+  test('E5: a fence is noticed before the next event, not after those in hand', async () => {
+    const events = [emitted(10n), emitted(11n)]
+    for (const event of events) await commit(event)
+    const { onStep, reached, wake } = stoppingAt('outbox delivery journalled')
+    let asked = 0
+    const target = () => {
+      asked += 1
+      return database.target('holdfast_gateway')
+    }
+    await dispatching({ onStep, target }, async () => {
+      await reached
+      await admin.query('select holdfast.fence(2)')
+      const askedBefore = asked
+      wake()
+      await eventually(() => asked > askedBefore + 5)
+      expect(receiver.keys()).toHaveLength(1)
+      await admin.script('call holdfast.open_shard(2)')
+      await delivered(...events)
     })
   })
 })

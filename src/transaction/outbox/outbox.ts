@@ -11,7 +11,7 @@ import type { Attempt } from './delivery.ts'
 import { afterAttempt, isDue } from './delivery.ts'
 import type { DeliveryJournal } from './delivery-journal.ts'
 import type { OutboxCursor, OutboxEvent } from './outbox-store.ts'
-import { cursorOf, cursorPast, outboxStart, readOutbox } from './outbox-store.ts'
+import { cursorOf, cursorPast, outboxStart, readOutbox, readShardState } from './outbox-store.ts'
 import { postEvent } from './webhook.ts'
 
 /**
@@ -58,14 +58,21 @@ export interface OutboxCadence {
   readonly pollMs: number
   readonly electionMs: number
   readonly answerWithinMs: number
+  /** One that is elected and was stopped keeps the place for so long: more than a barrier, or an answer, may take. */
+  readonly silentForMsMax: number
 }
 
-export const outboxCadenceDefault: OutboxCadence = { pollMs: 100, electionMs: 500, answerWithinMs: 5_000 }
+export const outboxCadenceDefault: OutboxCadence = {
+  pollMs: 100,
+  electionMs: 500,
+  answerWithinMs: 5_000,
+  silentForMsMax: 15_000,
+}
 
 /** While so many events wait for a receiver, no more are read. */
 const pendingMax = 1_000
 const pageSize = 200
-/** After so many the shard is asked again whether it is open, so that a fence is noticed soon. */
+/** After so many, what was committed meanwhile is taken up. */
 const batchMax = 20
 const connectWithinMs = 5_000
 const answerWithinMs = 10_000
@@ -105,7 +112,8 @@ async function serve(options: DispatcherOptions, cadence: OutboxCadence, signal:
   try {
     const isPrimary = () => sameServer(options.target(), target)
     const { clock } = options
-    const candidacy = { lock: 'holdfast.outbox', everyMs: cadence.electionMs, isPrimary, clock, answerWithinMs }
+    const { electionMs: everyMs, silentForMsMax } = cadence
+    const candidacy = { lock: 'holdfast.outbox', everyMs, silentForMsMax, isPrimary, clock, answerWithinMs }
     if (!(await elect(connection, candidacy, signal))) return
     // Whoever was elected before may have delivered since we last looked.
     await options.journal.refresh()
@@ -140,7 +148,7 @@ class Tenure {
 
   async dispatch(signal: AbortSignal): Promise<void> {
     const { clock } = this.#options
-    while (!signal.aborted && sameServer(this.#options.target(), this.#target)) {
+    while (!signal.aborted && this.#isAtPrimary()) {
       if (!(await this.#read())) return
       const left = await this.#sendDue(signal)
       if (left === 0) await clock.sleep(this.#cadence.pollMs, signal).catch(() => undefined)
@@ -171,19 +179,19 @@ class Tenure {
 
   /** Sends a batch of what is due, and says how much of it is left. */
   async #sendDue(signal: AbortSignal): Promise<number> {
-    const { clock, journal, metrics, shard } = this.#options
+    const { clock, metrics, shard } = this.#options
     metrics.gauge('outbox_pending', this.#pending.size, { shard })
     const due = [...this.#pending.values()].filter(({ attempt }) => isDue(attempt, clock.monotonicMs()))
     if (due.length === 0) return 0
     await this.#options.barrier().catch((cause: unknown) => {
       throw new Interruption('the barrier did not pass', { cause })
     })
+    // The barrier went to the primary of that moment; it speaks for our rows only if that is still the server we read.
+    if (!this.#isAtPrimary()) return 0
     for (const { event, attempt } of due.slice(0, batchMax)) {
-      // E3: whoever was stopped wakes up anywhere, long after another was elected.
-      await journal.refresh()
-      // The barrier went to the primary of that moment; it speaks for our rows only if that is still the server we read.
-      if (signal.aborted || !sameServer(this.#options.target(), this.#target)) return 0
-      const next = journal.isDelivered(event.eventId) ? undefined : await this.#send(event, attempt)
+      if (signal.aborted || !(await this.#isStillElected())) return 0
+      const isDelivered = this.#options.journal.isDelivered(event.eventId)
+      const next = isDelivered ? undefined : await this.#send(event, attempt)
       if (next === undefined) this.#pending.delete(event.eventId)
       else this.#pending.set(event.eventId, { event, attempt: next })
       // Nobody answers there: those behind it would only wait for the same.
@@ -195,6 +203,20 @@ class Tenure {
       }
     }
     return Math.max(0, due.length - batchMax)
+  }
+
+  /**
+   * E3, E5. Asked before each event: who was stopped wakes up anywhere, when another may be elected and have delivered what
+   * is in hand here. To ask keeps the session as well, which the server ends when it is silent.
+   */
+  async #isStillElected(): Promise<boolean> {
+    const { open, epoch } = await readShardState(this.#connection)
+    await this.#options.journal.refresh()
+    return open && epoch === this.#epoch && this.#isAtPrimary()
+  }
+
+  #isAtPrimary(): boolean {
+    return sameServer(this.#options.target(), this.#target)
   }
 
   /** E2. Undefined when delivered; else when to try again. */
