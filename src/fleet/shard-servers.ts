@@ -217,6 +217,17 @@ export class ShardServers {
     return countsForCommits(this.shardConfig(name), nodeOf(shard, shard.primary).region, follower)
   }
 
+  /** Regions where the configuration has a node and the document has none. A promotion moves the primary, and not the places. */
+  emptyPlaces(name: ShardName, { nodes }: ShardDocument): RegionName[] {
+    const { region, followers } = this.shardConfig(name)
+    const places = [region, ...followers]
+    for (const node of nodes) {
+      const taken = places.indexOf(node.region)
+      if (taken >= 0) places.splice(taken, 1)
+    }
+    return places
+  }
+
   shardConfig(name: ShardName): ShardConfig {
     return present(this.#config.shards.get(name), `shard ${name} is configured`)
   }

@@ -139,6 +139,28 @@ describe('cutover', () => {
     expect(await holds()).toContain('aug')
     await approve('sep')
   })
+
+  test('R9: where a promotion has moved the primary, the followers are built in the places that are empty', async () => {
+    const places = () => fleet.nodesOf(payroll).map((id) => fleet.node(id).region)
+    const configured = places().toSorted()
+    await fleet.failover(payroll, 'eu-central')
+    await fleet.whole(payroll)
+    await takeBackups(fleet)
+    await approve('oct')
+    await fleet.ask(payroll, `update employees set name = 'nobody'`)
+    const context = await contextAt((await approve('nov')).timestamp)
+    const names = await unattributedOn(context, payroll)
+    expect(names).toHaveLength(1)
+    const request = { target: { kind: 'before', transaction: names[0] ?? '' }, without: names } as const
+    const { id, verdict } = await restore(context, request)
+    expect(verdict).toBe('passed')
+    const report = await cutover(context, cutoverFleet(fleet), { environment: id })
+    expect(report.leftOut).toEqual(names)
+    expect(fleet.primary(payroll).region).toBe('eu-central')
+    expect(places().toSorted()).toEqual(configured)
+    expect(await fleet.ask(payroll, `select from employees where name = 'nobody'`)).toEqual([])
+    await approve('dec')
+  })
 })
 
 async function unattributedOn(context: RecoveryContext, shard: string): Promise<string[]> {

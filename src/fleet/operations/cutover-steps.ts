@@ -79,7 +79,7 @@ async function open(supervisor: Supervisor, name: ShardName, epoch: Epoch): Prom
   // It was opened, and a promotion may have taken it further since.
   if (standing.epoch > epoch || (standing.state === 'open' && standing.epoch === epoch)) return
   const primary = nodeOf(standing, standing.primary)
-  const regions = shardServers.shardConfig(name).followers.slice(standing.nodes.length - 1)
+  const regions = shardServers.emptyPlaces(name, standing)
   await shardServers.ensurePrimary(standing)
   const followers: NodeDocument[] = []
   for (const [index, region] of regions.entries()) {
