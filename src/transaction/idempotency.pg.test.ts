@@ -2,8 +2,9 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { TestGateway } from '../../test/support/database-shards.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { HoldfastError } from '../base/errors.ts'
-import { newRandomUuid } from '../base/random.ts'
+import { newRandomUuid, newTimeOrderedUuid } from '../base/random.ts'
 import { Connection } from '../postgres/connection.ts'
+import { hashRequest } from './idempotency.ts'
 import type { TransactRequest } from './transaction.ts'
 import { transact } from './transaction.ts'
 
@@ -108,6 +109,24 @@ describe('an idempotency key', () => {
     }
     const other = await transact(gateway.environment, request('b', key, { tenant: 'initech-us' }), async () => 3)
     expect(other).toMatchObject({ value: 3, replayed: false })
+  })
+
+  test('T7: whose first use a failover has lost after the opening read it is to be sent again', async () => {
+    const [key, lost] = [newName(), newTimeOrderedUuid()]
+    const asked = request('a', key)
+    // As the old primary had it. Of the commit that stood beside it the new one has nothing.
+    await shards.rows(
+      home,
+      'insert into holdfast.idempotency (tenant, key, request_hash, transaction_id) values ($1, $2, $3, $4)',
+      [tenant, key, hashRequest(asked), lost],
+    )
+    await expect(transact(gateway.environment, asked, async () => 1)).rejects.toMatchObject({
+      code: 'node_unavailable',
+      retry: 'safe',
+      detail: { key, transactionId: lost, shard: home },
+    })
+    await shards.rows(home, 'delete from holdfast.idempotency where key = $1', [key])
+    expect(await transact(gateway.environment, asked, async () => 1)).toMatchObject({ value: 1, replayed: false })
   })
 
   test('is free again after a refusal', async () => {

@@ -63,7 +63,10 @@ export function keepValue<T>(value: T): { readonly value: T; readonly json: stri
   return { value: JSON.parse(kept) as T, json: kept }
 }
 
-/** The first use's outcome. Throws `idempotency_conflict`, or `node_unavailable` when no barrier passes. */
+/**
+ * The first use's outcome. Throws `idempotency_conflict`, or `node_unavailable` when no barrier passes or another server has become the
+ * primary without the first use.
+ */
 export async function replay<T>(
   environment: TransactionEnvironment,
   home: ShardName,
@@ -85,7 +88,7 @@ export async function replay<T>(
       environment.limits.serviceWithinMs,
     )
     const commit = outcome === undefined ? undefined : decisions.readCommit(outcome)
-    if (commit === undefined) throw new Error(`the key of ${transactionId} stands without its commit`)
+    if (commit === undefined) throw lostFirstUse(request, first, home)
     const position = await environment.barriers.pass(home, primary.id)
     return {
       value: first.value as T,
@@ -100,4 +103,16 @@ export async function replay<T>(
     }
     throw error
   }
+}
+
+/** The opening read the key on one server, and its commit is looked for on another: a failover in between has lost both. */
+function lostFirstUse({ idempotencyKey: key }: TransactRequest, { transactionId }: FirstUse, shard: ShardName) {
+  return new HoldfastError(
+    'node_unavailable',
+    `key ${key} was used by ${transactionId}, which ${shard} does not have`,
+    {
+      hint: 'send it again: its server was replaced, and the new primary decides',
+      detail: { key, transactionId, shard },
+    },
+  )
 }
