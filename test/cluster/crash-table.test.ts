@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { playCell } from '../crash/play.ts'
 import { requestOf, sendRequest } from '../crash/request.ts'
 import { Scene } from '../crash/scene.ts'
+import { gatewayRegion, home } from '../crash/stand.ts'
 import { actions, actors, runningCells } from '../crash/table.ts'
 
 /** A diagonal of the table of steps, actors and actions; `npm run torture -- --workload steps` plays all of it. */
@@ -44,6 +45,17 @@ describe('one fleet, one cell after the other', () => {
     expect(violations).toEqual([])
     expect(evidence.faultSeen).toBe(true)
   })
+})
+
+test('a node that is down is not taken for a link that is cut', async () => {
+  const node = scene.nodeOf('follower of home')
+  const { followerRegion } = home
+  expect(await scene.isSilent(followerRegion, [gatewayRegion])).toBe(false)
+  expect(await scene.killNode(node)).toBe(true)
+  expect(await scene.isSilent(followerRegion, [gatewayRegion])).toBe(false)
+  await scene.heal()
+  expect(await scene.cut(followerRegion, 'both', gatewayRegion)).toBe(true)
+  await scene.heal()
 })
 
 test('a caller that hangs up while its commit waits gets the first outcome with its key', async () => {
