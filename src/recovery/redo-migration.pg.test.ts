@@ -8,7 +8,8 @@ import { Connection } from '../postgres/connection.ts'
 import type { SqlFile } from '../postgres/release.ts'
 import { checksumOf } from '../postgres/release.ts'
 import type { RedoStep } from './cut.ts'
-import { moveSequences, redo } from './redo.ts'
+import { redo } from './redo.ts'
+import { moveSequences } from './sequences.ts'
 
 /** R10, and what lies before a change, redone with what is known from behind it. */
 

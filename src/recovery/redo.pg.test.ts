@@ -15,8 +15,9 @@ import type { RedoTransaction, RelationShape, RowImage } from '../archive/redo-t
 import type { Hlc } from '../hlc/hlc.ts'
 import { Connection } from '../postgres/connection.ts'
 import type { RedoStep } from './cut.ts'
-import { moveSequences, redo } from './redo.ts'
+import { redo } from './redo.ts'
 import * as store from './restore-store.ts'
+import { moveSequences } from './sequences.ts'
 
 const relation = 'public.kinds'
 const columns = [
@@ -58,6 +59,9 @@ describe('redo on a server', () => {
       create table kinds (${columns.map(([name, type]) => `${name} ${type}`).join(', ')},
         doubled numeric generated always as (exact * 2) stored);
       create table keyless (what text);
+      create sequence invoice_seq maxvalue 1000;
+      create table invoices (id text primary key default 'INV-' || nextval('invoice_seq'),
+        amount numeric(6, 2) default nextval('invoice_seq'), mark bytea default int4send(nextval('invoice_seq')::int));
       create table parents (id bigint primary key);
       create table children (id bigint primary key, a bigint references parents, b bigint references parents)`)
     founder.release()
@@ -65,7 +69,9 @@ describe('redo on a server', () => {
 
   beforeEach(async () => {
     admin = await Connection.connect(database.target(), 5_000)
-    await admin.script(`truncate kinds, keyless, parents, children; drop schema if exists holdfast_restore cascade`)
+    await admin.script(
+      `truncate kinds, keyless, invoices, parents, children; drop schema if exists holdfast_restore cascade`,
+    )
   })
 
   afterEach(() => admin.release())
@@ -203,5 +209,63 @@ describe('redo on a server', () => {
     expect((await next()).rows).toEqual([{ next: '42' }])
     await moveSequences(admin, [], shapes)
     expect((await next()).rows).toEqual([{ next: '43' }])
+  })
+
+  describe('HZ-R1: what a sequence has drawn is read from', () => {
+    const drawingShapes = (...names: string[]) =>
+      new Map([
+        [
+          'public.invoices',
+          {
+            ...shape('invoices', ['id']),
+            columns: names.map((name) => ({ name, type: 'whatever', sequence: 'public.invoice_seq' })),
+          },
+        ],
+      ])
+    const next = async () =>
+      (await admin.query<{ next: string }>(`select nextval('public.invoice_seq') as next`)).rows[0]?.next
+    const invoice = (id: string, amount: string) => insert('public.invoices', { id, amount, mark: null })
+
+    beforeEach(() => admin.query(`select setval('public.invoice_seq', 1, false)`))
+
+    test('the digits that a text ends with, and none that the sequence cannot draw', async () => {
+      const all = steps([
+        unattributed(0n, [invoice('INV-0007', '1.00')]),
+        unattributed(0n, [invoice('imported-5000000000000000000000', '1.00'), invoice('by hand', '1.00')]),
+        unattributed(0n, [invoice('INV-12', '1.00')]),
+      ])
+      await redo(admin, all.slice(0, 2), new Map())
+      expect(await moveSequences(admin, [], drawingShapes('id'))).toEqual([])
+      expect(await next()).toBe('8')
+      const transactions = all.map(({ transaction }) => transaction)
+      expect(await moveSequences(admin, transactions, drawingShapes('id'))).toEqual([])
+      expect(await next()).toBe('13')
+    })
+
+    test('a numeric of any scale', async () => {
+      const all = steps([
+        unattributed(0n, [invoice('a', '7.00'), invoice('b', '2000.00')]),
+        unattributed(0n, [invoice('c', '9.00')]),
+      ])
+      await redo(admin, all.slice(0, 1), new Map())
+      await moveSequences(admin, [], drawingShapes('amount'))
+      expect(await next()).toBe('8')
+      await moveSequences(
+        admin,
+        all.map(({ transaction }) => transaction),
+        drawingShapes('amount'),
+      )
+      expect(await next()).toBe('10')
+    })
+
+    test('no value of another type: the column is told, and its sequence stays', async () => {
+      await redo(
+        admin,
+        steps([unattributed(0n, [insert('public.invoices', { id: 'a', amount: null, mark: '\\x07' })])]),
+        new Map(),
+      )
+      expect(await moveSequences(admin, [], drawingShapes('mark'))).toEqual(['public.invoices.mark'])
+      expect(await next()).toBe('1')
+    })
   })
 })

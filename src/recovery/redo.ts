@@ -107,31 +107,3 @@ function conflict(transaction: RedoTransaction, what: string, cause?: unknown): 
     cause,
   })
 }
-
-/** The highest value that the stream shows for each column that draws from a sequence (HZ-R1). */
-export async function moveSequences(
-  admin: Connection,
-  transactions: readonly RedoTransaction[],
-  shapes: Shapes,
-): Promise<void> {
-  for (const [relation, { columns }] of shapes) {
-    for (const { name, sequence } of columns) {
-      if (sequence === null) continue
-      const column = { relation, name, sequence }
-      if (!(await store.hasSequence(admin, column))) continue
-      await store.moveSequence(admin, column, highestSeen(transactions, relation, name))
-    }
-  }
-}
-
-function highestSeen(transactions: readonly RedoTransaction[], relation: string, column: string): bigint {
-  let highest = 0n
-  for (const change of transactions.flatMap(({ changes }) => changes)) {
-    if (change.relation !== relation || change.op === 'truncate' || change.op === 'delete') continue
-    const text = change.after[column] ?? '0'
-    if (!/^\d+$/.test(text)) continue
-    const value = BigInt(text)
-    if (value > highest) highest = value
-  }
-  return highest
-}

@@ -9,12 +9,13 @@ import { parseGid } from '../transaction/gid.ts'
 import type { RestoredDecisions } from './cut.ts'
 import { decideBranch } from './cut.ts'
 import type { RecoveryContext } from './recovery.ts'
-import { moveSequences, redo } from './redo.ts'
+import { redo } from './redo.ts'
 import { isUpgrade } from './redo-migration.ts'
 import type { HistoryPlan } from './restore-plan.ts'
 import type { Servers } from './restore-shard.ts'
 import { serverOf } from './restore-shard.ts'
 import * as store from './restore-store.ts'
+import { moveSequences } from './sequences.ts'
 
 /**
  * What PostgreSQL's own replay cannot do: decide the prepared branches, redo what lies behind the stop, move clocks and
@@ -25,6 +26,7 @@ export async function decideAndRedo(context: RecoveryContext, plan: HistoryPlan,
   const { host, fleet, onStep } = context
   const restored = await readRestoredDecisions(context, plan, servers)
   let [committed, rolledBack, redone] = [0, 0, 0]
+  const left: string[] = []
   for (const [shard, one] of plan.shards) {
     await withConnection(host.adminTarget(serverOf(servers, shard).address), async (admin) => {
       await onStep('restore settle', { shard })
@@ -35,11 +37,12 @@ export async function decideAndRedo(context: RecoveryContext, plan: HistoryPlan,
       await store.keepRedo(admin)
       redone += await redo(admin, one.absent, one.shapes, context.migrationFiles)
       if (one.absent.some(isUpgrade)) await installRelease(context, serverOf(servers, shard).address)
-      await moveSequences(admin, one.transactions, one.shapes)
+      for (const column of await moveSequences(admin, one.transactions, one.shapes)) left.push(`${shard} ${column}`)
       await store.moveClock(admin, plan.clock)
     })
   }
-  return `${committed} branches committed, ${rolledBack} rolled back, ${redone} transactions redone`
+  const done = `${committed} branches committed, ${rolledBack} rolled back, ${redone} transactions redone`
+  return left.length === 0 ? done : `${done}; sequences to be moved by hand: those of ${left.join(', ')}`
 }
 
 /** R10: functions and rules for the tables as they are now, by a session that has not the settings of a redo. */

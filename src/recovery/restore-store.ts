@@ -132,34 +132,6 @@ export async function moveClock(admin: Connection, past: Hlc): Promise<void> {
   await admin.query('select holdfast.move_clock($1, $1)', [past])
 }
 
-/** A restored server may be from before the column, or from behind it. */
-export async function hasSequence(
-  admin: Connection,
-  column: { readonly relation: string; readonly name: string; readonly sequence: string },
-): Promise<boolean> {
-  const { rowCount } = await admin.query(
-    `select from pg_attribute a
-     where a.attrelid = to_regclass($1) and a.attname = $2 and not a.attisdropped and to_regclass($3) is not null`,
-    [quoteRelation(column.relation), column.name, quoteRelation(column.sequence)],
-  )
-  return rowCount > 0
-}
-
-/** Moves the sequence of a column past everything that the column holds and that the stream has seen in it. */
-export async function moveSequence(
-  admin: Connection,
-  column: { readonly relation: string; readonly name: string; readonly sequence: string },
-  seen: bigint,
-): Promise<void> {
-  const [sequence, table] = [quoteRelation(column.sequence), quoteRelation(column.relation)]
-  await admin.query(
-    `select setval($1::regclass, greatest(s.last_value, $2::bigint, coalesce(t.highest, 0)))
-     from ${sequence} s, (select max(${quoteIdentifier(column.name)})::bigint as highest from ${table}) t
-     where greatest($2::bigint, coalesce(t.highest, 0)) > s.last_value`,
-    [sequence, seen],
-  )
-}
-
 /** Foreign keys with a row that refers to nothing, each with how many. Redo runs without their triggers. */
 export async function findBrokenReferences(admin: Connection): Promise<{ constraint: string; rows: number }[]> {
   const { rows } = await admin.query<ForeignKeyRow>(

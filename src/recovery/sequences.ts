@@ -1,0 +1,54 @@
+import type { RedoTransaction } from '../archive/redo-transaction.ts'
+import type { Connection } from '../postgres/connection.ts'
+import type { Shapes } from './row-key.ts'
+import type { Drawing, DrawingColumn } from './sequence-store.ts'
+import { moveSequence, readDrawing } from './sequence-store.ts'
+
+/**
+ * Moves every sequence past all that its columns hold and that the stream has shown in them (HZ-R1). What was drawn is read from
+ * the values: from numbers as they are, from texts as the digits that they end with. Returns the columns whose values do
+ * not say it: their sequences stay where the physical replay left them.
+ */
+export async function moveSequences(
+  admin: Connection,
+  transactions: readonly RedoTransaction[],
+  shapes: Shapes,
+): Promise<string[]> {
+  const left: string[] = []
+  for (const [relation, { columns }] of shapes) {
+    for (const { name, sequence } of columns) {
+      if (sequence === null) continue
+      const column = { relation, name, sequence }
+      const drawing = await readDrawing(admin, column)
+      if (drawing === null) continue
+      if (drawing.shows === 'opaque') left.push(`${relation}.${name}`)
+      else await moveSequence(admin, column, drawing, highestSeen(transactions, column, drawing))
+    }
+  }
+  return left
+}
+
+function highestSeen(
+  transactions: readonly RedoTransaction[],
+  { relation, name }: DrawingColumn,
+  drawing: Drawing,
+): bigint | null {
+  let highest: bigint | null = null
+  for (const { changes } of transactions) {
+    for (const change of changes) {
+      if (change.relation !== relation || change.op === 'truncate' || change.op === 'delete') continue
+      const value = drawnIn(change.after[name] ?? '', drawing)
+      if (value !== null && (highest === null || value > highest)) highest = value
+    }
+  }
+  return highest
+}
+
+/** The number that a value was made of; null when it shows none that the sequence can draw. */
+function drawnIn(text: string, { shows, least, greatest }: Drawing): bigint | null {
+  // A numeric of some scale has zeros behind the point; char(n) has blanks at its end.
+  const digits = (shows === 'number' ? /^(-?\d+)(?:\.\d+)?$/ : /(\d+) *$/).exec(text)?.[1]
+  if (digits === undefined) return null
+  const value = BigInt(digits)
+  return value >= least && value <= greatest ? value : null
+}
