@@ -211,6 +211,14 @@ describe('redo on a server', () => {
     expect((await next()).rows).toEqual([{ next: '43' }])
   })
 
+  test('HZ-R1: a sequence that nobody drew from moves past the one row that was redone', async () => {
+    await admin.query(`select setval('public.kinds_id_seq', 1, false)`)
+    await redo(admin, steps([home(1, 1n, [insert(relation, { ...row, id: '1' })])]), shapes)
+    await moveSequences(admin, [], shapes)
+    const { rows } = await admin.query(`insert into public.kinds (moment) values (now()) returning id::text`)
+    expect(rows).toEqual([{ id: '2' }])
+  })
+
   describe('HZ-R1: what a sequence has drawn is read from', () => {
     const drawingShapes = (...names: string[]) =>
       new Map([

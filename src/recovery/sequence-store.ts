@@ -36,7 +36,10 @@ export async function readDrawing(admin: Connection, column: DrawingColumn): Pro
   return row === undefined ? null : { shows: row.shows, least: BigInt(row.least), greatest: BigInt(row.greatest) }
 }
 
-/** Moves the sequence of a column past everything that the column holds and that the stream has seen in it. */
+/**
+ * Moves the sequence of a column past everything that the column holds and that the stream has seen in it. One that nobody drew
+ * from stands at its first number all the same, so that number moves it as well.
+ */
 export async function moveSequence(
   admin: Connection,
   column: DrawingColumn,
@@ -53,7 +56,7 @@ export async function moveSequence(
   await admin.query(
     `select setval($1::regclass, h.highest)
      from ${sequence} s, (select greatest($2::bigint, (${held})) as highest) h
-     where h.highest > s.last_value`,
+     where h.highest >= s.last_value`,
     [sequence, seen, least, greatest],
   )
 }
