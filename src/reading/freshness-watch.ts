@@ -33,6 +33,7 @@ export type WaitEnd = 'met' | 'late' | 'lost'
 
 /** What was last seen of a node. */
 export interface Sighting {
+  /** Undefined when it is too long ago. */
   readonly freshness: Freshness | undefined
   /** When it was last seen lost, in monotonic milliseconds; undefined once it has answered since. */
   readonly lostAtMs: number | undefined
@@ -47,6 +48,12 @@ interface Waiter {
 const lookEveryMs = 2
 const answerWithinMs = 1_000
 
+/**
+ * A node that was seen behind is passed over, so nobody sees it any more: were that remembered, one that was late for a moment
+ * would lose the sessions of its region to the primary for good.
+ */
+const rememberedForMs = 1_000
+
 const neverSeen: Sighting = { freshness: undefined, lostAtMs: undefined }
 
 export class FreshnessWatch {
@@ -55,7 +62,7 @@ export class FreshnessWatch {
   readonly #clock: Clock
   readonly #metrics: Metrics
   readonly #waiters = new Map<NodeId, Set<Waiter>>()
-  readonly #sightings = new Map<NodeId, Sighting>()
+  readonly #sightings = new Map<NodeId, Sighting & { readonly seenAtMs: number }>()
   /** The greatest timestamp that a primary was asked to close. */
   readonly #requested = new Map<NodeId, Hlc>()
   readonly #looks = new Map<NodeId, Promise<Freshness | 'lost' | 'unknown'>>()
@@ -68,15 +75,19 @@ export class FreshnessWatch {
   }
 
   sightingOf(node: NodeId): Sighting {
-    return this.#sightings.get(node) ?? neverSeen
+    const seen = this.#sightings.get(node)
+    if (seen === undefined) return neverSeen
+    const isOld = this.#clock.monotonicMs() - seen.seenAtMs > rememberedForMs
+    return isOld ? { freshness: undefined, lostAtMs: seen.lostAtMs } : seen
   }
 
   noteFresh(node: NodeId, seen: Freshness): void {
-    this.#sightings.set(node, { freshness: seen, lostAtMs: undefined })
+    this.#sightings.set(node, { freshness: seen, lostAtMs: undefined, seenAtMs: this.#clock.monotonicMs() })
   }
 
   noteLost(node: NodeId): void {
-    this.#sightings.set(node, { ...this.sightingOf(node), lostAtMs: this.#clock.monotonicMs() })
+    const nowMs = this.#clock.monotonicMs()
+    this.#sightings.set(node, { seenAtMs: nowMs, ...this.sightingOf(node), lostAtMs: nowMs })
   }
 
   /** Looks whether a node answers, once for all who ask meanwhile. Never rejects. */

@@ -6,6 +6,7 @@ import { read } from '../../src/reading/reading.ts'
 import { readUnchecked } from '../../src/reading/unchecked.ts'
 import { emptyFrontier, type Frontier } from '../../src/session/frontier.ts'
 import { eventually } from '../support/eventually.ts'
+import { ManualClock } from '../support/manual-clock.ts'
 import { payrollShard } from '../support/payroll-plan.ts'
 import { useReadingShards } from '../support/reading-fixture.ts'
 
@@ -131,6 +132,31 @@ describe('read your writes', () => {
         ]),
       },
     })
+  })
+
+  test('a follower that was late for a moment is asked again, a second later', async () => {
+    const clock = new ManualClock()
+    const { reading } = await fixture.open({ parts: { clock } })
+    const readBy = async (frontier: Frontier) => {
+      const text = 'select status from runs'
+      const answer = await read(reading, { tenant, frontier, waitMs: 0 }, (reader) => reader.query('payroll', text))
+      return { node: answer.served[0]?.node, frontier: answer.frontier }
+    }
+    const { id, frontier } = await newRun('draft')
+    await holdBack(near)
+    const late = await readBy(await setStatus(id, 'approved', frontier))
+    await letGo(near)
+    const [{ position } = { position: '' }] = await on<{ position: string }>(
+      primary,
+      'select pg_current_wal_flush_lsn()::text as position',
+    )
+    await eventually(async () => {
+      const text = 'select pg_last_wal_replay_lsn() >= $1::pg_lsn as shows'
+      return (await on<{ shows: boolean }>(near, text, [position]))[0]?.shows === true
+    })
+    const soon = await readBy(late.frontier)
+    await clock.advance(1_001)
+    expect([late.node, soon.node, (await readBy(late.frontier)).node]).toEqual([primary, primary, near])
   })
 
   test('waitMs 0 never waits', async () => {
