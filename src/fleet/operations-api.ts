@@ -76,7 +76,10 @@ export interface InvariantResult {
 
 export interface CutoverRequest {
   readonly environment: string
-  /** Of an environment without the later history: everything behind its target is given up. Refused unless said. */
+  /**
+   * Of an environment without the later history, everything behind its target is given up; of a shard none of whose nodes runs,
+   * what its archive does not have. Refused unless said.
+   */
   readonly acceptLoss?: boolean | undefined
   readonly onProgress?: Progress | undefined
 }

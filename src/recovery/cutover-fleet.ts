@@ -1,5 +1,5 @@
 import { HoldfastError } from '../base/errors.ts'
-import type { HistoryId, ShardName } from '../directory/topology.ts'
+import type { HistoryId, NodeId, ShardName } from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/statement.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import type { FencedShard } from './cutover-fence.ts'
@@ -35,6 +35,8 @@ export interface FleetStanding extends ShardStanding {
   readonly primary: ConnectionTarget
   /** Its next history is decided, and only to be opened. */
   readonly isPromoting: boolean
+  /** Beside the primary: what was acknowledged is on them as well. */
+  readonly followersRunning: readonly NodeId[]
 }
 
 export interface Adoption {
@@ -45,18 +47,48 @@ export interface Adoption {
 }
 
 /**
- * How a shard stands when its cutover begins. Throws `node_unavailable` while it is promoted: what goes on by itself (V6) would
- * open it in the middle. One whose primary is gone has nobody who could.
+ * How a shard stands when its cutover begins. It is gone when none of its nodes runs, and then what its archive lacks is lost, which
+ * a person has to accept by word: else throws `check_failed`. Where followers run, that is on them, and they are not replaced: throws
+ * `node_unavailable`. So it does while the shard is promoted: what goes on by itself (V6) would open it in the middle.
  */
-export function standingOf(fleet: CutoverFleet, name: ShardName): ShardStanding {
-  const { shard, epoch, isAlive, isPromoting } = fleet.standing(name)
-  if (isAlive && isPromoting) {
+export function standingOf(fleet: CutoverFleet, name: ShardName, acceptLoss: boolean): ShardStanding {
+  const { shard, epoch, isAlive, isPromoting, followersRunning } = fleet.standing(name)
+  const isGone = !isAlive && followersRunning.length === 0
+  if (isGone && !acceptLoss) {
+    throw new HoldfastError('check_failed', `no node of ${shard} runs: what its archive does not have would be lost`, {
+      hint: 'bring one of them back, or accept the loss',
+      detail: { shard },
+    })
+  }
+  if (isPromoting && !isGone) {
     throw new HoldfastError('node_unavailable', `${shard} is being promoted`, {
       hint: 'that goes on by itself; run the cutover once the shard is open',
       detail: { shard },
     })
   }
+  if (!isAlive && !isGone) {
+    throw new HoldfastError('node_unavailable', `the primary of ${shard} is down, and its followers are not`, {
+      hint: `bring it back, or fail over first: holdfast failover ${shard}`,
+      detail: { shard, followers: followersRunning },
+    })
+  }
   return { shard, epoch, isAlive }
+}
+
+/**
+ * The same of every shard. One that was fenced before the cutover was broken off stands as it did then; one that was gone may have
+ * come back since, and the other way round.
+ */
+export function standingsOf(
+  fleet: CutoverFleet,
+  shards: readonly ShardName[],
+  { acceptLoss, fencing }: { readonly acceptLoss: boolean; readonly fencing: readonly ShardStanding[] | undefined },
+): ShardStanding[] {
+  return shards.map((name) => {
+    const now = standingOf(fleet, name, acceptLoss)
+    const before = fencing?.find(({ shard }) => shard === name)
+    return now.isAlive && before?.isAlive === true ? before : now
+  })
 }
 
 export function toFenced(fleet: CutoverFleet, standing: ShardStanding): FencedShard {

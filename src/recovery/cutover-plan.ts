@@ -23,7 +23,7 @@ export type ShardCutover =
 export interface ShardStanding {
   readonly shard: ShardName
   readonly epoch: Epoch
-  /** False when its primary is gone for good: there is nobody to fence, and nothing more to redo. */
+  /** False when none of its nodes runs: there is nobody to fence, and nothing more to redo than its archive has. */
   readonly isAlive: boolean
 }
 

@@ -5,7 +5,7 @@ import { checkEverything } from './checks.ts'
 import type { FencedShard } from './cutover-fence.ts'
 import { drainAll, fenceAll, requireFreeTimelines, settleAll } from './cutover-fence.ts'
 import type { CutoverFleet } from './cutover-fleet.ts'
-import { reopen, standingOf, toFenced } from './cutover-fleet.ts'
+import { reopen, standingsOf, toFenced } from './cutover-fleet.ts'
 import type { CutoverDecision } from './cutover-journal.ts'
 import { dropJournal, loadJournal, storeJournal } from './cutover-journal.ts'
 import type { ShardCutover, ShardStanding } from './cutover-plan.ts'
@@ -59,7 +59,7 @@ export type CutoverGate = (typeof cutoverGates)[number]
 
 export interface CutoverRequest {
   readonly environment: string
-  /** Of an environment that ends at its target: everything behind it is given up. */
+  /** Of an environment that ends at its target, everything behind it is given up; of a shard that is gone, what its archive lacks. */
   readonly acceptLoss?: boolean
 }
 
@@ -104,26 +104,32 @@ async function prepare(
     throw new HoldfastError('check_failed', `environment ${environment.id} is ${environment.state}, not restored`)
   }
   const folder = new EnvironmentRegistry(context.environmentsDir).folderOf(environment.id)
+  const acceptLoss = request.acceptLoss === true
+  const names = environment.shards.map(({ shard }) => shard)
+  const standNow = () => standingsOf(fleet, names, { acceptLoss, fencing })
+  standNow()
   const servers = await startEnvironment(context, environment)
-  await gates.pass('catch up', async () => {
+  const standings = await gates.pass('catch up', async () => {
     const plan = await planNow(context, environment)
-    requireNoLoss(plan, request.acceptLoss === true)
+    requireNoLoss(plan, acceptLoss)
     await requireFreeTimelines(context, servers)
     const detail = await decideAndRedo(context, plan, servers)
-    const places = environment.shards.map(({ shard }) => {
-      const { isAlive, primary } = fleet.standing(shard)
-      const target = isAlive ? primary : context.host.adminTarget(serverOf(servers, shard).address)
+    // Again: that may have taken minutes, and who ended meanwhile is brought back only when the cutover has ended.
+    const value = standNow()
+    const places = value.map(({ shard, isAlive }) => {
+      const target = isAlive
+        ? fleet.standing(shard).primary
+        : context.host.adminTarget(serverOf(servers, shard).address)
       return { shard, isAlive, target }
     })
     await fleet.requireRolledOut(places)
-    return { value: undefined, detail }
+    return { value, detail }
   })
-  const standings = fencing ?? environment.shards.map(({ shard }) => standingOf(fleet, shard))
   await storeJournal(folder, { state: 'fencing', standings })
   const fenced = standings.filter(({ isAlive }) => isAlive).map((one) => toFenced(fleet, one))
   try {
     const plan = await standStill(context, fenced, environment, servers, gates)
-    requireNoLoss(plan, request.acceptLoss === true)
+    requireNoLoss(plan, acceptLoss)
     const shards = planCutover(plan, standings, () => newRandomUuid() as HistoryId)
     const decision: CutoverDecision = {
       standings,

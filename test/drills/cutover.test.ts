@@ -2,8 +2,11 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { cleanUp } from '../../examples/payledger/clean-up.ts'
 import { approveRun, createRun, readRun } from '../../examples/payledger/payledger.ts'
 import { nameOf } from '../../src/archive/redo-transaction.ts'
+import { silentProgress } from '../../src/base/progress.ts'
+import type { OnStep } from '../../src/base/step.ts'
 import type { ShardName } from '../../src/directory/topology.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
+import { callTo } from '../../src/fleet/operations/operations.ts'
 import type { Hlc } from '../../src/hlc/hlc.ts'
 import { cutover } from '../../src/recovery/cutover.ts'
 import { dropEnvironment, listEnvironments } from '../../src/recovery/environment-servers.ts'
@@ -21,11 +24,13 @@ const treasury = 'us-east/treasury'
 
 let fleet: TestFleet
 let gateway: Gateway
+/** Keeps the archive of the treasury. */
+let archivist: Gateway
 
 beforeAll(async () => {
   fleet = await TestFleet.open()
   gateway = await fleet.gateway('eu-west')
-  await fleet.gateway('us-east')
+  archivist = await fleet.gateway('us-east')
   await seedTenant(gateway, tenant)
   await takeBackups(fleet)
 })
@@ -124,13 +129,39 @@ describe('cutover', () => {
     await dropEnvironment(context, id)
   })
 
-  test('R9: a shard whose every server is gone is restored to the end of its archive and taken over', async () => {
+  test('R9: a shard whose primary ends during the catch up is not gone: its followers have what the archive has not', async () => {
+    await takeBackups(fleet)
+    const context = await contextAt((await approve('primary-up')).timestamp)
+    const { id } = await restore(context, { target: { kind: 'end' }, without: [] })
+    await archivist.close()
+    await approve('primary-down')
+    while (!(await holds()).includes('primary-down'));
+    const primary = fleet.primary(treasury).id
+    const onStep: OnStep = async (step) => {
+      if (step === 'restore redo') await fleet.supervisor.servers.kill(primary)
+    }
+    const attempt = cutover({ ...context, onStep }, cutoverFleet(fleet), { environment: id, acceptLoss: true })
+    await expect(attempt).rejects.toMatchObject({
+      code: 'node_unavailable',
+      message: expect.stringContaining(treasury),
+    })
+    await callTo(fleet.supervisor)('node.restart', { node: primary }, silentProgress)
+    expect(await holds()).toContain('primary-down')
+    // Nothing was fenced.
+    await approve('primary-back')
+    archivist = await fleet.gateway('us-east')
+    await dropEnvironment(context, id)
+  })
+
+  test('R9: a shard whose every server is gone is restored to the end of its archive and taken over, on a word', async () => {
     await takeBackups(fleet)
     const context = await contextAt((await approve('aug')).timestamp)
     for (const node of fleet.nodesOf(treasury)) await fleet.supervisor.servers.kill(node)
     const { id, verdict } = await restore(context, { target: { kind: 'end' }, without: [] })
     expect(verdict).toBe('passed')
-    const report = await cutover(context, cutoverFleet(fleet), { environment: id })
+    const unsaid = cutover(context, cutoverFleet(fleet), { environment: id })
+    await expect(unsaid).rejects.toMatchObject({ code: 'check_failed', message: expect.stringContaining(treasury) })
+    const report = await cutover(context, cutoverFleet(fleet), { environment: id, acceptLoss: true })
     expect(report.shards.map(({ kind, shard }) => [shard, kind])).toEqual([
       [payroll, 'keep'],
       [treasury, 'switch'],

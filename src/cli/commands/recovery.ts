@@ -98,7 +98,10 @@ function addRestoreCommands(program: Command): void {
     .description('make a restored environment the fleet')
     .argument('<environment>', 'its id, as restore gave it')
     .option('--abandon', 'give up one that was broken off before it switched, and open the fleet as it was')
-    .option('--accept-loss', 'give up everything behind the target of an environment that does not have it')
+    .option(
+      '--accept-loss',
+      'give up what is behind the target of an environment that ends there, or what the archive of a shard lacks that has no node left',
+    )
     .action((environment: string, _options: unknown, command: Command) => {
       const { abandon, acceptLoss, ...options } = optionsOf<{ abandon?: boolean; acceptLoss?: boolean }>(command)
       const onProgress = progressLine

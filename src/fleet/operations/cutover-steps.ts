@@ -24,6 +24,7 @@ export function cutoverFleet(supervisor: Supervisor): CutoverFleet {
         historyId: document.historyId,
         isAlive: servers.isRunning(primary.id),
         isPromoting: document.promotion !== undefined,
+        followersRunning: document.nodes.flatMap(({ id }) => (id !== primary.id && servers.isRunning(id) ? [id] : [])),
         primary: shardServers.adminTarget(primary),
       }
     },
