@@ -146,6 +146,11 @@ export const errorTable = define({
     meaning:
       'A lock was waited for too long, within the retries; transactions on two shards may wait for each other. Nothing was written.',
   },
+  statement_outdated: {
+    category: 'conflict',
+    retry: 'safe',
+    meaning: 'Tables were altered, again and again, after a statement on them was prepared. Nothing was written.',
+  },
   statement_timeout: {
     category: 'unavailable',
     retry: 'safe',

@@ -59,7 +59,7 @@ export interface Fleet extends AsyncDisposable {
    * | error | retry |
    * |---|---|
    * | whatever the function throws, as it is; `statement_failed`, `constraint_violated`, `idempotency_conflict` | never |
-   * | `placement_stale`, `serialization_failure`, `lock_timeout`, `shard_fenced`, `transaction_aborted`, `clock_offset_exceeded` | safe, nothing was written |
+   * | `placement_stale`, `serialization_failure`, `lock_timeout`, `statement_outdated`, `shard_fenced`, `transaction_aborted`, `clock_offset_exceeded` | safe, nothing was written |
    * | `tenant_read_only`, `tenant_rejected` | safe, once a legal region is back |
    * | `outcome_ambiguous` | unknown: ask `transaction(error.detail.transactionId)`, or send it again with the same idempotency key |
    *

@@ -42,6 +42,13 @@ export type TransactionStatus = 'idle' | 'open' | 'failed' | 'closed'
 /** What is left when a connection is given back: one for the next, none, or none whose backend may be at work still. */
 export type Ended = 'usable' | 'spent' | 'unanswered'
 
+/** Whoever lends a client to one connection after another. */
+export interface Lender {
+  giveBack(after: Ended): void
+  /** A statement that the server has prepared does not fit its tables any more: those of other clients will not either. */
+  noteOutdated(): void
+}
+
 interface Flight {
   readonly wire: WireFlight
   readonly outcomes: StatementOutcome[]
@@ -55,7 +62,7 @@ const statementsKeptMax = 500
 
 export class Connection {
   readonly #client: DriverClient
-  readonly #giveBack: (after: Ended) => void
+  readonly #lender: Lender
   /** Others used every connection when its owner asked for one. */
   readonly hasQueued: boolean
   /** In the order in which they were sent, which is the order of the answers. */
@@ -64,10 +71,10 @@ export class Connection {
   #released = false
   #worn = false
 
-  private constructor(client: DriverClient, giveBack: (after: Ended) => void, hasQueued = false) {
+  private constructor(client: DriverClient, lender: Lender, hasQueued = false) {
     this.#client = client
     this.hasQueued = hasQueued
-    this.#giveBack = giveBack
+    this.#lender = lender
     client.on('notice', this.#onNotice)
     client.on('error', this.#onLost)
     client.connection.on('readyForQuery', this.#onSync)
@@ -83,12 +90,12 @@ export class Connection {
     } catch (error) {
       throw connectFailure(error, target)
     }
-    return new Connection(client, () => void client.end().catch(ignoreLateError))
+    return new Connection(client, { giveBack: () => void client.end().catch(ignoreLateError), noteOutdated: () => {} })
   }
 
   /** Takes over a client until it is released or lost, and gives it back then. */
-  static borrow(client: DriverClient, giveBack: (after: Ended) => void, hasQueued: boolean): Connection {
-    return new Connection(client, giveBack, hasQueued)
+  static borrow(client: DriverClient, lender: Lender, hasQueued: boolean): Connection {
+    return new Connection(client, lender, hasQueued)
   }
 
   get serverProcessId(): number {
@@ -167,7 +174,7 @@ export class Connection {
     this.#client.off('error', this.#onLost)
     this.#client.connection.off('readyForQuery', this.#onSync)
     this.#client.connection.off('copyInResponse', this.#onCopyIn)
-    if (this.#lost === undefined) this.#giveBack(reusable ? 'usable' : 'spent')
+    if (this.#lost === undefined) this.#lender.giveBack(reusable ? 'usable' : 'spent')
   }
 
   /** Breaks the connection off at once; what was sent may still take effect. */
@@ -225,8 +232,12 @@ export class Connection {
 
   #toOutcome(answer: WireAnswer): StatementOutcome {
     if (answer.kind === 'result') return { ok: true, ...answer.result }
-    this.#worn ||= tellsOfStaleStatement(answer.refusal)
-    return { ok: false, error: new ServerError(answer.refusal) }
+    const error = new ServerError(answer.refusal)
+    if (error.isOutdated) {
+      this.#worn = true
+      this.#lender.noteOutdated()
+    }
+    return { ok: false, error }
   }
 
   readonly #onLost = (error: Error) => this.#lose(error)
@@ -251,7 +262,7 @@ export class Connection {
       clearTimeout(flight.timer)
       flight.reject(new ConnectionLost(this.#lost.message, true, this.#lost, flight.outcomes))
     }
-    this.#giveBack(unanswered.length > 0 ? 'unanswered' : 'spent')
+    this.#lender.giveBack(unanswered.length > 0 ? 'unanswered' : 'spent')
   }
 
   #hasTooManyStatements(): boolean {
@@ -268,14 +279,6 @@ interface DriverNotice {
 /** The last statement of a flight has a sync point, and one before a script, which brings its own. */
 function withSyncPoint(statement: WireStatement, index: number, all: readonly WireStatement[]): WireStatement {
   return statement.joined && all[index + 1]?.isScript !== false ? { ...statement, joined: false } : statement
-}
-
-/** The server's copy of a named statement is gone, or no longer fits its tables: another connection has its own. */
-function tellsOfStaleStatement(error: pg.DatabaseError): boolean {
-  return (
-    error.code === sqlState.invalidStatementName ||
-    (error.code === sqlState.featureNotSupported && error.routine === 'RevalidateCachedQuery')
-  )
 }
 
 /** A socket that is already given up may still report its end. */

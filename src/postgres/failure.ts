@@ -1,5 +1,6 @@
 import pg from 'pg'
 import { PoolBusy } from './pool.ts'
+import { sqlState } from './sqlstate.ts'
 import type { ConnectionTarget, StatementOutcome } from './statement.ts'
 
 /** What a server, or the way to it, can have against a flight. */
@@ -11,6 +12,8 @@ export class ServerError extends Error {
   readonly hint: string | undefined
   readonly constraint: string | undefined
   readonly table: string | undefined
+  /** What the server has prepared is gone, or no longer fits its tables: over a new connection the same statement is another. */
+  readonly isOutdated: boolean
 
   constructor(cause: pg.DatabaseError) {
     super(cause.message, { cause })
@@ -20,7 +23,14 @@ export class ServerError extends Error {
     this.hint = cause.hint
     this.constraint = cause.constraint
     this.table = cause.table
+    this.isOutdated = isOutdated(cause)
   }
+}
+
+function isOutdated({ code, routine }: pg.DatabaseError): boolean {
+  // PostgreSQL has no code of its own for a plan that would give other columns than were told.
+  const isOfPlan = code === sqlState.featureNotSupported && routine === 'RevalidateCachedQuery'
+  return isOfPlan || code === sqlState.invalidStatementName
 }
 
 /** The connection ended or went silent. `sent` tells whether the statements may have reached the server. */

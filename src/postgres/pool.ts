@@ -13,6 +13,7 @@ import type { DriverClient } from './driver.ts'
  *   N3  A connection that could not be made fails who has waited longest, unless another is being made for him.
  *   N4  Who was refused knows whether it was for want of a server or for those in front of him: a queue of our own says
  *       nothing of the server.
+ *   N5  Statements that one connection has prepared, and that do not fit any more, fit on none that was made before.
  */
 export interface PoolOptions {
   readonly client: pg.ClientConfig
@@ -50,6 +51,8 @@ export class Pool {
   readonly #idle: Idle[] = []
   readonly #making = new Set<DriverClient>()
   readonly #lent = new Set<DriverClient>()
+  /** Lent for the last time. */
+  readonly #outdated = new WeakSet<DriverClient>()
   readonly #waiting: Waiting[] = []
   #lentEver = 0
   #ended = false
@@ -80,8 +83,16 @@ export class Pool {
   /** Of one that was taken. One that is not usable is closed. */
   giveBack(client: DriverClient, isUsable: boolean): void {
     if (!this.#lent.delete(client)) return
-    if (!isUsable || this.#ended) void client.end().catch(ignore)
+    if (!isUsable || this.#ended || this.#outdated.has(client)) void client.end().catch(ignore)
     else if (!this.#serve(client)) this.#idle.push(this.#idling(client))
+    this.#make()
+  }
+
+  /** N5. Nobody gets one of those that there are any more; not again when another of them tells the same. */
+  renew(by: DriverClient): void {
+    if (this.#outdated.has(by)) return
+    for (const client of this.#lent) this.#outdated.add(client)
+    this.#closeIdle()
     this.#make()
   }
 
@@ -92,11 +103,15 @@ export class Pool {
       clearTimeout(timer)
       reject(new Error('the pool is closed'))
     }
+    this.#closeIdle()
+    for (const client of this.#making) client.connection.stream.destroy()
+  }
+
+  #closeIdle(): void {
     for (const { client, timer } of this.#idle.splice(0)) {
       clearTimeout(timer)
       void client.end().catch(ignore)
     }
-    for (const client of this.#making) client.connection.stream.destroy()
   }
 
   get #count(): number {

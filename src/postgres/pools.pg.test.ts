@@ -112,23 +112,28 @@ test('a connection released before its answer rejects the flight as unknown', as
   await expect(flight).rejects.toMatchObject({ sent: true })
 })
 
-test('a connection whose prepared plan no longer fits its table is replaced', async () => {
-  const [connection, other] = await Promise.all([pools.reserve(database.target()), pools.reserve(database.target())])
-  await other.query('create table changing (id int)')
-  const text = 'select * from changing'
-  await connection.query(text)
-  await other.query('alter table changing add column name text')
-  await expect(connection.query(text)).rejects.toMatchObject({ sqlState: sqlState.featureNotSupported })
-  const worn = connection.serverProcessId
-  connection.release()
-  other.release()
-  const both = await Promise.all([pools.reserve(database.target()), pools.reserve(database.target())])
-  for (const next of both) {
-    expect(next.serverProcessId).not.toBe(worn)
-    expect((await next.query(text)).fields.map((field) => field.name)).toEqual(['id', 'name'])
-    next.release()
-  }
-})
+test.each(['idle', 'lent'])(
+  'N5: where a prepared plan no longer fits its table its connection is replaced, and one that is %s',
+  async (state) => {
+    const [connection, other] = await Promise.all([pools.reserve(database.target()), pools.reserve(database.target())])
+    await other.query(`create table changing_${state} (id int)`)
+    const text = `select * from changing_${state}`
+    for (const each of [connection, other]) await each.query(text)
+    await other.query(`alter table changing_${state} add column name text`)
+    const known = [connection, other].map(({ serverProcessId }) => serverProcessId)
+    if (state === 'idle') other.release()
+    const refused = { sqlState: sqlState.featureNotSupported, isOutdated: true }
+    await expect(connection.query(text)).rejects.toMatchObject(refused)
+    connection.release()
+    other.release()
+    const both = await Promise.all([pools.reserve(database.target()), pools.reserve(database.target())])
+    for (const next of both) {
+      expect(known).not.toContain(next.serverProcessId)
+      expect((await next.query(text)).fields.map((field) => field.name)).toEqual(['id', 'name'])
+      next.release()
+    }
+  },
+)
 
 test('a connection is replaced before made-up texts fill the server with prepared statements', async () => {
   const first = await pools.reserve(database.target())

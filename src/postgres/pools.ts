@@ -125,7 +125,8 @@ export class ConnectionPools {
         pool.giveBack(client, after === 'usable')
         if (after === 'unanswered') this.#noteGivenUp(target, client.processID)
       }
-      const connection = Connection.borrow(client, giveBack, hasQueued)
+      const lender = { giveBack, noteOutdated: () => pool.renew(client) }
+      const connection = Connection.borrow(client, lender, hasQueued)
       this.#inUse.add(connection)
       if (this.#closed) connection.destroy()
       return connection

@@ -43,6 +43,7 @@ const table: readonly [string, Error, readonly (Leaving | undefined)[]][] = [
   ['a database that is not there', refused('3D000'), ['unready', undefined, undefined]],
   ['a table that is not there', refused('42P01'), ['unready', undefined, undefined]],
   ['another shard', new UnreadyNode('it is of another'), ['unready', 'unready', 'unready']],
+  ['26000', refused('26000'), ['outdated', 'outdated', 'outdated']],
   ['a broken connection', brokenOff, ['lost', 'lost', 'lost']],
   ['a bug', new Error('assertion failed'), [undefined, undefined, undefined]],
 ]
@@ -52,7 +53,7 @@ test.each(table)('R12: %s', (_, error, expected) => {
 })
 
 test('R12: only what says that the node is away makes others leave it', () => {
-  const all: readonly Leaving[] = ['lost', 'conflict', 'exhausted', 'busy', 'promoted', 'unready']
+  const all: readonly Leaving[] = ['lost', 'conflict', 'exhausted', 'busy', 'promoted', 'outdated', 'unready']
   expect(all.filter(isLoss)).toEqual(['lost', 'unready'])
 })
 

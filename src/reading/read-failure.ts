@@ -3,7 +3,7 @@ import { HoldfastError } from '../base/errors.ts'
 import type { FleetNode, NodeId } from '../directory/topology.ts'
 import { ConnectionLost, ConnectionsInUse, ServerError } from '../postgres/failure.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
-import { codeOfSqlState } from '../transaction/sql-errors.ts'
+import { codeOfRefusal, codeOfSqlState } from '../transaction/sql-errors.ts'
 
 /**
  * What goes wrong in a read, whether another node may do better, and what it says of the node.
@@ -23,6 +23,8 @@ export type Leaving =
   | 'busy'
   /** It follows nobody any more, and the topology does not say yet that it is the primary. */
   | 'promoted'
+  /** It has prepared the statement for tables that were altered since. Over a new connection it answers. */
+  | 'outdated'
   /** It answers and has nothing of the shard: it is being built, or another server listens there. */
   | 'unready'
 
@@ -55,6 +57,7 @@ export function leavingFor(error: unknown, at: FailedAt): Leaving | undefined {
     return at !== 'opening' && isOverdue(error) ? undefined : 'lost'
   }
   if (!(error instanceof ServerError)) return undefined
+  if (error.isOutdated) return 'outdated'
   // What a primary refuses so comes from the statement itself: nothing is replayed there.
   if (isConflict(error.sqlState)) return at === 'statement of a primary' ? undefined : 'conflict'
   const isOfServer = codeOfSqlState(error.sqlState) === 'node_unavailable'
@@ -111,7 +114,7 @@ export function toReadError(
       cause: error,
     })
   }
-  return new HoldfastError(codeOfSqlState(error.sqlState), `${error.message} (SQLSTATE ${error.sqlState})`, {
+  return new HoldfastError(codeOfRefusal(error), `${error.message} (SQLSTATE ${error.sqlState})`, {
     ...(error.hint === undefined ? {} : { hint: error.hint }),
     detail,
     cause: error,
@@ -139,6 +142,7 @@ const retryAfterMsOf: Readonly<Record<Leaving, number>> = {
   exhausted: 500,
   busy: 100,
   promoted: 500,
+  outdated: 25,
   unready: 500,
 }
 
@@ -155,6 +159,8 @@ function saying(why: Leaving, cause: unknown): string {
       return `was not asked: ${reason}`
     case 'promoted':
       return 'was promoted, and takes no traffic yet'
+    case 'outdated':
+      return 'had prepared the statement for tables that were altered since'
     case 'unready':
       return `is not ready: ${reason}`
     default:

@@ -142,7 +142,8 @@ export async function read<T>(
     }
     const isTimely = clock.monotonicMs() - startedMs < limits.statementWithinMs
     if (end.kind === 'interrupted' && isTimely && runs < limits.runsMax) {
-      avoid.add(end.by.node.id)
+      // It was the connection that did not fit.
+      if (end.by.why !== 'outdated') avoid.add(end.by.node.id)
       metrics.count('session_read_repeated_total', { region, why: end.by.why })
       continue
     }

@@ -18,8 +18,12 @@ const stale: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
   'transaction_aborted',
 ])
 
-/** Others were in the way: a pause of a random length lets one of them through. */
-const contended: ReadonlySet<ErrorCode> = new Set<ErrorCode>(['serialization_failure', 'lock_timeout'])
+/** Others were in the way, a migration among them: a pause of a random length lets one of them through. */
+const contended: ReadonlySet<ErrorCode> = new Set<ErrorCode>([
+  'serialization_failure',
+  'lock_timeout',
+  'statement_outdated',
+])
 
 /** `code` is why the attempt was bound to fail; undefined when the caller's function failed by itself. */
 export function nextAttempt(

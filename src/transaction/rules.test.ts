@@ -51,6 +51,7 @@ describe('what comes after a failed attempt', () => {
   const anyCode = fc.constantFrom<(ErrorCode | undefined)[]>(
     'serialization_failure',
     'lock_timeout',
+    'statement_outdated',
     'placement_stale',
     'node_unavailable',
     'transaction_aborted',

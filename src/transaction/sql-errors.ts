@@ -59,6 +59,10 @@ export function codeOfSqlState(state: string): ErrorCode {
   return codes[state] ?? codesOfClasses[state.slice(0, 2)] ?? 'statement_failed'
 }
 
+export function codeOfRefusal({ sqlState: state, isOutdated }: ServerError): ErrorCode {
+  return isOutdated ? 'statement_outdated' : codeOfSqlState(state)
+}
+
 /** What a failure of a shard says to the caller. An error that is ours already stays as it is. */
 export function toHoldfastError(error: unknown, place: FailurePlace): HoldfastError {
   if (error instanceof HoldfastError) return error
@@ -83,7 +87,7 @@ export function toHoldfastError(error: unknown, place: FailurePlace): HoldfastEr
 }
 
 function refusal(error: ServerError, place: FailurePlace): HoldfastError {
-  const code = codeOfSqlState(error.sqlState)
+  const code = codeOfRefusal(error)
   const options: HoldfastErrorOptions = {
     ...(error.hint === undefined ? {} : { hint: error.hint }),
     detail: {

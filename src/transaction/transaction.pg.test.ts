@@ -3,7 +3,7 @@ import { codeOf, insertRunAs, newRun, request } from '../../test/support/approva
 import { DatabaseShards, home, tenant } from '../../test/support/database-shards.ts'
 import type { TestGateway } from '../../test/support/database-shards.ts'
 import { HoldfastError } from '../base/errors.ts'
-import type { TransactRequest } from './transaction.ts'
+import type { TransactRequest, Tx } from './transaction.ts'
 import { transact } from './transaction.ts'
 
 let shards: DatabaseShards
@@ -232,4 +232,49 @@ describe('a refused transaction', () => {
     })
     expect(await codeOf(late?.() ?? Promise.resolve())).toBe('argument_invalid')
   })
+})
+
+describe('T8: after a migration under a gateway that runs', () => {
+  /** Lets nobody go on before so many have come. */
+  function meeting(size: number): () => Promise<void> {
+    let open = () => {}
+    const opened = new Promise<void>((resolve) => (open = resolve))
+    let came = 0
+    return () => {
+      came += 1
+      if (came === size) open()
+      return opened
+    }
+  }
+
+  const insertInto = (table: string) => `insert into ${table} values ($1) returning *`
+
+  test.each<[string, string, (tx: Tx, text: string) => Promise<unknown> | void]>([
+    ['are awaited', 'awaited', (tx, text) => tx.query('payroll', text, [tenant])],
+    ['travel with the commit', 'batched', (tx, text) => tx.batch('payroll', [[text, [tenant]]])],
+  ])(
+    'statements that %s and were prepared before it are run again, on whichever connection',
+    async (_, table, write) => {
+      await shards.rows(home, `create table ${table} (tenant text not null)`)
+      await shards.rows(home, `call holdfast.govern('${table}', 'payroll', 'regulated')`)
+      const { environment } = await shards.gateway()
+      let runs = 0
+      const act = (meet = () => Promise.resolve()) =>
+        transact(environment, request(newRun()), async (tx) => {
+          runs += 1
+          await tx.query('payroll', 'select 1')
+          await meet()
+          await write(tx, insertInto(table))
+        })
+      // Each has a connection of its own.
+      const meet = meeting(8)
+      await Promise.all(Array.from({ length: 8 }, () => act(meet)))
+      await shards.rows(home, `alter table ${table} add column body text`)
+      runs = 0
+      await act()
+      expect(runs).toBe(2)
+      await Promise.all(Array.from({ length: 8 }, () => act()))
+      expect(await shards.rows(home, `select from ${table}`)).toHaveLength(17)
+    },
+  )
 })

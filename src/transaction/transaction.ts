@@ -31,8 +31,9 @@ import { leftTrace } from './sql-errors.ts'
  *   T6  Failed means: nothing was written, and nothing will be. What is neither is `outcome_ambiguous`, with the id.
  *   T7  A key of a tenant decides once. Every later use tells the first outcome, behind a barrier.
  *   T8  The caller's function is run again only when nothing was written: once for a stale placement, topology or lost
- *       server, a batch that was wrongly taken for a reading (Q6), or when an answer was lost and the abort is proven; a few times for serialisation failures and for locks
- *       that were waited for too long, as in a deadlock over two shards; each time under an id of its own.
+ *       server, a batch that was wrongly taken for a reading (Q6), or when an answer was lost and the abort is proven; a few times for serialisation failures, for locks
+ *       that were waited for too long, as in a deadlock over two shards, and for statements that were prepared before their
+ *       tables were altered; each time under an id of its own.
  *
  * Owns: the attempt (`attempt.ts`), the parts (`shard-transaction.ts`), the vote (`participant.ts`), the decision
  * (`commit-protocol.ts`, `coordinator.ts`), the question of what became of it (`outcome.ts`), settling (`settlement.ts`,

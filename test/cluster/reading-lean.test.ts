@@ -91,6 +91,28 @@ describe('any other function', () => {
 })
 
 describe('what goes wrong', () => {
+  test('R13: a statement that was prepared before its table was altered is asked again, of the same node', async () => {
+    const text = 'select * from altered'
+    await fixture.on(primary, 'create table altered (id integer)')
+    await fixture.on(primary, 'grant select on altered to public')
+    const isThere = (column: string) => async () =>
+      (
+        await fixture.on(
+          follower,
+          `select from pg_attribute where attrelid = to_regclass('altered') and attname = $1`,
+          [column],
+        )
+      ).length > 0
+    await eventually(isThere('id'))
+    const gateway = await warmed()
+    await query(gateway, text)
+    await fixture.on(primary, 'alter table altered add column body text')
+    await eventually(isThere('body'))
+    const { value, served } = await query(gateway, text)
+    expect(value.fields.map(({ name }) => name)).toEqual(['id', 'body'])
+    expect(served).toMatchObject([{ node: follower, rerouted: false }])
+  })
+
   test.each([
     ['insert into runs (tenant, id, status) values (current_user, current_user, current_user)', 'statement_refused'],
     ['select * from holdfast.evidence', 'statement_failed'],
