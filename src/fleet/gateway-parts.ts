@@ -81,6 +81,7 @@ export async function composeGateway(options: GatewayOptions): Promise<GatewayPa
       clock,
       metrics,
       onStep,
+      onBackgroundFailure: (error) => options.onServiceTrouble('background', error),
     })
     const reading = readEnvironment({
       region,

@@ -74,7 +74,7 @@ function statementOf(change: RowChange, shapes: Shapes, exact: boolean): RedoSta
     const names = columns.map(([name]) => quoteIdentifier(name)).join(', ')
     const places = columns.map(([, value]) => parameters.add(value)).join(', ')
     const values = columns.length === 0 ? 'default values' : `(${names}) overriding system value values (${places})`
-    const text = `insert into ${table} ${values}${exact ? '' : ' on conflict do nothing'}`
+    const text = `insert into ${table} ${values}${onConflict(change, columns, exact)}`
     return { text, values: parameters.values, rows, relation }
   }
   const key = keyOfRow(shapes.get(relation)?.primaryKey ?? [], before)
@@ -92,6 +92,13 @@ function statementOf(change: RowChange, shapes: Shapes, exact: boolean): RedoSta
       ? `select from ${table} where ${where}`
       : `update ${table} set ${assignments.join(', ')} where ${where}`
   return { text, values: parameters.values, rows, relation }
+}
+
+/** A key that was collected and then used again meets the row of its earlier use, which was kept: the later one stands. */
+function onConflict({ relation }: RowChange, columns: readonly [string, string | null][], exact: boolean): string {
+  if (relation !== 'holdfast.idempotency') return exact ? '' : ' on conflict do nothing'
+  const assignments = columns.map(([name]) => `${quoteIdentifier(name)} = excluded.${quoteIdentifier(name)}`)
+  return ` on conflict (tenant, key) do update set ${assignments.join(', ')}`
 }
 
 /** A table whose key has changed since had another when the row was written: without it all columns find the row. */

@@ -6,7 +6,7 @@ import type { FleetNode, RegionName, ShardName, ShardTopology, TopologySource } 
 import { HoldfastError } from '../base/errors.ts'
 import type { ConnectionTarget } from '../postgres/statement.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
-import { Background } from './background.ts'
+import { Background, type OnBackgroundFailure } from './background.ts'
 import { BarrierGroup, type Primary } from './barrier.ts'
 import { ClockReadings } from './clock-readings.ts'
 import { ReadingBatches } from './reading-batches.ts'
@@ -35,6 +35,7 @@ export interface TransactionParts {
   readonly clock: Clock
   readonly metrics: Metrics
   readonly onStep: OnStep
+  readonly onBackgroundFailure: OnBackgroundFailure
 }
 
 export interface TransactionLimits {
@@ -80,7 +81,7 @@ export function transactionEnvironment(
     barriers,
     clocks: new ClockReadings(),
     readingBatches: new ReadingBatches(),
-    background: new Background(),
+    background: new Background(parts.onBackgroundFailure),
   }
 }
 

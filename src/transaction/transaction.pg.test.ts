@@ -225,6 +225,14 @@ describe('a refused transaction', () => {
     expect(await codeOf(unsendable)).toBe('argument_invalid')
   })
 
+  test('at a shard that the topology does not know is told so, and is in no journal', async () => {
+    const current = () => ({ ...shards.topology.current(), shards: new Map() })
+    const topology = { current, refresh: () => Promise.resolve(current()) }
+    const { environment } = await shards.gateway({ topology, directory: gateway.environment.directory })
+    expect(await codeOf(transact(environment, request('x'), async () => undefined))).toBe('unknown_shard')
+    await environment.background.drain()
+  })
+
   test('cannot be used after its function ended', async () => {
     let late: (() => Promise<unknown>) | undefined
     await transact(gateway.environment, request('x'), async (tx) => {

@@ -12,6 +12,7 @@ import { transactionEnvironment } from '../../src/transaction/environment.ts'
 import { lookUpOutcome } from '../../src/transaction/outcome.ts'
 import { Resolver, resolverLimitsDefault } from '../../src/transaction/resolver.ts'
 import { transact } from '../../src/transaction/transaction.ts'
+import { onBackgroundFailure } from '../support/background-failure.ts'
 import { acknowledgedBy, startAcknowledging, untilInForce } from '../support/acknowledging-follower.ts'
 import { gate } from '../support/approval.ts'
 import type { Running } from '../support/archive.ts'
@@ -64,6 +65,7 @@ async function gateway(cluster: TestShards, onStep: OnStep = noStep): Promise<Tr
     clock: systemClock,
     metrics: silentMetrics,
     onStep,
+    onBackgroundFailure,
   })
 }
 

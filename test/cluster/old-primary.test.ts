@@ -15,6 +15,7 @@ import { lookUpOutcome } from '../../src/transaction/outcome.ts'
 import { Resolver } from '../../src/transaction/resolver.ts'
 import type { TransactRequest } from '../../src/transaction/transaction.ts'
 import { transact } from '../../src/transaction/transaction.ts'
+import { onBackgroundFailure } from '../support/background-failure.ts'
 import { eager, gate } from '../support/approval.ts'
 import type { Running } from '../support/archive.ts'
 import { ClockKeepers } from '../support/clock-keepers.ts'
@@ -79,6 +80,7 @@ async function gateway(
       clock: systemClock,
       metrics: silentMetrics,
       onStep,
+      onBackgroundFailure,
     },
     { ...transactionLimitsDefault, ...limits },
   )

@@ -30,6 +30,7 @@ import { Connection } from '../../src/postgres/connection.ts'
 import { ConnectionPools, poolLimitsDefault } from '../../src/postgres/pools.ts'
 import type { TransactionEnvironment, TransactionLimits } from '../../src/transaction/environment.ts'
 import { transactionEnvironment, transactionLimitsDefault } from '../../src/transaction/environment.ts'
+import { onBackgroundFailure } from './background-failure.ts'
 import type { FreshDatabase } from './database.ts'
 import { freshDatabase } from './database.ts'
 import { eventually } from './eventually.ts'
@@ -207,6 +208,7 @@ export class DatabaseShards {
         clock: options.clock ?? systemClock,
         metrics: options.metrics ?? silentMetrics,
         onStep: options.onStep ?? noStep,
+        onBackgroundFailure,
       },
       { ...transactionLimitsDefault, ...options.limits },
     )

@@ -18,6 +18,7 @@ import { pushBranch } from '../../src/transaction/in-doubt.ts'
 import { settleDecided } from '../../src/transaction/settle-decided.ts'
 import type { Committed, Tx } from '../../src/transaction/transaction.ts'
 import { transact } from '../../src/transaction/transaction.ts'
+import { onBackgroundFailure } from './background-failure.ts'
 import type { TestShards } from './shards.ts'
 
 /** One gateway on real shards, as far as transactions and reads go. */
@@ -59,8 +60,9 @@ export async function openReadingGateway(
   const onStep: OnStep = (step) =>
     isHeld && step === 'global decision row' ? Promise.reject(new Error('held by the test')) : Promise.resolve()
   const common = { region, topology, directory, pools, targetOf, clock: systemClock, metrics }
-  const writing = transactionEnvironment({ ...common, fleet: 'test', onStep })
-  const resolving = transactionEnvironment({ ...common, fleet: 'test', onStep: noStep })
+  const writer = { ...common, fleet: 'test', onBackgroundFailure }
+  const writing = transactionEnvironment({ ...writer, onStep })
+  const resolving = transactionEnvironment({ ...writer, onStep: noStep })
   const reading = readEnvironment(
     {
       ...common,
