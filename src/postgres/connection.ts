@@ -57,7 +57,10 @@ interface Flight {
   readonly timer: NodeJS.Timeout | undefined
 }
 
-/** Named statements live as long as their connection. Texts that a program makes up would fill the server. */
+/**
+ * Named statements live as long as their connection, and the name of a text that the server refused as well. Texts that a
+ * program makes up would fill both sides.
+ */
 const statementsKeptMax = 500
 
 export class Connection {
@@ -266,7 +269,7 @@ export class Connection {
   }
 
   #hasTooManyStatements(): boolean {
-    return Object.keys(this.#client.connection.parsedStatements).length > statementsKeptMax
+    return (this.#client.connection.memory?.names.size ?? 0) > statementsKeptMax
   }
 }
 

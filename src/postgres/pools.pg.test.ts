@@ -135,10 +135,13 @@ test.each(['idle', 'lent'])(
   },
 )
 
-test('a connection is replaced before made-up texts fill the server with prepared statements', async () => {
+test.each([
+  ['fill the server with prepared statements', 'select'],
+  ['that it refuses fill this process with their names', 'select from nowhere where'],
+])('a connection is replaced before made-up texts %s', async (_, text) => {
   const first = await pools.reserve(database.target())
   const full = first.serverProcessId
-  await first.flight(Array.from({ length: 501 }, (_, i) => ({ text: `select ${i}` })))
+  await first.flight(Array.from({ length: 501 }, (_none, i) => ({ text: `${text} ${i}` })))
   first.release()
   const next = await pools.reserve(database.target())
   expect(next.serverProcessId).not.toBe(full)
