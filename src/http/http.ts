@@ -80,13 +80,13 @@ function mount(app: Hono, route: AppRoute, options: HttpOptions): void {
     const started = clock.monotonicMs()
     let response: Response
     let code: string | undefined
+    // A problem too: a cache would go on saying that what is there by now is not found.
+    if (route.session !== false || c.req.header(sessionHeader) !== undefined) keepFromCaches(c)
     try {
       const request = await requestOf(c, fleet)
       const answer = await route.handle(request)
       if (isLost(route, request, answer)) metrics.count('session_lost_total', { route: route.path })
-      const session = answer.session ?? request.session
-      if (session !== undefined || route.session !== false) keepFromCaches(c)
-      response = success(c, { ...answer, session })
+      response = success(c, { ...answer, session: answer.session ?? request.session })
     } catch (error) {
       logFailure(logger, error)
       code = problemOf(error).code
@@ -138,7 +138,10 @@ function idempotencyKeyOf(header: string | undefined): string | undefined {
 }
 
 function success(c: Context, { status, body, session, served }: AppResponse): Response {
-  if (session !== undefined) c.header(sessionHeader, session)
+  if (session !== undefined) {
+    c.header(sessionHeader, session)
+    keepFromCaches(c)
+  }
   if (served !== undefined && served.length > 0) describeServed(c, served)
   return c.body(toJson(body), status as ContentfulStatusCode, { 'content-type': 'application/json' })
 }
@@ -159,7 +162,6 @@ function problemAnswer(c: Context, error: unknown, status?: number): Response {
   const problem = problemOf(error, status)
   if (c.req.header(sessionHeader) !== undefined && endsSession.has(problem.code)) {
     c.header(refusedHeader, problem.code)
-    keepFromCaches(c)
   }
   const wait = retryAfterSeconds(problem)
   if (wait !== undefined) c.header('Retry-After', String(wait))
