@@ -1,5 +1,6 @@
 import { systemClock } from '../../src/base/clock.ts'
 import type { StepName } from '../../src/base/step.ts'
+import { thenCleanUp } from '../support/clean-up.ts'
 import { eventually } from '../support/eventually.ts'
 import type { GatewayProcess } from '../support/gateway-process.ts'
 import type { CellViolation, Evidence } from './check.ts'
@@ -38,13 +39,12 @@ const failoverLeadMs = 300
 
 export async function playCell(scene: Scene, cell: RunningCell, name: string): Promise<PlayedCell> {
   const play = new Play(scene, cell, requestOf(kindOf(cell), name))
-  try {
+  const judged = async () => {
     const { told, faultSeen } = await play.run()
     const evidence = await play.gather(told, faultSeen)
     return { evidence, violations: checkCell(evidence) }
-  } finally {
-    await play.cleanUp()
   }
+  return thenCleanUp(judged, () => play.cleanUp())
 }
 
 class Play {

@@ -1,6 +1,6 @@
 import type { Cell } from '../torture/cell.ts'
 import type { Asked, Play, Report } from '../torture/play.ts'
-import { say } from '../torture/play.ts'
+import { describe, say } from '../torture/play.ts'
 import { Sources } from '../torture/workload.ts'
 import { playCell } from './play.ts'
 import { Scene } from './scene.ts'
@@ -60,7 +60,7 @@ async function playOne(
     return scene
   } catch (error) {
     report.add(toCell(name, 'nothing'), [], seed)
-    say(`     it could not be played: ${error instanceof Error ? error.stack : String(error)}`)
+    say(`     it could not be played: ${describe(error)}`)
     await close(scene)
     return undefined
   }

@@ -1,5 +1,6 @@
 import { systemClock } from '../../src/base/clock.ts'
 import type { Violation } from '../sim/history.ts'
+import { thenCleanUp } from '../support/clean-up.ts'
 import { eventually } from '../support/eventually.ts'
 import type { TestFleet } from '../support/fleet.ts'
 import type { Client, ReadAsked } from './client.ts'
@@ -91,13 +92,13 @@ export async function runCell(options: CellOptions): Promise<Played> {
     do {
       await systemClock.sleep(calmMs)
       during = true
-      try {
+      const strike = async () => {
         faultSeen = (await fault.inject(scene)) && faultSeen
         await systemClock.sleep(options.faultMs)
-      } finally {
-        await fault.heal(scene)
-        during = false
       }
+      await thenCleanUp(strike, () => fault.heal(scene)).finally(() => {
+        during = false
+      })
     } while (counts.overlap < overlapMin && systemClock.monotonicMs() < deadline && options.signal?.aborted !== true)
   } finally {
     over = true
