@@ -76,9 +76,20 @@ describe('a session', () => {
       write('a/1', 1, 4, { carried: [3] }),
       read([], { 'a/1': 1 }, { given: 5 }),
     ]
-    expect(check(...chain, read([5], { 'b/2': 0 }, { level: 'causal' }))).toEqual(['causal'])
+    expect(check(...chain, read([5], { 'b/2': 0 }, { level: 'causal' }))).toEqual(['causal', 'closed too early'])
     expect(check(...chain, read([5], { 'b/2': 0 }))).toEqual([])
     expect(check(...chain, read([5], { 'b/2': 1 }, { level: 'causal' }))).toEqual([])
+  })
+
+  test('is shown, at causal, all that is closed: what has no later timestamp than it has seen, whoever wrote it', () => {
+    const apart = [write('b/1', 1, 1), write('b/1', 2, 3), write('a/0', 1, 2)]
+    // The proof of the read says that b is closed at t002 and above.
+    expect(check(...apart, read([2], { 'b/1': 0 }, { level: 'causal' }))).toEqual(['closed too early'])
+    expect(check(...apart, read([2], { 'b/1': 1 }, { level: 'causal' }))).toEqual([])
+    expect(check(...apart, read([2], { 'b/1': 0 }))).toEqual([])
+    const seen = [...apart, read([], { 'a/0': 1 }, { given: 4 })]
+    expect(check(...seen, read([4], { 'b/1': 0 }, { level: 'causal' }))).toEqual(['closed too early'])
+    expect(check(...seen, read([], { 'b/1': 0 }, { level: 'causal' }))).toEqual([])
   })
 
   test('stamps its writes above what it wrote and above what it saw', () => {

@@ -10,6 +10,7 @@ import { Acknowledged, fracturesOf } from './shown-to-all.ts'
  * | `read your writes` | every level but `stale` | what its token's holders have written |
  * | `monotonic reads` | every level but `stale` | what they were shown |
  * | `causal` | `causal` | what happened before: also what the writer of anything that was seen had seen, transitively |
+ * | `closed too early` | `causal` | what has no later timestamp than they have seen: the node has claimed to show all of that, whether it happened before or not |
  * | `strong` | `strong` | what was acknowledged to anybody before it was called |
  * | `stale` | `stale` | what was acknowledged, up to the timestamp that it asked for |
  * | `fractured` | `snapshot` | all of a transaction or none |
@@ -106,7 +107,10 @@ class Judge {
       }
       const isOwn = register.endsWith(`/${client}`)
       expect(isOwn ? 'read your writes' : 'monotonic reads', register, value, before.direct[at] ?? 0)
-      if (level === 'causal') expect('causal', register, value, before.past[at] ?? 0)
+      if (level === 'causal') {
+        expect('causal', register, value, before.past[at] ?? 0)
+        expect('closed too early', register, value, this.#acknowledged.upTo(register, latestOf(before)))
+      }
       if (level === 'strong') expect('strong', register, value, this.#acknowledged.before(register, read.calledAt))
     }
     if (level === 'snapshot') {
@@ -162,6 +166,9 @@ class Judge {
     this.violations.push({ kind, explanation, operations: [index] })
   }
 }
+
+/** The timestamp up to which the proof of a causal read has closed the shard, at least. */
+const latestOf = ({ written, shown }: Seen) => (written > shown ? written : shown)
 
 function raiseAll(values: Int32Array, others: Int32Array): void {
   for (const [at, other] of others.entries()) if (other > (values[at] ?? 0)) values[at] = other

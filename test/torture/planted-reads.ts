@@ -45,7 +45,7 @@ export const plantedInReads: readonly Planted[] = [
   {
     ...late,
     bug: 'causal does not look at the closed timestamp (S10)',
-    caughtAs: ['causal'],
+    caughtAs: ['causal', 'closed too early'],
     variants: [{ view: 'evidence', replace: 'c.closed_timestamp', by: '(1::bigint << 62) as closed_timestamp' }],
   },
   {
