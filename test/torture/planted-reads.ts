@@ -68,6 +68,21 @@ export const plantedInReads: readonly Planted[] = [
   },
   {
     ...calm,
+    bug: 'strong does not settle what was decided (R7)',
+    caughtAs: ['strong'],
+    // The primary answers, with what its session has seen; a branch of another's is acknowledged before it is settled.
+    call: (request) => (request.level === 'strong' ? { ...request, level: 'primary' } : request),
+    // By itself no bug: it takes as long as over a longer link, which strong reads wait for.
+    variants: [
+      {
+        function: 'record_decision',
+        replace: `perform set_config('synchronous_commit'`,
+        by: `perform pg_sleep(0.5); perform set_config('synchronous_commit'`,
+      },
+    ],
+  },
+  {
+    ...calm,
     bug: 'a snapshot is not compared over its shards',
     caughtAs: ['fractured'],
     variants: [
