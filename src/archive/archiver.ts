@@ -58,7 +58,8 @@ export function requiredServerSettings(serverMajor: number): Settings {
     max_replication_slots: 20,
     // A promoted follower has no slot of the receiver yet: this is what the receiver may be behind without a gap.
     wal_keep_size: '256MB',
-    // An archive that is away may not fill the disk of the primary. Past it, the archive says what it has lost.
+    // Who is away may not fill the disk of the primary. Past it, the archive says what it has lost, and a follower is
+    // built anew (V9).
     max_slot_wal_keep_size: '2GB',
     // A slot on a follower keeps the rows of the catalogue that decoding needs.
     hot_standby_feedback: true,

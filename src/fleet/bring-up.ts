@@ -97,6 +97,8 @@ export async function restartFleet(supervisor: Supervisor, document: TopologyDoc
   for (const name of shards) requireSameDurability(supervisor, name, of(name))
   await settled(shards.map((name) => startServers(supervisor, name, of(name))))
   await settled(shards.map((name) => requireUpgradable(supervisor, name, of(name))))
+  // An upgrade's commit waits for followers as well.
+  await settled(shards.map((name) => supervisor.lostFollowers.replace(name)))
   await upgrade(supervisor, shards)
   await settled(shards.map((name) => restartShard(supervisor, name, of(name))))
   await settled(shards.map((name) => untilFollowersHave(supervisor, of(name))))
@@ -111,15 +113,18 @@ function requireSameDurability({ config }: Supervisor, name: ShardName, shard: S
   })
 }
 
+/** V9: a follower that is lost keeps no shard from starting. */
 async function startServers(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
-  const { shardServers, progress } = supervisor
+  const { shardServers, lostFollowers, progress } = supervisor
   for (const node of shard.nodes) await shardServers.place(node.id, node.region, node.folder)
   progress({ step: 'start', detail: name })
   // The others follow, and are waited for, once it is promoted.
   if (shard.promotion !== undefined) return shardServers.ensurePrimary(shard)
   await shardServers.startPrimary(name, shard)
   const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
-  await Promise.all(followers.map((node) => shardServers.startFollower(name, shard, node)))
+  await Promise.all(
+    followers.map((node) => lostFollowers.start(node, () => shardServers.startFollower(name, shard, node))),
+  )
 }
 
 /** What is under way in a promotion is at this release already (U3). */

@@ -62,9 +62,12 @@ async function startAgain(
   return { name, fenced }
 }
 
-/** Brings a node back until it runs, a primary until its shard is open; or the node is no longer wanted, or the fleet stops. */
+/**
+ * Brings a node back until it runs, a primary until its shard is open; or the node is no longer wanted, a follower is lost, or
+ * the fleet stops.
+ */
 export async function bringBack(supervisor: Supervisor, id: string): Promise<void> {
-  const { servers, clock, progress, closing } = supervisor
+  const { servers, clock, progress, closing, lostFollowers } = supervisor
   for (;;) {
     const found = shardOf(supervisor, id)
     if (closing.aborted || found === undefined) return
@@ -78,7 +81,9 @@ export async function bringBack(supervisor: Supervisor, id: string): Promise<voi
         await openBehindBarrier(supervisor, name, shard)
       } else {
         progress({ step: 'restart', detail: `${id} ended by itself` })
-        await restartNode(supervisor, id as NodeId)
+        const restart = () => restartNode(supervisor, id as NodeId)
+        if (id === shard.primary) await restart()
+        else await lostFollowers.start(nodeOf(shard, id as NodeId), restart)
       }
       return
     } catch (error) {

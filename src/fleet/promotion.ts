@@ -1,16 +1,13 @@
 import { present } from '../base/assert.ts'
-import { HoldfastError } from '../base/errors.ts'
 import type { Progress } from '../base/progress.ts'
-import type { OnStep } from '../base/step.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { promote } from '../postgres/server/follower.ts'
 import { openShard } from './opening.ts'
-import type { Rebuilding } from './rebuilding.ts'
-import type { FleetServers } from './servers.ts'
-import type { ShardServers } from './shard-servers.ts'
+import type { RetirementParts } from './retirement.ts'
+import { buildUntilAcknowledged, retire } from './retirement.ts'
 import { nodeOf } from './shard-servers.ts'
-import type { NodeDocument, ShardDocument, TopologyStore } from './topology-store.ts'
+import type { NodeDocument, ShardDocument } from './topology-store.ts'
 
 /**
  * The part of a promotion that only goes forward. It begins once the topology names the new primary with its history, before
@@ -21,13 +18,7 @@ import type { NodeDocument, ShardDocument, TopologyStore } from './topology-stor
  * The shard opens as soon as somebody follows whose acknowledgement counts. What did not come along is built anew behind
  * that, and before it only where nobody is left to acknowledge.
  */
-export interface PromotionParts {
-  readonly topology: TopologyStore
-  readonly servers: FleetServers
-  readonly shardServers: ShardServers
-  readonly rebuilding: Rebuilding
-  readonly onStep: OnStep
-}
+export type PromotionParts = RetirementParts
 
 const promoteWithinSeconds = 30
 const answerWithinMs = 30_000
@@ -49,20 +40,7 @@ export async function finishPromotion(parts: PromotionParts, name: ShardName, pr
   let document = await followTarget(parts, name, begun, progress)
   await onStep('promotion slots', where)
   await shardServers.tidySlots(name, document, target)
-  while (!isAcknowledged(shardServers, name, document)) {
-    const next = document.retired?.find(({ node }) => shardServers.counts(name, document, node))
-    if (next === undefined) {
-      throw new HoldfastError('node_unavailable', `${name} has no follower that could acknowledge its commits`, {
-        hint: 'restore it from the archive',
-      })
-    }
-    await onStep('promotion build', where)
-    document = await rebuilding.rebuild(name, document, next)
-    // Before the topology forgets it: nobody would come for it again.
-    await rebuilding.remove(next)
-    await onStep('promotion place', where)
-    await topology.replaceShard(name, document)
-  }
+  document = await buildUntilAcknowledged(parts, name, document)
   await openShard(parts, name, document)
   rebuilding.begin(name)
 }
@@ -112,18 +90,4 @@ async function followTarget(
   const document: ShardDocument = { ...begun, nodes, ...retire(begun, lost) }
   await topology.replaceShard(name, document)
   return document
-}
-
-/** The document's nodes that are to be built anew, with the numbers of those that take their places. */
-export function retire(
-  shard: ShardDocument,
-  nodes: readonly NodeDocument[],
-): Pick<ShardDocument, 'retired' | 'nextNode'> {
-  const retired = nodes.map((node, index) => ({ node, successor: shard.nextNode + index }))
-  return { retired: [...(shard.retired ?? []), ...retired], nextNode: shard.nextNode + nodes.length }
-}
-
-function isAcknowledged(shardServers: ShardServers, name: ShardName, shard: ShardDocument): boolean {
-  if (shard.durability === 'local') return true
-  return shard.nodes.some((node) => node.id !== shard.primary && shardServers.counts(name, shard, node))
 }

@@ -9,7 +9,7 @@ import { nodeOf } from './shard-servers.ts'
 import type { NodeDocument, RetiredNode, ShardDocument, TopologyStore } from './topology-store.ts'
 
 /**
- * Builds what did not come along in a promotion anew, while its shard takes traffic. The topology says what is left, so a
+ * Builds what did not come along in a promotion, or was lost (V9), anew, while its shard takes traffic. The topology says what is left, so a
  * supervisor that is killed goes on when it starts again; a build that was broken off begins from nothing.
  *
  * A new follower is in the topology before commits wait for it. The other way round a promotion could overlook the only one

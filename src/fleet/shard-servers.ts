@@ -109,6 +109,11 @@ export class ShardServers {
     await this.tidySlots(name, shard, node)
   }
 
+  /** Where a follower reaches its primary, as the role that it streams with. */
+  sourceOf(primary: NodeDocument, node: NodeDocument): ConnectionTarget {
+    return this.#upstream(primary, node).primary
+  }
+
   /** Builds a follower from the running primary, starts it, and waits until it streams. */
   async buildFollower(primary: NodeDocument, node: NodeDocument, signal?: AbortSignal): Promise<void> {
     const dataDir = this.#servers.dataDirOf(node.folder)

@@ -21,6 +21,7 @@ import { clearRunDir, makeHome } from './home.ts'
 import type { FleetKeys } from './keys.ts'
 import { loadOrMakeKeys } from './keys.ts'
 import { LinkNetwork } from './link-network.ts'
+import { LostFollowers } from './lost-followers.ts'
 import { watchNames } from './names-watch.ts'
 import { bringBack } from './node-restart.ts'
 import { Promotions } from './promotions.ts'
@@ -72,6 +73,7 @@ export class Supervisor {
   readonly onStep: OnStep
   readonly rebuilding: Rebuilding
   readonly promotions: Promotions
+  readonly lostFollowers: LostFollowers
   /** What every shard is brought to, and who attaches has to have. */
   readonly release: Release
   readonly #lock: SupervisorLock
@@ -116,6 +118,7 @@ export class Supervisor {
       exclusively: (change) => this.exclusively(change),
     })
     this.promotions = new Promotions(this)
+    this.lostFollowers = new LostFollowers(this)
   }
 
   /**
@@ -233,6 +236,7 @@ export class Supervisor {
     }
     this.servers.watchCrashes((id) => void this.run(() => bringBack(this, id)).catch(() => undefined))
     void this.run(() => watchNames(this)).catch(() => undefined)
+    void this.run(() => this.lostFollowers.watch()).catch(() => undefined)
   }
 }
 

@@ -37,7 +37,7 @@ export interface ShardDocument {
   readonly nextNode: number
   /** Under way and only to be finished: `primary`, `epoch` and `historyId` are already those that it leads to. */
   readonly promotion?: PromotionDocument | undefined
-  /** What did not come along in a promotion; behind the opening, each is built anew in its region. */
+  /** What did not come along in a promotion, and followers that are lost: while the shard is open, each is built anew in its region. */
   readonly retired?: readonly RetiredNode[] | undefined
 }
 

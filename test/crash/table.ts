@@ -9,7 +9,7 @@ import type { StepName } from '../../src/base/step.ts'
  */
 export type PlayedStep = Exclude<
   StepName,
-  `${'outbox' | 'collector' | 'restore' | 'cutover' | 'promotion' | 'opening'} ${string}`
+  `${'outbox' | 'collector' | 'restore' | 'cutover' | 'promotion' | 'retirement' | 'opening'} ${string}`
 >
 
 export const actors = [

@@ -202,17 +202,23 @@ export async function tailOf(path: string, from = 0): Promise<string> {
   }
 }
 
-/** A server program's last words as an error: a full disk has a code of its own. */
-export function serverFailure(what: string, log: string, dataDir: string, cause?: unknown): HoldfastError {
+/** A server program's last words as an error: a full disk has a code of its own. `ended`: by itself, whoever waits longer. */
+export function serverFailure(
+  what: string,
+  log: string,
+  dataDir: string,
+  { cause, ended = false }: { readonly cause?: unknown; readonly ended?: boolean } = {},
+): HoldfastError {
   if (/No space left on device|ENOSPC/.test(log)) {
     return new HoldfastError('disk_full', `${what}: the file system of ${dataDir} is full`, { cause })
   }
-  return new HoldfastError('server_failed', log === '' ? what : `${what}; the end of its log:\n${log}`, { cause })
+  const message = log === '' ? what : `${what}; the end of its log:\n${log}`
+  return new HoldfastError('server_failed', message, { detail: ended ? { ended } : {}, cause })
 }
 
 function initFailure(error: unknown, dataDir: string): HoldfastError {
   const failure = fileFailure(error, dataDir)
   if (failure instanceof HoldfastError) return failure
   const output = typeof error === 'object' && error !== null && 'stderr' in error ? String(error.stderr) : String(error)
-  return serverFailure(`initdb failed for ${dataDir}`, output.trim(), dataDir, error)
+  return serverFailure(`initdb failed for ${dataDir}`, output.trim(), dataDir, { cause: error })
 }

@@ -210,10 +210,14 @@ async function isToldOfNoUpstream(follower: ConnectionTarget, answerWithinMs: nu
   }
 }
 
+/** The startup process is in its pause between two attempts, which it enters with every source of log exhausted. */
+export const isExhaustedCondition = `exists (select from pg_stat_activity
+  where backend_type = 'startup' and wait_event = 'RecoveryRetrieveRetryInterval')`
+
 async function isPausedBetweenAttempts(follower: Connection, answerWithinMs: number): Promise<boolean> {
-  const sql = `select from pg_stat_activity
-    where backend_type = 'startup' and wait_event = 'RecoveryRetrieveRetryInterval'`
-  return (await follower.query(sql, [], answerWithinMs)).rowCount === 1
+  const sql = `select ${isExhaustedCondition} as paused`
+  const { rows } = await follower.query<{ paused: boolean }>(sql, [], answerWithinMs)
+  return rows[0]?.paused === true
 }
 
 async function replayedThrough(follower: Connection, answerWithinMs: number): Promise<Lsn> {

@@ -126,7 +126,7 @@ export class LocalServer {
   async waitReady(withinMs: number): Promise<void> {
     const deadline = this.#clock.monotonicMs() + withinMs
     for (;;) {
-      if (!this.isRunning()) throw await this.#failure('the server ended while it started')
+      if (!this.isRunning()) throw await this.#failure('the server ended while it started', true)
       const file = await readPidFile(this.dataDir)
       if (file?.pid === this.#child?.pid && file?.status === 'ready') return
       if (this.#clock.monotonicMs() > deadline) {
@@ -269,7 +269,7 @@ export class LocalServer {
       if (child.pid === undefined) {
         await this.#ended
         this.#child = undefined
-        throw serverFailure(`cannot run ${join(binaries.binDir, 'postgres')}`, '', this.dataDir, spawnError)
+        throw serverFailure(`cannot run ${join(binaries.binDir, 'postgres')}`, '', this.dataDir, { cause: spawnError })
       }
     } finally {
       await log.close()
@@ -287,8 +287,8 @@ export class LocalServer {
     return ended
   }
 
-  async #failure(what: string): Promise<HoldfastError> {
-    return serverFailure(`${what} (${this.dataDir})`, await this.logTail(), this.dataDir)
+  async #failure(what: string, ended = false): Promise<HoldfastError> {
+    return serverFailure(`${what} (${this.dataDir})`, await this.logTail(), this.dataDir, { ended })
   }
 }
 
