@@ -5,6 +5,7 @@ import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
 import { deferred } from '../base/deferred.ts'
 import { HoldfastError } from '../base/errors.ts'
+import { Lane } from '../base/lane.ts'
 import type { Progress } from '../base/progress.ts'
 import type { OnStep } from '../base/step.ts'
 import { noStep } from '../base/step.ts'
@@ -79,7 +80,8 @@ export class Supervisor {
   readonly #lock: SupervisorLock
   #topology: TopologyStore | undefined
   readonly #closing = new AbortController()
-  #changes: Promise<void> = Promise.resolve()
+  readonly #changes = new Lane()
+  readonly #environments = new Lane()
   readonly #underWay = new Set<Promise<unknown>>()
   readonly #stopRequested = deferred<void>()
   #stopsOnRequest = false
@@ -162,12 +164,15 @@ export class Supervisor {
 
   /** Runs one change of servers or topology at a time; a failed one does not keep the next from running. */
   exclusively<T>(change: () => Promise<T>): Promise<T> {
-    const result = this.#changes.then(change)
-    this.#changes = result.then(
-      () => undefined,
-      () => undefined,
-    )
-    return result
+    return this.#changes.run(change)
+  }
+
+  /**
+   * The same for restored environments, which are no part of the topology: a restore takes as long as there is data, and no node
+   * that is to come back waits for it. What changes both, a cutover, takes this turn first.
+   */
+  onEnvironments<T>(change: () => Promise<T>): Promise<T> {
+    return this.#environments.run(change)
   }
 
   /**
@@ -222,7 +227,7 @@ export class Supervisor {
     const late = this.clock.sleep(finishWithinMs, giveUp.signal).catch(() => undefined)
     await Promise.race([
       late,
-      Promise.all([...this.#underWay, this.#changes, this.rebuilding.ended(), this.promotions.ended()]),
+      Promise.all([...this.#underWay, this.#changes.ended(), this.rebuilding.ended(), this.promotions.ended()]),
     ])
     giveUp.abort()
   }

@@ -7,6 +7,7 @@ import { readStaged } from '../archive/wal-staging.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { ConnectionLost, ServerError } from '../postgres/failure.ts'
 import { quoteIdentifier } from '../postgres/identifier.ts'
+import type { Lsn } from '../postgres/lsn.ts'
 import { formatLsn } from '../postgres/lsn.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { giveTo } from '../postgres/server/data-directory.ts'
@@ -42,6 +43,8 @@ export interface ServerPlace {
 
 const promoteWithinSeconds = 60
 const pollMs = 10
+/** One record may take long, e.g. where a large table was emptied; no record takes this long. */
+const stallMs = 5 * 60_000
 /** A page of the log begins with up to this many bytes of header, between two records. */
 const pageHeaderBytesMax = 40n
 const accessFile = 'holdfast.environment.hba.conf'
@@ -76,7 +79,8 @@ export function isolatedSettings({ serverSettings }: RecoveryContext, dataDir: s
 
 /**
  * Starts the server in recovery towards its stop, and resolves when it is paused there. The stop is explicit, and a server
- * that runs out of log before it ends instead of opening (HZ-A2). Throws `archive_gap`, `check_failed`.
+ * that runs out of log before it ends instead of opening (HZ-A2). Throws `archive_gap`, `check_failed`, and `server_failed` when the
+ * replay stands still.
  */
 export async function replayToStop(
   context: RecoveryContext,
@@ -102,10 +106,13 @@ export async function replayToStop(
   return server
 }
 
+/** However long it takes, as long as it moves. */
 async function waitPaused(context: RecoveryContext, plan: ShardPlan, server: EnvironmentServer): Promise<void> {
   const { host, clock } = context
   try {
     await withConnection(host.adminTarget(server.address), async (admin) => {
+      let last: Lsn | null = null
+      let movedAt = clock.monotonicMs()
       for (;;) {
         const state = await store.readReplayState(admin)
         if (!state.inRecovery) throw notReached(plan, 'opened for writing by itself')
@@ -113,6 +120,9 @@ async function waitPaused(context: RecoveryContext, plan: ShardPlan, server: Env
           if (state.replayed !== null && hasReached(plan.stop, state.replayed)) return
           throw notReached(plan, `paused at ${state.replayed === null ? 'no position' : formatLsn(state.replayed)}`)
         }
+        if (state.replayed !== last) movedAt = clock.monotonicMs()
+        last = state.replayed
+        if (clock.monotonicMs() - movedAt > stallMs) throw standsStill(plan, server, last)
         await clock.sleep(pollMs)
       }
     })
@@ -135,6 +145,14 @@ export function hasReached(stop: Stop, replayed: bigint): boolean {
 function notReached(plan: ShardPlan, what: string): HoldfastError {
   const stop = `${plan.stop.kind} ${formatLsn(plan.stop.lsn)}`
   return new HoldfastError('check_failed', `the replay of ${plan.shard} should stop ${stop} and ${what}`, {
+    detail: { shard: plan.shard },
+  })
+}
+
+function standsStill(plan: ShardPlan, { id }: EnvironmentServer, at: Lsn | null): HoldfastError {
+  const position = at === null ? 'before its first record' : `at ${formatLsn(at)}`
+  return new HoldfastError('server_failed', `the replay of ${plan.shard} stands still ${position} for ${stallMs} ms`, {
+    hint: `the log of the server ${id} may say why; restore again`,
     detail: { shard: plan.shard },
   })
 }

@@ -1,13 +1,27 @@
+import { execFileSync } from 'node:child_process'
+import { constants } from 'node:fs'
+import { open, readdir, rm } from 'node:fs/promises'
+import { join } from 'node:path'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { cleanUp } from '../../examples/payledger/clean-up.ts'
 import { approveRun, createRun } from '../../examples/payledger/payledger.ts'
 import { present } from '../../src/base/assert.ts'
+import type { Clock } from '../../src/base/clock.ts'
+import { systemClock } from '../../src/base/clock.ts'
+import { deferred } from '../../src/base/deferred.ts'
+import { silentProgress } from '../../src/base/progress.ts'
+import type { OnStep } from '../../src/base/step.ts'
+import { noStep } from '../../src/base/step.ts'
+import type { ShardName } from '../../src/directory/topology.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
+import { callTo } from '../../src/fleet/operations/operations.ts'
 import type { Hlc } from '../../src/hlc/hlc.ts'
+import { parseLsn } from '../../src/postgres/lsn.ts'
 import { withConnection } from '../../src/postgres/postgres.ts'
 import { dropEnvironment, listEnvironments } from '../../src/recovery/environment-servers.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { dryRun, restore } from '../../src/recovery/restore.ts'
+import { eventually } from '../support/eventually.ts'
 import { seedTenant, TestFleet } from '../support/fleet.ts'
 import { archivedAt, recoveryContext, takeBackups } from '../support/recovery.ts'
 
@@ -15,22 +29,24 @@ import { archivedAt, recoveryContext, takeBackups } from '../support/recovery.ts
 
 const tenant = 'globex-eu'
 const actor = 'manager@globex-eu.example'
+const treasury = 'us-east/treasury'
 
 let fleet: TestFleet
 let gateway: Gateway
 let context: RecoveryContext
+let reach: OnStep = noStep
 const cleanUps: string[] = []
 let last: Hlc
 
 beforeAll(async () => {
-  fleet = await TestFleet.open()
+  fleet = await TestFleet.open({ onStep: (step, where) => reach(step, where) })
   gateway = await fleet.gateway('eu-west')
   await fleet.gateway('us-east')
   await seedTenant(gateway, tenant)
   await takeBackups(fleet)
   for (const run of ['jan', 'feb', 'mar']) await approve(run)
   // The job looks at what is settled; the last approval's branch may not be.
-  while ((await fleet.ask('us-east/treasury', holds)).length < 3);
+  while ((await fleet.ask(treasury, holds)).length < 3);
   for await (const { outcome } of cleanUp(gateway, { tenant })) {
     cleanUps.push(outcome.transactionId)
     await approve(`after-${cleanUps.length}`)
@@ -41,6 +57,8 @@ beforeAll(async () => {
 })
 
 afterAll(() => fleet?.close())
+
+const stateOf = (shard: string) => fleet.supervisor.topology.shard(shard as ShardName).state
 
 async function approve(run: string): Promise<Hlc> {
   await createRun(gateway, { tenant, run, actor, department: 'hq' })
@@ -76,7 +94,7 @@ describe('restore', () => {
       'promote',
       'verify',
     ])
-    expect(await askEnvironment(report.id, 'us-east/treasury', holds)).toEqual(
+    expect(await askEnvironment(report.id, treasury, holds)).toEqual(
       ['feb', 'jan', 'mar'].map((run_id) => ({ run_id, status: 'active' })),
     )
     await dropEnvironment(context, report.id)
@@ -95,9 +113,84 @@ describe('restore', () => {
         .flat()
         .filter(({ ok }) => !ok),
     ).toEqual([])
-    const found = await askEnvironment<{ run_id: string }>(report.id, 'us-east/treasury', holds)
+    const found = await askEnvironment<{ run_id: string }>(report.id, treasury, holds)
     const between = cleanUps.map((_, index) => `after-${index + 1}`)
     expect(found.map(({ run_id }) => run_id)).toEqual([...between, 'feb', 'jan', 'last', 'mar'])
     await dropEnvironment(context, report.id)
+  })
+
+  test('a restore keeps nobody waiting who brings a node back; who looks at its environment waits for it', async () => {
+    const [begun, release] = [deferred<void>(), deferred<void>()]
+    reach = async (step, { shard }) => {
+      if (step !== 'restore replay' || shard !== treasury) return
+      begun.resolve()
+      await release.promise
+    }
+    const call = callTo(fleet.supervisor)
+    const restored = call('restore', { before: cleanUps[0] }, silentProgress)
+    try {
+      await begun.promise
+      const { id: environment } = present((await listEnvironments(context)).at(-1), 'it is provisioned')
+      const checked = call('invariants', { environment }, silentProgress).catch((error: unknown) => error)
+      const server = () => fleet.supervisor.servers.server(fleet.primary(treasury).id)
+      const { pid } = server()
+      await server().kill()
+      const isBack = () => server().isRunning() && server().pid !== pid && stateOf(treasury) === 'open'
+      await eventually(isBack, 60_000)
+      release.resolve()
+      expect(await restored).toMatchObject({ environment })
+      expect(await checked).toBeInstanceOf(Array)
+      await dropEnvironment(context, environment)
+    } finally {
+      reach = noStep
+      release.resolve()
+      await restored.catch(() => undefined)
+    }
+  })
+
+  test('a replay that stands still is given up', async () => {
+    // The segment after next: the server reads ahead, and lets nobody in before its backup is consistent.
+    for (const run of ['ahead', 'behind']) {
+      await fleet.ask(treasury, 'select pg_switch_wal()')
+      last = await approve(run)
+    }
+    const [end] = await fleet.ask<{ lsn: string }>(treasury, 'select pg_current_wal_flush_lsn()::text as lsn')
+    const archive = present(context.archives.get(treasury as ShardName), 'an archive')
+    const isArchived = async () =>
+      ((await archive.status()).restorable?.through ?? 0n) >= parseLsn(present(end, 'one row').lsn)
+    await eventually(isArchived)
+    await archivedAt(context, last)
+    let pipe = ''
+    const onStep: OnStep = async (step, { shard }) => {
+      if (step !== 'restore replay' || shard !== treasury) return
+      const place = (await listEnvironments(context)).at(-1)?.shards.find((one) => one.shard === treasury)
+      const { walDir } = present(place, 'it is provisioned')
+      const segments = (await readdir(walDir)).filter((name) => /^[0-9A-F]{24}$/.test(name)).toSorted()
+      expect(segments.length).toBeGreaterThanOrEqual(3)
+      pipe = join(walDir, present(segments.at(-1), 'a segment'))
+      await rm(pipe)
+      execFileSync('mkfifo', ['-m', '666', pipe])
+    }
+    let ahead = 0
+    const clock: Clock = {
+      ...systemClock,
+      monotonicMs: () => systemClock.monotonicMs() + ahead,
+      // Every look at the replay is a second later than the one before.
+      sleep: (ms) => {
+        ahead += 1_000
+        return systemClock.sleep(ms)
+      },
+    }
+    const request = { target: { kind: 'end' }, without: [] } as const
+    await expect(restore({ ...context, clock, onStep }, request)).rejects.toMatchObject({
+      code: 'server_failed',
+      message: expect.stringContaining('stands still') as string,
+    })
+    // Whoever was to copy the segment still waits for its first byte.
+    await open(pipe, constants.O_WRONLY | constants.O_NONBLOCK).then(
+      (reader) => reader.close(),
+      () => undefined,
+    )
+    await dropEnvironment(context, present((await listEnvironments(context)).at(-1), 'what failed is kept').id)
   })
 })

@@ -5,6 +5,8 @@ import { configBelow } from '../../examples/payledger/demo/config.ts'
 import { onboard } from '../../examples/payledger/payledger.ts'
 import { employeesOf, openingBalanceCents } from '../../examples/payledger/seed.ts'
 import { silentProgress } from '../../src/base/progress.ts'
+import type { OnStep } from '../../src/base/step.ts'
+import { noStep } from '../../src/base/step.ts'
 import type { NodeId, ShardName } from '../../src/directory/topology.ts'
 import type { FleetConfig, FleetConfigInput } from '../../src/fleet/config.ts'
 import type { EmbeddedFleet, FleetRuntime } from '../../src/fleet/fleet.ts'
@@ -32,6 +34,8 @@ export interface TestFleetOptions {
   /** Changes the configuration of PayLedger before the start. */
   readonly adapt?: (config: FleetConfigInput) => FleetConfigInput
   readonly wan?: boolean | number
+  /** At every step of what the supervisor does. */
+  readonly onStep?: OnStep
 }
 
 /**
@@ -50,11 +54,15 @@ export class TestFleet {
     this.#embedded = embedded
   }
 
-  static async open({ adapt = (config) => config, wan = false }: TestFleetOptions = {}): Promise<TestFleet> {
+  static async open({
+    adapt = (config) => config,
+    wan = false,
+    onStep = noStep,
+  }: TestFleetOptions = {}): Promise<TestFleet> {
     const root = await temporaryFolder()
     try {
       const { reference, config } = await resolveConfig({ config: adapt(await configBelow(root)) })
-      return new TestFleet(root, config, await startFleet(reference, config, wan, quietRuntime))
+      return new TestFleet(root, config, await startFleet(reference, config, wan, { ...quietRuntime, onStep }))
     } catch (error) {
       await rm(root, { recursive: true, force: true, maxRetries: 5 })
       throw error

@@ -23,7 +23,7 @@ import { listEnvironments } from '../../recovery/environment-servers.ts'
 
 /**
  * What a supervisor does for others, by name. Each operation takes JSON and gives JSON; parameters are parsed here, once.
- * Operations that change servers or the topology of a shard run one at a time.
+ * Operations that change servers or the topology of a shard run one at a time, and so do those on restored environments.
  */
 type Operation = (supervisor: Supervisor, params: unknown, progress: Progress) => Promise<unknown>
 
@@ -58,6 +58,16 @@ function exclusive<T>(
   )
 }
 
+/** The same for what gives an environment to the fleet, or takes it back. */
+function exclusiveWithEnvironments<T>(
+  form: z.ZodType<T>,
+  run: (supervisor: Supervisor, params: T, progress: Progress) => Promise<unknown>,
+) {
+  return operation(form, (supervisor, params: T, progress) =>
+    supervisor.onEnvironments(() => supervisor.exclusively(() => run(supervisor, params, progress))),
+  )
+}
+
 const operations: Readonly<Record<string, Operation>> = {
   topology: operation(z.object({ after: z.number().nullable() }), (supervisor, { after }) =>
     topologyAfter(supervisor, after),
@@ -79,7 +89,7 @@ const operations: Readonly<Record<string, Operation>> = {
   backup: operation(z.object({ shards: z.array(shard).optional() }), (supervisor, { shards }, progress) =>
     backUp(supervisor, shards, progress),
   ),
-  restore: exclusive(
+  restore: operation(
     z.object({
       before: z.string().optional(),
       at: z.string().optional(),
@@ -87,16 +97,23 @@ const operations: Readonly<Record<string, Operation>> = {
       into: z.string().optional(),
       dryRun: z.boolean().optional(),
     }),
-    restoreFleet,
+    (supervisor, params, progress) => {
+      const run = () => restoreFleet(supervisor, params, progress)
+      // Who only asks what would be left out waits for nobody.
+      return params.dryRun === true ? run() : supervisor.onEnvironments(run)
+    },
   ),
-  cutover: exclusive(z.object({ environment: z.string(), acceptLoss: z.boolean().optional() }), cutOver),
-  'cutover.abandon': exclusive(z.object({ environment: z.string() }), abandon),
+  cutover: exclusiveWithEnvironments(
+    z.object({ environment: z.string(), acceptLoss: z.boolean().optional() }),
+    cutOver,
+  ),
+  'cutover.abandon': exclusiveWithEnvironments(z.object({ environment: z.string() }), abandon),
   invariants: operation(
     z.object({ environment: z.string().optional(), names: z.array(z.string()).optional() }),
     (supervisor, params, progress) => {
       const run = () => runInvariants(supervisor, callTo(supervisor), params, progress)
       // It starts the servers of an environment, which a cutover may be about to take in.
-      return params.environment === undefined ? run() : supervisor.exclusively(run)
+      return params.environment === undefined ? run() : supervisor.onEnvironments(run)
     },
   ),
   environments: operation(nothing, async (supervisor) =>

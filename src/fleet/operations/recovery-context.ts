@@ -1,6 +1,5 @@
 import type { ShardArchive } from '../../archive/archive.ts'
 import type { Progress } from '../../base/progress.ts'
-import { noStep } from '../../base/step.ts'
 import { birthRegion, Directory, tenantHome } from '../../directory/directory.ts'
 import type { RegionName, ShardName } from '../../directory/topology.ts'
 import { readSqlFiles } from '../../postgres/release.ts'
@@ -22,7 +21,7 @@ import { placementsOn } from './placements.ts'
 
 /** What recovery needs to know of an embedded fleet, as it is now. Throws `config_invalid` when a shard has no archive. */
 export async function recoveryContext(supervisor: Supervisor, progress: Progress): Promise<RecoveryContext> {
-  const { config, home, keys, servers, clock, release } = supervisor
+  const { config, home, keys, servers, clock, onStep, release } = supervisor
   const shards = [...config.shards.keys()]
   const archives = await Promise.all(
     shards.map(async (shard) => [shard, await archiveOf(config, shard)] as [ShardName, ShardArchive]),
@@ -48,7 +47,7 @@ export async function recoveryContext(supervisor: Supervisor, progress: Progress
     migrationFiles: migrationFilesOf(supervisor),
     rolePasswords: { holdfast_gateway, holdfast_app, holdfast_replication },
     clock,
-    onStep: noStep,
+    onStep,
     progress,
   }
 }
