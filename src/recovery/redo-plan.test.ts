@@ -70,6 +70,14 @@ describe('redo statements', () => {
     expect(plan(removal, { kind: 'platform', after: 0n as Hlc } as const)).toEqual([])
   })
 
+  test('K6: a key that is used again replaces its earlier use, which may have been collected and was kept', () => {
+    const [again] = plan(insert('holdfast.idempotency', { tenant: 't', key: 'k', value: '1' }))
+    expect(again?.text).toMatch(
+      / on conflict \(tenant, key\) do update set "tenant" = excluded\."tenant", "key" = excluded\."key", "value" = excluded\."value"$/,
+    )
+    expect(again?.rows).toBe(1)
+  })
+
   test('TRUNCATE becomes the removal of all rows', () => {
     expect(plan({ op: 'truncate', relation: 'public.runs' })).toEqual([
       { text: 'delete from "public"."runs"', values: [], rows: null, relation: 'public.runs' },

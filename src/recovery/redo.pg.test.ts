@@ -177,6 +177,28 @@ describe('redo on a server', () => {
     expect((await store.readTransactions(admin)).map(({ commitTimestamp }) => commitTimestamp)).toContain(9n as Hlc)
   })
 
+  test('K6: a key that was used, collected and used again is redone, and stands for its later use', async () => {
+    const use = (number: number) => ({
+      tenant: 'globex-eu',
+      key: 'approve-1',
+      request_hash: `\\x0${number}`,
+      transaction_id: transactionId(number),
+      value: null,
+      created_at: `2026-04-0${number} 10:00:00+00`,
+    })
+    const used = (number: number) => [
+      insert('holdfast.idempotency', use(number)),
+      update('holdfast.idempotency', use(number), { value: `${number}` }),
+    ]
+    const collected = {
+      identity: { kind: 'platform', after: 1n as Hlc } as const,
+      changes: [remove('holdfast.idempotency', { ...use(1), value: '1' })],
+    }
+    await redo(admin, steps([home(1, 1n, used(1)), collected, home(2, 2n, used(2))]), new Map())
+    const { rows } = await admin.query('select transaction_id::text as id, value from holdfast.idempotency')
+    expect(rows).toEqual([{ id: transactionId(2), value: 2 }])
+  })
+
   test('one of several equal rows without a key is removed, not all', async () => {
     const twice = [insert('public.keyless', { what: 'x' }), insert('public.keyless', { what: 'x' })]
     await redo(admin, steps([unattributed(0n, [...twice, remove('public.keyless', { what: 'x' })])]), new Map())
