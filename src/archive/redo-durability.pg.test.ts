@@ -116,6 +116,15 @@ function* recordEnds(bytes: Buffer, kept: Lsn): Generator<number> {
   }
 }
 
+/** All places between two records, on either side of a page header. */
+async function recordEdges(from: Lsn, to: Lsn): Promise<Set<Lsn>> {
+  const { rows } = await admin.query<{ edges: string[] }>(
+    `select array[start_lsn::text, end_lsn::text] as edges from pg_get_wal_records_info($1, $2)`,
+    [formatLsn(from), formatLsn(to)],
+  )
+  return new Set(rows.flatMap(({ edges }) => edges.map(parseLsn)))
+}
+
 /** Where the commit records start, as the server's own log has them. */
 async function commitRecords(from: Lsn, to: Lsn): Promise<Lsn[]> {
   const { rows } = await admin.query<{ lsn: string }>(
@@ -257,6 +266,39 @@ describe('A4: a hole is told', () => {
     await expect(readAll(archive, { from, to })).rejects.toSatisfy((error) => isHoldfastError(error, 'archive_gap'))
     expect((await archive.verify()).ok).toBe(false)
   })
+})
+
+test('how far the stream is lies between two records, also while a follower has flushed half of one', async () => {
+  const { folder, archive, start } = await newPlace()
+  const { rows } = await admin.query<{ source: string }>(
+    `select pg_get_functiondef('holdfast.replicated_through()'::regprocedure) as source`,
+  )
+  onTestFinished(() => admin.script(present(rows[0], 'a function').source))
+  // The log ends with a record of 20 kB almost all the time: so a follower is in the middle of it.
+  await admin.script(`create or replace function holdfast.replicated_through() returns pg_lsn language sql volatile
+    as 'select pg_current_wal_insert_lsn() - 5000::numeric'`)
+  const running = start()
+  onTestFinished(() => running.stop())
+  const from = await currentLsn(admin)
+  let closed = 0n
+  for (let round = 0; round < 5; round++) {
+    await admin.query('select holdfast.publish_closed(holdfast.tick(holdfast.wall_hlc()))')
+    const before = closed
+    await expect
+      .poll(async () => {
+        await admin.query(`select pg_logical_emit_message(false, 'long', repeat('x', 20000), true)`)
+        closed = present(await archive.redoThrough(), 'a stream').closedTimestamp
+        return closed
+      })
+      .toBeGreaterThan(before)
+  }
+  await running.stop()
+  const edges = await recordEdges(from, await currentLsn(admin))
+  for (const { path } of await listRedoFiles(folder, firstTimeline)) {
+    for (const record of readRecords(await readFile(path), 'test')) {
+      if (record.kind === 'through' && record.lsn > from) expect(edges).toContain(record.lsn)
+    }
+  }
 })
 
 test('segments are read one at a time, and a reader may stop early', async () => {

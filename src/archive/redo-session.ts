@@ -48,7 +48,7 @@ interface Held {
   readonly bytes: number
 }
 
-/** All at or below the closed timestamp ends at or before the position. */
+/** All at or below the closed timestamp ends at or before the position, which lies between two records. */
 interface Mark {
   readonly lsn: Lsn
   readonly closedTimestamp: Hlc
@@ -174,7 +174,8 @@ export class RedoSession {
     const reached = this.#marks.findLast(({ lsn }) => lsn <= safe)
     if (reached !== undefined) {
       this.#marks = this.#marks.filter(({ lsn }) => lsn > reached.lsn)
-      writer.appendThrough(safe, reached.closedTimestamp)
+      // Not `safe`: a follower may have flushed half of a record, and a replay can stop between two alone.
+      writer.appendThrough(reached.lsn, reached.closedTimestamp)
     }
     if (await writer.flush()) {
       stream.report({ written: writer.through, flushed: writer.through, applied: writer.through })
