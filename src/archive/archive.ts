@@ -69,7 +69,7 @@ export interface ShardArchive {
   /**
    * Puts verified copies of the segments of a range into a new folder, which works as
    * `restore_command = 'cp <folder>/%f %p'`, with every timeline history that was archived: so a promotion of what is
-   * restored takes a timeline number that is free. `to` must include the record at the stop position.
+   * restored takes a timeline number that is free. The record that starts at `to` is there as well, wherever the archive has it.
    * Throws `archive_gap`.
    */
   stageWal(folder: string, range: WalRange & { readonly to: Lsn }, user: ServerUser | undefined): Promise<StagedWal>

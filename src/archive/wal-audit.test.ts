@@ -3,7 +3,7 @@ import { describe, expect, test } from 'vitest'
 import type { Lsn } from '../postgres/lsn.ts'
 import type { TimelineHistory } from './timeline.ts'
 import { firstTimeline } from './timeline.ts'
-import { auditWay, damagedKey, findWay } from './wal-audit.ts'
+import { auditWay, damagedKey, extendWay, findWay } from './wal-audit.ts'
 import type { SegmentState, WalInventory } from './wal-inventory.ts'
 import { nextSegment } from './wal-resume.ts'
 
@@ -63,6 +63,25 @@ describe('the way through the log', () => {
     const found = way(inventory({ 1: [3, 4] }), firstTimeline, at(3), at(6, 1))
     expect(found.gaps).toEqual([{ timeline: 1, from: at(5), to: at(7) }])
     expect(way(inventory({ 1: [3, 4] }), firstTimeline, at(3), at(5)).gaps).toEqual([])
+  })
+
+  test('goes on by a segment for a record that ends behind it, as far as there are some, and calls nothing a gap', () => {
+    const found = inventory({ 1: [3, 4, 5] }, { 1: 6 })
+    const question = {
+      history: firstTimeline,
+      inventory: found,
+      segmentBytes: size,
+      from: at(3),
+      to: at(5),
+      damaged: new Set<string>(),
+    }
+    const [short, longer] = [findWay(question), extendWay(question, findWay(question))]
+    expect(steps(short)).toEqual(['1/3', '1/4'])
+    expect(steps(longer)).toEqual(['1/3', '1/4', '1/5'])
+    const longest = extendWay(question, longer)
+    expect(steps(longest)).toEqual(['1/3', '1/4', '1/5', '1/6'])
+    expect(extendWay(question, longest)).toBe(longest)
+    expect(longest.gaps).toEqual([])
   })
 
   const promoted: TimelineHistory = { timeline: 2, parents: [{ timeline: 1, switchLsn: at(5, 500) }] }

@@ -89,6 +89,17 @@ export function findWay(question: WayQuestion): WalWay {
   return { steps, gaps, beyond }
 }
 
+/**
+ * The way with the segment behind it, for a record that begins within the way and ends behind it. The same way where it cannot go on,
+ * which is no gap.
+ */
+export function extendWay(question: WayQuestion, way: WalWay): WalWay {
+  const last = way.steps.at(-1)
+  if (last === undefined || way.gaps.length > 0 || !isPassable(last)) return way
+  const next = findStep(question, last.number + 1n)
+  return next === undefined ? way : { ...way, steps: [...way.steps, next] }
+}
+
 /** The verdict, once the end of the way has been read. */
 export function auditWay(
   question: Pick<WayQuestion, 'from' | 'to'>,

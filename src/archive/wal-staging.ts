@@ -8,11 +8,12 @@ import { giveTo } from '../postgres/server/data-directory.ts'
 import type { ServerUser } from '../postgres/server/server-user.ts'
 import type { ArchiveFolder, ArchiveIdentity } from './archive-folder.ts'
 import { listTimelines } from './timeline-archive.ts'
-import type { WalStep } from './wal-audit.ts'
-import { findWay } from './wal-audit.ts'
+import type { WalStep, WalWay, WayQuestion } from './wal-audit.ts'
+import { extendWay, findWay } from './wal-audit.ts'
 import { listSegments, readSegment } from './wal-inventory.ts'
 import type { WalRange } from './wal-reader.ts'
 import { extentOf, readStep } from './wal-reader.ts'
+import type { WalExtent } from './wal-records.ts'
 import { beforePageHeader, longHeaderBytes, segmentHeader } from './wal-records.ts'
 import { historyFileName, segmentName } from './wal-segment.ts'
 
@@ -24,7 +25,8 @@ export interface StagedWal {
 }
 
 /**
- * Puts copies of the segments of a range into a new folder, for `restore_command = 'cp <folder>/%f %p'`. Every one is
+ * Puts copies of the segments of a range into a new folder, for `restore_command = 'cp <folder>/%f %p'`, and of those that hold
+ * the record which starts at its end: PostgreSQL reads the whole of a record before it stops in front of it. Every one is
  * held against its checksum on the way. The segment that is still being received is filled up with zeros, which
  * PostgreSQL takes for the end of the log.
  *
@@ -40,8 +42,8 @@ export async function stageWal(
   const identity = await folder.requireIdentity()
   const { segmentBytes } = identity
   const inventory = await listSegments(folder, segmentBytes)
-  const way = findWay({ ...range, segmentBytes, inventory, damaged: new Set() })
-  const extent = await extentOf(folder, way, segmentBytes)
+  const question = { ...range, segmentBytes, inventory, damaged: new Set<string>() }
+  const { way, extent } = await includeRecord(folder, question, range.to)
   if (extent === undefined || extent.end < beforePageHeader(range.to, segmentBytes)) {
     throw unreachable(folder, range, extent?.end ?? range.from)
   }
@@ -63,6 +65,23 @@ export async function stageWal(
     throw fileFailure(error, target)
   }
   return { segments: way.steps.length, bytes: way.steps.length * segmentBytes, through: extent.end }
+}
+
+/** The way to a position, and on to the end of the record that starts there, as far as the archive has it. */
+async function includeRecord(
+  folder: ArchiveFolder,
+  question: WayQuestion,
+  at: Lsn,
+): Promise<{ way: WalWay; extent: WalExtent | undefined }> {
+  let way = findWay(question)
+  for (;;) {
+    const extent = await extentOf(folder, way, question.segmentBytes)
+    // Without a record that ends there, the last segments are the middle of a long one.
+    const isWhole = extent !== undefined && extent.lastRecord !== null && extent.end > at
+    const longer = isWhole ? way : extendWay(question, way)
+    if (longer === way) return { way, extent }
+    way = longer
+  }
 }
 
 /** Up to so many bytes of a staged log from a position on; fewer where it does not have them. */

@@ -116,6 +116,28 @@ describe('a restore from the archive', () => {
     expect(await notes(wrong.reader)).toEqual(['before the backup', 'kept', 'excluded'])
   })
 
+  test('HZ-A3: stops before a commit whose record goes over into the next segment', async () => {
+    const writer = await shard.connect()
+    onTestFinished(() => writer.release())
+    await writer.query('begin')
+    // The record of the commit names every part of the transaction: four kilobytes.
+    await writer.query(`do $$ begin for i in 1..1000 loop
+      begin insert into payroll_runs (tenant, status, note) values ('globex-eu', 'x', 'over'); exception when others then raise; end;
+    end loop; end $$`)
+    // The log goes on from two kilobytes before the end of a segment; what else is written moves it by less.
+    await admin.query('select pg_switch_wal()')
+    await admin.query(`select pg_logical_emit_message(false, 'fill', repeat('x', (rest - rest / 8192 * 24 - 2000)::int))
+      from (select s.bytes - (pg_current_wal_insert_lsn() - '0/0')::bigint % s.bytes as rest
+            from (select setting::bigint as bytes from pg_settings where name = 'wal_segment_size') s) r`)
+    await writer.query('commit')
+    const { commitLsn, endLsn } = present((await archived()).at(-1), 'a transaction')
+    const segment = async (lsn: Lsn) =>
+      (await admin.query<{ name: string }>('select pg_walfile_name($1) as name', [formatLsn(lsn)])).rows[0]?.name
+    expect(await segment(commitLsn)).not.toBe(await segment(endLsn))
+    const { reader } = await restore(commitLsn, commitLsn)
+    expect(await notes(reader)).not.toContain('over')
+  })
+
   test('HZ-A4: positions follow the order of commits where transaction ids do not', async () => {
     const [early, late] = [await shard.connect(), await shard.connect()]
     await early.query('begin')
