@@ -1,5 +1,6 @@
 import type { Carried, OnLoss } from './hops.ts'
 import { parseCarried, refusedHeader, sessionHeader } from './hops.ts'
+import { BodyCopy } from './body-copy.ts'
 import { SessionCarrier } from './session-carrier.ts'
 import type { Leg } from './session-redirect.ts'
 import { methodOf, redirectOf, redirectsMax } from './session-redirect.ts'
@@ -106,33 +107,34 @@ async function follow(first: Leg, answered: Response, ask: (leg: Leg) => Promise
   }
 }
 
-/** What goes to `fetch` for each request of a chain. A body is sent again from a copy. */
+/** What goes to `fetch` for each request of a chain. A body of a `Request` is sent again from a copy. */
 class Sending {
   readonly #input: string | URL | Request
   readonly #init: RequestInit | undefined
-  /** One with a body of its own; a body of `init` takes its place. */
-  readonly #copied: Request | undefined
+  readonly #sent: string | URL | Request
+  /** Of a body of its own; one of `init` takes its place. */
+  readonly #copy: BodyCopy | undefined
 
   constructor(input: string | URL | Request, init: RequestInit | undefined) {
     this.#input = input
     this.#init = init
-    const hasBody = input instanceof Request && input.body !== null && init?.body == null
-    this.#copied = hasBody ? input : undefined
+    const isCopied = input instanceof Request && input.body !== null && init?.body == null
+    this.#sent = isCopied ? input.clone() : input
+    this.#copy = isCopied && input.body !== null ? new BodyCopy(input.body) : undefined
   }
 
   first(headers: Headers): Parameters<Fetch> {
-    return [this.#copied?.clone() ?? this.#input, { ...this.#init, headers, redirect: 'manual' }]
+    return [this.#sent, { ...this.#init, headers, redirect: 'manual' }]
   }
 
   async next({ url, method, body }: Leg, headers: Headers): Promise<Parameters<Fetch>> {
     const { body: given, ...init } = { ...(this.#input instanceof Request ? partsOf(this.#input) : {}), ...this.#init }
-    const again = body === 'none' ? undefined : ((await this.#copied?.clone().arrayBuffer()) ?? given)
+    const again = body === 'none' ? undefined : ((await this.#copy?.whole()) ?? given)
     return [url, { ...init, ...(again == null ? {} : { body: again }), method, headers, redirect: 'manual' }]
   }
 
-  /** Nobody reads the copy that is left. */
   end(): void {
-    this.#copied?.body?.cancel().catch(() => undefined)
+    this.#copy?.end()
   }
 }
 

@@ -1,7 +1,11 @@
 import { createServer, type IncomingMessage, type ServerResponse } from 'node:http'
 import type { AddressInfo } from 'node:net'
 import { text } from 'node:stream/consumers'
+import { setFlagsFromString } from 'node:v8'
+import { runInNewContext } from 'node:vm'
 import { afterEach, describe, expect, test } from 'vitest'
+import { eventually } from '../../test/support/eventually.ts'
+import { copiedBytesMax } from './body-copy.ts'
 import type { Loss } from './hops.ts'
 import { refusedHeader, sessionHeader } from './hops.ts'
 import { SessionCarrier } from './session-carrier.ts'
@@ -153,6 +157,14 @@ describe('redirects are followed as fetch follows them', () => {
     expect(named.seen.map(({ path }) => path)).toEqual(['/', '/'])
   })
 
+  test('nor one of a Request that is longer than what is kept of it', async () => {
+    const named = await redirecting('/there', 307)
+    const call = sessionFetch({ origins: [named.url] })
+    const ask = (bytes: number) => call(new Request(named.url, { method: 'POST', body: new Uint8Array(bytes) }))
+    await expect(ask(copiedBytesMax + 1)).rejects.toThrow(TypeError)
+    expect(named.seen.map(({ path, body }) => [path, body.length])).toEqual([['/', copiedBytesMax + 1]])
+  })
+
   test.each(['ftp://127.0.0.1/', 'http://'])('and not to %s', async (location) => {
     const named = await redirecting(location)
     await expect(sessionFetch({ origins: [named.url] })(named.url)).rejects.toThrow(TypeError)
@@ -170,6 +182,34 @@ describe('redirects are followed as fetch follows them', () => {
     expect((await call(...asking(named.url, { redirect: 'manual' }))).status).toBe(302)
     expect([carrier.carried, named.seen.length]).toEqual([['next'], 2])
   })
+})
+
+test('a body is sent on as it comes: of 64 MiB no more is kept than what a redirect may ask for again', async () => {
+  setFlagsFromString('--expose-gc')
+  const collect = runInNewContext('gc') as () => void
+  const heldBytes = () => {
+    collect()
+    return process.memoryUsage().arrayBuffers
+  }
+  const chunk = 1024 * 1024
+  let left = 64
+  const body = new ReadableStream({
+    pull(controller) {
+      left -= 1
+      if (left < 0) controller.close()
+      else controller.enqueue(new Uint8Array(chunk))
+    },
+  })
+  const before = heldBytes()
+  let sent = 0
+  const send = async (input: string | URL | Request) => {
+    for await (const part of (input as Request).body ?? []) sent += part.length
+    await eventually(() => heldBytes() < before + 4 * chunk, 10_000)
+    return new Response(null, { headers: { [sessionHeader]: 'next' } })
+  }
+  const call = sessionFetch({ origins: ['https://named.example'], fetch: send })
+  await call(new Request('https://named.example/upload', { method: 'POST', body, duplex: 'half' }))
+  expect(sent).toBe(64 * chunk)
 })
 
 test('a browser does not show where a redirect leads: the call fails, and what it hides is told', async () => {
