@@ -15,6 +15,8 @@ import { serverOf } from './restore-shard.ts'
 import type { RestoredTransaction } from './restore-store.ts'
 import * as store from './restore-store.ts'
 import { acceptsPassword } from './scram.ts'
+import type { GlobalTransactions } from './wholeness.ts'
+import { findHalves } from './wholeness.ts'
 
 /** The three classes of checks over a restored environment. A check that cannot be made is a check that failed. */
 
@@ -26,14 +28,18 @@ export async function checkEverything(context: RecoveryContext, plan: HistoryPla
   const storage: Check[] = []
   const data: Check[] = []
   const cutover: Check[] = []
+  const globals = new Map<ShardName, GlobalTransactions>()
   for (const [shard, one] of plan.shards) {
     const server = serverOf(servers, shard)
     await withConnection(context.host.adminTarget(server.address), async (admin) => {
       storage.push(...(await checkStorage(admin, shard)))
       data.push(...(await checkData(admin, one, plan)))
+      globals.set(shard, await store.readGlobals(admin))
       cutover.push(...(await checkTakeOver(context, admin, shard, server)))
     })
   }
+  const halves = findHalves(globals)
+  data.push(check('global transactions are whole', halves.length === 0, listed(halves, 'none lacks a part')))
   data.push(...(await checkRules(context, servers)).map(toCheck))
   return { storage, data, cutover }
 }

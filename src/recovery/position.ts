@@ -1,7 +1,7 @@
-import type { RedoTransaction } from '../archive/redo-transaction.ts'
+import type { RedoThrough, RedoTransaction } from '../archive/redo-transaction.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { compareCommits } from '../hlc/hlc.ts'
+import { compareCommits, hlcZero, maxHlc } from '../hlc/hlc.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 
 /**
@@ -52,7 +52,8 @@ export function comparePositions(a: Position, b: Position): number {
 
 /** How far history goes: all positions, or those below one, the named one counted or not. */
 export type Bound =
-  | { readonly kind: 'end' }
+  /** All that the archives hold; for a restore up to a timestamp that is above all of an archive that does not go on. */
+  | { readonly kind: 'end'; readonly through?: Hlc }
   | { readonly kind: 'position'; readonly position: Position; readonly inclusive: boolean }
   /** Everything stamped at or below. An unstamped commit behind the last of them is not in it. */
   | { readonly kind: 'timestamp'; readonly timestamp: Hlc }
@@ -60,14 +61,18 @@ export type Bound =
 export function isWithin(bound: Bound, position: Position): boolean {
   switch (bound.kind) {
     case 'end':
-      return true
+      return bound.through === undefined || isThrough(bound.through, position)
     case 'timestamp':
-      return position.kind === 'stamped' ? position.timestamp <= bound.timestamp : position.timestamp < bound.timestamp
+      return isThrough(bound.timestamp, position)
     case 'position': {
       const order = comparePositions(position, bound.position)
       return order < 0 || (bound.inclusive && order === 0)
     }
   }
+}
+
+function isThrough(timestamp: Hlc, position: Position): boolean {
+  return position.kind === 'stamped' ? position.timestamp <= timestamp : position.timestamp < timestamp
 }
 
 /** The timestamp up to which the archives must be closed for the bound to be exact. */
@@ -80,4 +85,18 @@ export function timestampNeeded(bound: Bound): Hlc | undefined {
     case 'position':
       return bound.position.timestamp
   }
+}
+
+/** Also past what was closed: a reader may have been told that nothing comes below it any more. */
+export function highestOf(
+  histories: readonly { readonly redo: RedoThrough; readonly transactions: readonly RedoTransaction[] }[],
+): Hlc {
+  return histories.reduce<Hlc>(
+    (highest, { redo, transactions }) =>
+      transactions.reduce(
+        (seen, transaction) => maxHlc(seen, positionOf(transaction).timestamp),
+        maxHlc(highest, redo.closedTimestamp),
+      ),
+    hlcZero,
+  )
 }

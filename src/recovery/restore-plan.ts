@@ -3,17 +3,18 @@ import type { BaseBackupEntry } from '../archive/base-backups.ts'
 import type { RedoTransaction } from '../archive/redo-transaction.ts'
 import type { TimelineHistory } from '../archive/timeline.ts'
 import { present } from '../base/assert.ts'
+import type { Clock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { maxHlc } from '../hlc/hlc.ts'
 import { formatLsn } from '../postgres/lsn.ts'
+import { boundOn, endOf, waitGoingOn } from './archive-end.ts'
 import type { Cut, RedoStep, ShardCut, Stop } from './cut.ts'
 import { absentBehind, chooseBackup, chooseStop, planCut } from './cut.ts'
 import type { Exclusion } from './exclusion.ts'
 import { closeExclusion } from './exclusion.ts'
 import type { Bound } from './position.ts'
-import { isWithin, positionOf } from './position.ts'
+import { highestOf, isWithin, positionOf } from './position.ts'
 import type { Shapes } from './row-key.ts'
 import type { RecoveryTarget, ShardHistory, TransactionName } from './target.ts'
 import { closedInAllArchives, findTransaction, requireReachable, resolveTarget } from './target.ts'
@@ -29,6 +30,8 @@ export interface Frozen {
   readonly histories: readonly ShardHistory[]
   readonly shapes: ReadonlyMap<ShardName, Shapes>
   readonly timelines: ReadonlyMap<ShardName, TimelineHistory>
+  /** Where a restore to the end ends. */
+  readonly end?: Hlc
 }
 
 /** Which history an environment is to have. */
@@ -84,15 +87,24 @@ export async function freeze(archives: ReadonlyMap<ShardName, ShardArchive>): Pr
   return { histories, shapes, timelines }
 }
 
+/** For a restore, which begins while the fleet goes on. */
+export async function freezeFor(
+  { target }: RestoreRequest,
+  archives: ReadonlyMap<ShardName, ShardArchive>,
+  clock: Clock,
+): Promise<Frozen> {
+  if (target.kind !== 'end') return freeze(archives)
+  const began = await waitGoingOn(archives, clock)
+  const frozen = await freeze(archives)
+  return { ...frozen, end: endOf(frozen.histories, began) }
+}
+
 /** What would go, before anything is done: the dry run of a replay without. */
 export function planExclusion(frozen: Frozen, { target, without }: RestoreRequest): Exclusion | null {
   if (without.length === 0) return null
   const { histories, shapes } = frozen
-  if (target.kind === 'end') {
-    throw new HoldfastError('argument_invalid', 'a restore to the end leaves nothing out', {
-      hint: 'name the first transaction to be left out as the target',
-    })
-  }
+  // What is lost with a shard lies above all that its archive is closed at, and so do the other parts of it.
+  if (target.kind === 'end') return closeExclusion(histories, shapes, without, endBound(frozen))
   const behind = resolveTarget(target, histories)
   for (const name of without) {
     const [found] = findTransaction(name, histories)
@@ -113,7 +125,7 @@ export async function planRestore(
 ): Promise<RestorePlan> {
   const { histories, timelines } = frozen
   const exclusion = planExclusion(frozen, request)
-  const bound = exclusion === null ? resolveTarget(request.target, histories) : throughOf(histories)
+  const bound = boundFor(frozen, request)
   requireReachable(bound, histories)
   const cut = planCut(histories, { bound, excluded: exclusion?.closure ?? new Set() })
   const shards = new Map<ShardName, ShardPlan>()
@@ -121,14 +133,15 @@ export async function planRestore(
     const archive = present(archives.get(shard), 'a history comes from an archive')
     const timeline = present(timelines.get(shard), 'a frozen shard has its timeline')
     const one = present(cut.shards.get(shard), 'every shard is cut')
-    const limit = one.limit ?? (bound.kind === 'end' ? null : redo.lsn)
+    const here = boundOn(bound, redo)
+    const limit = one.limit ?? (here.kind === 'end' ? null : redo.lsn)
     const backup = chooseBackup(shard, await archive.listBaseBackups(), timeline, limit)
     const audit = await archive.auditWal({ history: timeline, from: backup.startLsn }, 'names')
-    const stop = chooseStop(bound, one, redo.lsn, audit)
+    const stop = chooseStop(here, one, redo.lsn, audit)
     shards.set(shard, { ...planShard(frozen, cut, shard, stop), timeline, backup })
   }
   const { timestamp: reachable } = closedInAllArchives(histories)
-  return { request, bound, exclusion, cut, shards, reachable, clock: clockOf(histories) }
+  return { request, bound, exclusion, cut, shards, reachable, clock: highestOf(histories) }
 }
 
 /**
@@ -145,7 +158,7 @@ export function planCatchUp(
   const exclusion = without.length === 0 ? null : closeExclusion(histories, shapes, without, bound)
   const cut = planCut(histories, { bound, excluded: exclusion?.closure ?? new Set() })
   const shards = new Map([...stops].map(([shard, stop]) => [shard, planShard(frozen, cut, shard, stop)]))
-  return { bound, exclusion, cut, shards, clock: clockOf(histories) }
+  return { bound, exclusion, cut, shards, clock: highestOf(histories) }
 }
 
 function planShard({ histories, shapes }: Frozen, cut: Cut, shard: ShardName, stop: Stop): ShardHistoryPlan {
@@ -166,18 +179,15 @@ function planShard({ histories, shapes }: Frozen, cut: Cut, shard: ShardName, st
   return { shard, stop, cut: one, absent: absentBehind(stop, one), shapes: shapesHere, transactions }
 }
 
-function throughOf(histories: readonly ShardHistory[]): Bound {
-  return { kind: 'timestamp', timestamp: closedInAllArchives(histories).timestamp }
+function boundFor(frozen: Frozen, { target, without }: RestoreRequest): Bound {
+  if (target.kind === 'end') return endBound(frozen)
+  return without.length === 0 ? resolveTarget(target, frozen.histories) : throughOf(frozen.histories)
 }
 
-/** Also past what was closed: a reader may have been told that nothing comes below it any more. */
-function clockOf(histories: readonly ShardHistory[]): Hlc {
-  return histories.reduce<Hlc>(
-    (highest, { redo, transactions }) =>
-      transactions.reduce(
-        (seen, transaction) => maxHlc(seen, positionOf(transaction).timestamp),
-        maxHlc(highest, redo.closedTimestamp),
-      ),
-    0n as Hlc,
-  )
+function endBound({ end }: Frozen): Bound {
+  return end === undefined ? { kind: 'end' } : { kind: 'end', through: end }
+}
+
+function throughOf(histories: readonly ShardHistory[]): Bound {
+  return { kind: 'timestamp', timestamp: closedInAllArchives(histories).timestamp }
 }

@@ -8,6 +8,7 @@ import { quoteIdentifier, quoteRelation } from '../postgres/identifier.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import type { Stop } from './cut.ts'
+import type { GlobalTransactions } from './wholeness.ts'
 
 /** Queries on a restored server, as its administrator. */
 
@@ -109,6 +110,16 @@ export async function readTransactions(admin: Connection): Promise<RestoredTrans
     transactionId: id,
     commitTimestamp: stamp === null ? null : toHlc(BigInt(stamp)),
   }))
+}
+
+export async function readGlobals(admin: Connection): Promise<GlobalTransactions> {
+  const homes = await admin.query<{ transactionId: TransactionId; participants: ShardName[] }>(
+    `select transaction_id as "transactionId", participants from holdfast.commit_log where cardinality(participants) > 0`,
+  )
+  const branches = await admin.query<{ transactionId: TransactionId; home: ShardName }>(
+    'select transaction_id as "transactionId", home from holdfast.branch',
+  )
+  return { homes: homes.rows, branches: branches.rows }
 }
 
 /** What was redone is marked in the same transaction, so that it is redone once however often the redo is run again. */

@@ -20,7 +20,7 @@ import { Gates } from './gates.ts'
 import type { RecoveryContext } from './recovery.ts'
 import { decideAndRedo } from './replay.ts'
 import type { RestorePlan, RestoreRequest, ShardPlan } from './restore-plan.ts'
-import { freeze, planExclusion, planRestore } from './restore-plan.ts'
+import { freezeFor, planExclusion, planRestore } from './restore-plan.ts'
 import type { EnvironmentServer } from './restore-shard.ts'
 import { endRecovery, fetchBackup, replayToStop, serverOf } from './restore-shard.ts'
 import { formatTarget } from './target.ts'
@@ -70,12 +70,13 @@ export async function restore(context: RecoveryContext, request: RestoreRequest)
 
 /** What would be left out, dragged along and for review, without doing anything. Null without `without`. */
 export async function dryRun(context: RecoveryContext, request: RestoreRequest): Promise<Exclusion | null> {
-  return planExclusion(await freeze(context.archives), request)
+  return planExclusion(await freezeFor(request, context.archives, context.clock), request)
 }
 
 async function planFrom(context: RecoveryContext, request: RestoreRequest): Promise<RestorePlan> {
   for (const shard of context.archives.keys()) requireLegal(context, shard)
-  const plan = await planRestore(context.archives, await freeze(context.archives), request)
+  const { archives, clock } = context
+  const plan = await planRestore(archives, await freezeFor(request, archives, clock), request)
   if (plan.exclusion !== null) requireAccepted(plan.exclusion)
   return plan
 }

@@ -13,7 +13,7 @@ import { dropEnvironment, listEnvironments } from '../../src/recovery/environmen
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { restore } from '../../src/recovery/restore.ts'
 import { seedTenant, TestFleet } from '../support/fleet.ts'
-import { archivedAt, cutoverFleet, onceTold, recoveryContext, takeBackups } from '../support/recovery.ts'
+import { archivedAt, archivedOn, cutoverFleet, onceTold, recoveryContext, takeBackups } from '../support/recovery.ts'
 
 /** After the bad day: the environment without the clean-up job becomes the fleet. */
 
@@ -191,6 +191,39 @@ describe('cutover', () => {
     expect(places().toSorted()).toEqual(configured)
     expect(await fleet.ask(payroll, `select from employees where name = 'nobody'`)).toEqual([])
     await approve('dec')
+  })
+
+  test('R2: what a lost shard lacks of a global transaction is named, and given up as a whole', async () => {
+    await takeBackups(fleet)
+    const context = await contextAt((await approve('whole')).timestamp)
+    await archivist.close()
+    const half = await approve('half')
+    await archivedOn(context, payroll, half.timestamp)
+    for (const node of fleet.nodesOf(treasury)) await fleet.supervisor.servers.kill(node)
+
+    const torn = await restore(context, { target: { kind: 'end' }, without: [] })
+    expect(torn.verdict).toBe('failed')
+    expect(torn.checks.data.find(({ name }) => name === 'global transactions are whole')).toMatchObject({
+      ok: false,
+      detail: `${half.id} is at its home ${payroll} and not on ${treasury}`,
+    })
+    await dropEnvironment(context, torn.id)
+
+    const { id, verdict } = await restore(context, { target: { kind: 'end' }, without: [half.id] })
+    expect(verdict).toBe('passed')
+    const report = await cutover(context, cutoverFleet(fleet), { environment: id, acceptLoss: true })
+    expect(report.leftOut).toEqual([half.id])
+    archivist = await fleet.gateway('us-east')
+    await approve('healed')
+    const runs = await fleet.ask(
+      payroll,
+      `select id, status from payroll_runs where id in ('half', 'whole') order by id`,
+    )
+    expect(runs).toEqual([
+      { id: 'half', status: 'draft' },
+      { id: 'whole', status: 'approved' },
+    ])
+    expect(await holds()).not.toContain('half')
   })
 })
 

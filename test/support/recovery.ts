@@ -1,6 +1,8 @@
+import { present } from '../../src/base/assert.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import { isHoldfastError } from '../../src/base/errors.ts'
 import { silentProgress } from '../../src/base/progress.ts'
+import type { ShardName } from '../../src/directory/topology.ts'
 import { backUp } from '../../src/fleet/operations/backup.ts'
 import { cutoverFleet as embeddedCutover } from '../../src/fleet/operations/cutover-steps.ts'
 import { recoveryContext as contextOf } from '../../src/fleet/operations/recovery-context.ts'
@@ -20,9 +22,13 @@ export async function takeBackups(fleet: TestFleet): Promise<void> {
 
 /** Waits until every archive is closed at a timestamp: then it is a target. */
 export async function archivedAt(context: RecoveryContext, timestamp: Hlc): Promise<void> {
-  for (const archive of context.archives.values()) {
-    while (((await archive.redoThrough())?.closedTimestamp ?? toHlc(0n)) < timestamp) await systemClock.sleep(20)
-  }
+  for (const shard of context.archives.keys()) await archivedOn(context, shard, timestamp)
+}
+
+/** The same of one archive, where another does not go on. */
+export async function archivedOn(context: RecoveryContext, shard: string, timestamp: Hlc): Promise<void> {
+  const archive = present(context.archives.get(shard as ShardName), 'the shard has an archive')
+  while (((await archive.redoThrough())?.closedTimestamp ?? toHlc(0n)) < timestamp) await systemClock.sleep(20)
 }
 
 /** What a cutover asks of the embedded fleet. */
