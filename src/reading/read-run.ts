@@ -63,6 +63,7 @@ export class ReadRun {
   }
 
   async run<T>(body: (read: Read) => Promise<T>): Promise<RunEnd<T>> {
+    let bound: readonly Bound[] = []
     try {
       const returned = body({
         query: (domain, text, values) => this.#query(domain, toStatement(text, values)),
@@ -70,15 +71,15 @@ export class ReadRun {
       })
       this.#returned = returned
       const value = await returned
-      const bound = await this.#settle()
+      bound = await this.#settle()
       if (this.#lost !== undefined) return this.#interrupted(this.#lost)
       if (this.#request.level === 'strong') await this.#pass(bound)
       return { kind: 'answered', answer: this.#answer(value, bound) }
     } catch (error) {
-      await this.#settle()
+      bound = await this.#settle()
       return this.#lost === undefined ? { kind: 'failed', error } : this.#interrupted(this.#lost)
     } finally {
-      for (const { snapshot } of await this.#settle()) snapshot.end()
+      for (const { snapshot } of bound) snapshot.end()
     }
   }
 

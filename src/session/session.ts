@@ -192,14 +192,20 @@ export interface ReadStep extends ShardMet {
  */
 export function advanceByRead(before: Frontier, step: ReadStep): Frontier {
   const all = before.shards.get(step.shard)?.histories ?? []
-  const own = all.flatMap((history) => transactionIdsOf(history)).toSorted()
-  const same = all.filter((history) => history.historyId === step.historyId)
-  const seen = [...same.map((history) => history.seenTimestamp), step.greatestTimestamp].reduce(laterOf, undefined)
+  let own: TransactionId | undefined
+  let position = step.position as Lsn
+  let seen: Hlc | undefined = step.greatestTimestamp
+  for (const history of all) {
+    for (const id of transactionIdsOf(history)) if (own === undefined || id > own) own = id
+    if (history.historyId !== step.historyId) continue
+    position = maxLsn(position, history.position)
+    seen = laterOf(seen, history.seenTimestamp)
+  }
   const history: HistoryFrontier = {
     ...metHistory(step),
-    position: same.reduce((position, history) => maxLsn(position, history.position), step.position as Lsn),
+    position,
     // One name is enough to tell a loss by: the position, which no id stands for from here on, covers the others.
-    lastTransactionIds: own.slice(-1),
+    lastTransactionIds: own === undefined ? [] : [own],
     idsSuffice: false,
     // A primary shows nothing that it will not show again.
     seenTimestamp: step.isPrimary || seen === undefined || seen <= step.closedTimestamp ? undefined : seen,
