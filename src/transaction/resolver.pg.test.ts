@@ -2,6 +2,7 @@ import { createServer, type Server } from 'node:net'
 import { once } from 'node:events'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
 import { approve, both, eager, gate, gatewayOf, newRun, request } from '../../test/support/approval.ts'
+import { everything } from '../../test/support/collection.ts'
 import { DatabaseShards, home, scratch, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
 import type { MetricName, Metrics } from '../base/metrics.ts'
@@ -107,6 +108,34 @@ test('who is not elected looks on over one connection, and works when the one wh
   second.abort()
   await Promise.all(running)
 })
+
+test.each(['settling', 'collecting'])(
+  'a defect in %s ends the resolver on all shards, and no process',
+  async (what) => {
+    const defect = new Error('a defect')
+    const fail = () => {
+      throw defect
+    }
+    const gauge = (name: MetricName) => (what === 'collecting' && name === 'collection_backlog' ? fail() : undefined)
+    const environment = await gatewayOf(shards, { metrics: { ...silentMetrics, gauge } })
+    const { applicationName } = environment.targetOf(shards.shard(treasury).primary)
+    await orphan(home)
+    // What it is in doubt for is told of, and who is told fails.
+    if (what === 'settling') await silenceHome('hangs up')
+    const limits = { ...eager, scanEveryMs: 5, electionEveryMs: 5, alarm: { afterMs: 0, everyMs: 0 } }
+    const collection = { ...everything, onUncollected: () => {} }
+    const stop = new AbortController()
+    try {
+      await expect(new Resolver({ environment, limits, collection, onStuck: fail }).run(stop.signal)).rejects.toBe(
+        defect,
+      )
+      const sessions = 'select from pg_stat_activity where application_name = $1'
+      await eventually(async () => (await shards.rows(treasury, sessions, [applicationName])).length === 0)
+    } finally {
+      stop.abort()
+    }
+  },
+)
 
 describe('a home that is silent', () => {
   test('holds up no branch of another home', async () => {

@@ -1,3 +1,4 @@
+import { setMaxListeners } from 'node:events'
 import type { MetricName } from '../base/metrics.ts'
 import type { FleetNode, ShardName } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
@@ -77,10 +78,23 @@ export class Resolver {
     this.#onStuck = onStuck
   }
 
-  /** Runs for all shards until the signal is aborted; lost servers are waited for. */
+  /**
+   * Runs for all shards until the signal is aborted; lost servers are waited for. A defect that one of them meets ends all, and
+   * rejects when they have ended: whoever begins anew finds none of them left.
+   */
   async run(signal: AbortSignal): Promise<void> {
+    const defect = new AbortController()
+    const until = AbortSignal.any([signal, defect.signal])
+    // As many listen to its end as there are shards.
+    setMaxListeners(0, until)
     const shards = [...this.#environment.topology.current().shards.keys()]
-    await Promise.all(shards.map((shard) => this.#runFor(shard, signal)))
+    const running = shards.map((shard) =>
+      this.#runFor(shard, until).catch((error: unknown) => {
+        defect.abort()
+        throw error
+      }),
+    )
+    for (const end of await Promise.allSettled(running)) if (end.status === 'rejected') throw end.reason
   }
 
   /**
@@ -128,18 +142,25 @@ export class Resolver {
     const isPrimary = () => this.#primary(shard)?.id === primary.id
     const term = this.#term(shard)
     const ended = new AbortController()
+    // Of what nobody waits for; it ends the term, and a rejection that nobody handled would end the process.
+    let defect: { readonly error: unknown } | undefined
+    const note = (error: unknown) => {
+      defect ??= { error }
+    }
     let collecting: Promise<void> = Promise.resolve()
     try {
       const { electionEveryMs: everyMs, silentForMsMax } = this.#limits
       const answerWithinMs = limits.serviceWithinMs
       const candidacy = { lock: 'holdfast.resolver', everyMs, silentForMsMax, isPrimary, clock, answerWithinMs }
       if (!(await elect(connection, candidacy, signal))) return
-      collecting = this.#collect(shard, AbortSignal.any([signal, ended.signal]))
+      collecting = this.#collect(shard, AbortSignal.any([signal, ended.signal])).catch(note)
       while (!signal.aborted && isPrimary()) {
-        await term.scan()
+        const scan = await term.scan()
+        scan.ended.catch(note)
         await clock.sleep(this.#limits.scanEveryMs, signal)
         // The lock lives as long as the connection does.
         await connection.query('select 1', [], limits.serviceWithinMs)
+        if (defect !== undefined) throw defect.error
       }
     } finally {
       connection.release()
