@@ -23,9 +23,11 @@ export function journalAttempt(
   environment.background.run(async () => {
     const attempt = decisions.insertAttempt(transactionId, { tenant, action, subject, actor }, code, reason)
     const { pools, limits } = environment
-    await pools
-      .durableFlight(primaryTarget(environment, home), [attempt], limits.serviceWithinMs)
-      .catch(() => undefined)
+    try {
+      await pools.durableFlight(primaryTarget(environment, home), [attempt], limits.serviceWithinMs)
+    } catch {
+      // Where home does not answer, or is in no topology, nobody can keep it.
+    }
   })
 }
 
