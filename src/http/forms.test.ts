@@ -1,5 +1,6 @@
 import { describe, expect, test } from 'vitest'
 import { inForm, readForm, timelineQuery, transactionForm } from './forms.ts'
+import { bodyLevelsMax } from './http.ts'
 
 const transaction = {
   tenant: 'globex-eu',
@@ -34,6 +35,13 @@ describe('the body of a transaction', () => {
     const refused = expect(() => inForm(transactionForm, body, 'body'))
     refused.toThrow(expect.objectContaining({ code: 'argument_invalid', message: expect.stringContaining(place) }))
   })
+})
+
+test('values as deep as a body may be are in their form', () => {
+  const deep = JSON.parse('['.repeat(bodyLevelsMax) + ']'.repeat(bodyLevelsMax)) as unknown
+  const [statement] = transaction.statements
+  const body = { ...transaction, statements: [{ ...statement, values: [deep] }] }
+  expect(inForm(transactionForm, body, 'body')).toMatchObject(body)
 })
 
 describe('the body of a read', () => {

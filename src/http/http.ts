@@ -13,7 +13,7 @@ import type { Fleet } from '../fleet/fleet-api.ts'
 import { endsSession, refusedHeader, sessionHeader } from '../hops/hops.ts'
 import type { Served } from '../reading/served.ts'
 import type { AppRequest, AppResponse, AppRoute } from './app-route.ts'
-import { toJson } from './json.ts'
+import { isNestedDeeper, toJson } from './json.ts'
 import { openApiOf } from './openapi.ts'
 import { problemContentType, problemOf, retryAfterSeconds } from './problem.ts'
 import { apiRoutes } from './routes.ts'
@@ -44,6 +44,9 @@ export interface HttpOptions {
 
 /** Larger batches belong into several transactions. */
 export const bodyBytesMax = 1024 * 1024
+
+/** Who checks or writes a value calls himself for each level of it, and the stack ends at some thousand. */
+export const bodyLevelsMax = 100
 
 export function createHttpApp(options: HttpOptions): Hono {
   const { fleet, registry } = options
@@ -123,6 +126,16 @@ async function bodyOf(c: Context): Promise<unknown> {
       hint: 'send the header Content-Type: application/json',
     })
   }
+  const body = parsed(text)
+  if (isNestedDeeper(body, bodyLevelsMax)) {
+    throw new HoldfastError('argument_invalid', `the body is nested deeper than ${bodyLevelsMax} levels`, {
+      hint: 'send what lies deeper as text',
+    })
+  }
+  return body
+}
+
+function parsed(text: string): unknown {
   try {
     return JSON.parse(text)
   } catch (cause) {

@@ -1,5 +1,5 @@
 import { expect, test } from 'vitest'
-import { toJson } from './json.ts'
+import { isNestedDeeper, toJson } from './json.ts'
 
 test('a bigint travels as a decimal string, at any depth', () => {
   expect(toJson({ cents: 9_007_199_254_740_993n, list: [{ at: 1n }] })).toBe(
@@ -15,4 +15,18 @@ test('a date travels as ISO 8601 in UTC, and what JSON has itself stays as it is
   expect(toJson({ at: new Date(0), n: 1.5, s: 'x', t: true, z: null })).toBe(
     '{"at":"1970-01-01T00:00:00.000Z","n":1.5,"s":"x","t":true,"z":null}',
   )
+})
+
+test('what is nested is seen level by level, however deep it is', () => {
+  const nested = (levels: number) => JSON.parse('['.repeat(levels) + ']'.repeat(levels)) as unknown
+  expect([isNestedDeeper(1, 0), isNestedDeeper({ a: [], b: { c: null } }, 2), isNestedDeeper(nested(7), 7)]).toEqual([
+    false,
+    false,
+    false,
+  ])
+  expect([isNestedDeeper({}, 0), isNestedDeeper([1, { a: [] }], 2), isNestedDeeper(nested(50_000), 49_999)]).toEqual([
+    true,
+    true,
+    true,
+  ])
 })

@@ -11,3 +11,17 @@ export function toJson(value: unknown, indent = 0): string {
   }
   return JSON.stringify(value, replace, indent)
 }
+
+/** Whether arrays and objects lie in each other more than so many levels deep. Looks level by level: the depth is anybody's. */
+export function isNestedDeeper(value: unknown, levelsMax: number): boolean {
+  let level = [value].filter(isContainer)
+  for (let depth = 0; level.length > 0; depth++) {
+    if (depth === levelsMax) return true
+    level = level.flatMap((container) => Object.values(container).filter(isContainer))
+  }
+  return false
+}
+
+function isContainer(value: unknown): value is object {
+  return typeof value === 'object' && value !== null
+}

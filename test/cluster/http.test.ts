@@ -5,7 +5,7 @@ import { createRun } from '../../examples/payledger/payledger.ts'
 import { employeesOf } from '../../examples/payledger/seed.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
 import { PrometheusMetrics } from '../../src/fleet/prometheus.ts'
-import { bodyBytesMax, createHttpApp } from '../../src/http/http.ts'
+import { bodyBytesMax, bodyLevelsMax, createHttpApp } from '../../src/http/http.ts'
 import type { HttpServer } from '../../src/http/serve.ts'
 import { serveHttp } from '../../src/http/serve.ts'
 import { seedTenant, TestFleet } from '../support/fleet.ts'
@@ -167,6 +167,14 @@ describe('bad requests', () => {
 
   test('W1: a body that is too large', async () => {
     problem(await post('/v1/transactions', 'x'.repeat(bodyBytesMax + 1)), 413, 'argument_invalid')
+  })
+
+  test('W1: values that lie in each other 3,000 deep', async () => {
+    const values = `${'['.repeat(3_000)}${']'.repeat(3_000)}`
+    const statement = `{"domain":"payroll","text":"select 1","values":[${values}]}`
+    const answer = await post('/v1/transactions', `{"tenant":"${tenant}","statements":[${statement}]}`)
+    problem(answer, 400, 'argument_invalid')
+    expect(answer.body['detail']).toContain(`${bodyLevelsMax} levels`)
   })
 
   test('W1: a route that is not there, and a method that is not', async () => {
