@@ -20,14 +20,24 @@ const graceMs = 5_000
 /** Node allows 16 KiB. A session of 64 tokens, as many as a request carries, takes up to 52 KiB over four shards. */
 export const headerBytesMax = 64 * 1024
 
+/** As Node has it. */
+const headersWithinMsDefault = 60_000
+
 /** Serves an application. Throws `port_taken` (safe, once the address is free). A port of 0 lets the system choose. */
 export async function serveHttp(options: {
   readonly app: Hono
   readonly host: string
   readonly port: number
+  /** For the headers of a request, from its first byte on. */
+  readonly headersWithinMs?: number
 }): Promise<HttpServer> {
-  const { app, host, port } = options
-  const server = createAdaptorServer({ fetch: app.fetch, serverOptions: { maxHeaderSize: headerBytesMax } }) as Server
+  const { app, host, port, headersWithinMs = headersWithinMsDefault } = options
+  const serverOptions = {
+    maxHeaderSize: headerBytesMax,
+    headersTimeout: headersWithinMs,
+    connectionsCheckingInterval: headersWithinMs / 2,
+  }
+  const server = createAdaptorServer({ fetch: app.fetch, serverOptions }) as Server
   const answering = new WeakMap<Duplex, ServerResponse>()
   server.on('request', ({ socket }, answer) => void answering.set(socket, answer))
   server.on('clientError', (error, socket) => {

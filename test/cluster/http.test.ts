@@ -3,11 +3,16 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { routes } from '../../examples/payledger/app.ts'
 import { createRun } from '../../examples/payledger/payledger.ts'
 import { employeesOf } from '../../examples/payledger/seed.ts'
+import { systemClock } from '../../src/base/clock.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
+import { readTokenKeys, retirementOf } from '../../src/fleet/keys.ts'
 import { PrometheusMetrics } from '../../src/fleet/prometheus.ts'
+import { Sessions } from '../../src/fleet/sessions.ts'
+import { TokenRing } from '../../src/fleet/token-ring.ts'
 import { bodyBytesMax, bodyLevelsMax, createHttpApp } from '../../src/http/http.ts'
 import type { HttpServer } from '../../src/http/serve.ts'
 import { serveHttp } from '../../src/http/serve.ts'
+import { joinFrontiers } from '../../src/session/frontier.ts'
 import { seedTenant, TestFleet } from '../support/fleet.ts'
 
 /** The gateway over HTTP, with PayLedger's routes, on a real fleet. */
@@ -152,6 +157,38 @@ describe('a batch of statements', () => {
     const statements = [{ domain: 'payroll', text: 'commit' }]
     problem(await post('/v1/transactions', { ...business, statements }), 400, 'statement_refused')
   })
+})
+
+test('H2: 64 tokens in one request are joined, and answered with one that covers them all', async () => {
+  const statements = [{ domain: 'payroll', text: 'select 1' }]
+  const queries = [{ domain: 'treasury', text: 'select 1' }]
+  const tokens: string[] = []
+  for (let n = 0; n < 64; n++) {
+    const answer = await (n < 63
+      ? post('/v1/transactions', { ...business, statements })
+      : post('/v1/reads', { tenant, queries }))
+    tokens.push(answer.headers.get('holdfast-session') ?? '')
+  }
+  expect(new Set(tokens).size).toBe(64)
+  const answer = await post('/v1/reads', { tenant, queries }, { 'holdfast-session': tokens.join(', ') })
+  expect(answer.status).toBe(200)
+
+  const { config, supervisor } = fleet
+  const keys = () => readTokenKeys(supervisor.home.keysDir, retirementOf(config), systemClock.wallMs())
+  const sessions = new Sessions({
+    fleet: config.fleet,
+    ring: await TokenRing.open(keys, systemClock),
+    topology: gateway.parts.topology,
+    clock: systemClock,
+    maxClockOffsetMs: config.maxClockOffsetMs,
+  })
+  const joined = answer.headers.get('holdfast-session') ?? ''
+  expect(joined).not.toContain(',')
+  const frontier = await sessions.open(joined, tenant)
+  expect([...frontier.shards.keys()].toSorted()).toEqual(['eu-west/payroll', 'us-east/treasury'])
+  for (const token of tokens) {
+    expect(joinFrontiers(frontier, await sessions.open(token, tenant))).toEqual(frontier)
+  }
 })
 
 describe('bad requests', () => {
