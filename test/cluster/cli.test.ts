@@ -5,10 +5,13 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { leftBehind } from '../../examples/payledger/demo/leftovers.ts'
 import { present } from '../../src/base/assert.ts'
 import { newTimeOrderedUuid } from '../../src/base/random.ts'
+import type { Finding } from '../../src/cli/commands/doctor.ts'
 import { exitCodes } from '../../src/cli/output.ts'
 import type { ShardName, TransactionId } from '../../src/directory/topology.ts'
 import { attachFleet, quietRuntime } from '../../src/fleet/fleet.ts'
+import { roleTarget } from '../../src/fleet/gateway-parts.ts'
 import { Connection } from '../../src/postgres/connection.ts'
+import { withConnection } from '../../src/postgres/postgres.ts'
 import { formatGid } from '../../src/transaction/gid.ts'
 import { runJson } from '../support/command.ts'
 import { eventually } from '../support/eventually.ts'
@@ -120,6 +123,31 @@ describe('a fleet that runs', () => {
       ...yes,
       document: { tenant, home: payroll, placements: expect.arrayContaining([placement]) },
     })
+  })
+
+  test('doctor says what to set on a server that somebody has set otherwise', async () => {
+    const gateway = await attachFleet(fleet.ready.dataDir, 'us-east', { ...quietRuntime, services: false })
+    const [follower] = present(gateway.parts.topology.current().shards.get(treasury as ShardName), 'a shard').followers
+    const node = present(follower, 'a follower')
+    const set = (how: string) =>
+      withConnection(roleTarget(gateway.parts.keys, node, 'holdfast_admin', 'test'), async (admin) => {
+        await admin.query(`alter system ${how}`)
+        await admin.query('select pg_reload_conf()')
+      })
+    const told = async () => {
+      const { document } = await fleet.holdfast('doctor')
+      return (document as Finding[]).filter(({ what }) => what === 'settings' || what === 'connections')
+    }
+    try {
+      expect(await told()).toEqual([])
+      await set(`set max_standby_streaming_delay = '30s'`)
+      await eventually(async () => (await told()).length > 0)
+      const detail = expect.stringContaining(`set max_standby_streaming_delay to 1s or less at ${node.id}: `)
+      expect(await told()).toEqual([{ what: 'settings', status: 'warning', detail }])
+    } finally {
+      await set('reset max_standby_streaming_delay')
+      await gateway.close()
+    }
   })
 
   test('sql writes and reads; what was written is told by txn, timeline and prove', async () => {

@@ -5,6 +5,7 @@ import { HoldfastError } from '../../base/errors.ts'
 import type { FleetConfig } from '../../fleet/config.ts'
 import type { ClockAcceptanceView, DriftView, InDoubtView, ShardStatus } from '../../fleet/operations-api.ts'
 import { findSupervisor } from '../../fleet/registry.ts'
+import { serverSettings } from '../../fleet/server-settings.ts'
 import { parseHlc, wallMsOfHlc } from '../../hlc/hlc.ts'
 import type { PostgresBinaries } from '../../postgres/server/binaries.ts'
 import { defaultCacheRoot, locatePostgres } from '../../postgres/server/binaries.ts'
@@ -15,6 +16,7 @@ import type { CommonOptions } from '../attach.ts'
 import { attachFleet, quietRuntime } from '../../fleet/fleet.ts'
 import { configFor, optionsOf, report } from '../attach.ts'
 import { printLine } from '../output.ts'
+import { connectionFindings, settingFindings } from './server-findings.ts'
 
 /** One thing that was looked at. `warning` is legal and worth knowing; `problem` is neither. */
 export interface Finding {
@@ -112,12 +114,12 @@ function examineConfig(config: FleetConfig): Finding[] {
 }
 
 async function examineFleet(config: FleetConfig): Promise<Finding[]> {
-  if ((await findSupervisor(config.dataDir)) === undefined) {
-    return [{ what: 'fleet', status: 'ok', detail: 'not running' }]
-  }
+  const registry = await findSupervisor(config.dataDir)
+  if (registry === undefined) return [{ what: 'fleet', status: 'ok', detail: 'not running' }]
   const fleet = await attachFleet(config.dataDir, undefined, { ...quietRuntime, services: false })
   try {
     const { ready, shards } = await fleet.status()
+    const servers = await serverSettings(fleet.parts)
     const unreachable = shards.flatMap(({ nodes }) =>
       nodes.filter(({ reachable }) => !reachable).map(({ node }) => node),
     )
@@ -125,6 +127,9 @@ async function examineFleet(config: FleetConfig): Promise<Finding[]> {
       { what: 'fleet', status: ready ? 'ok' : 'problem', detail: ready ? 'running and ready' : 'running, not ready' },
       ...unreachable.map((node) => ({ what: 'node', status: 'problem' as const, detail: `${node} does not answer` })),
       ...durabilityFindings(shards),
+      ...settingFindings(servers),
+      // `up` runs one a region; who runs others of his own has to add them.
+      ...connectionFindings(servers, Math.max(config.regions.size, registry.gateways.length)),
       ...driftFindings(await fleet.drifts().catch(() => []), systemClock.wallMs()),
       ...acceptanceFindings(await fleet.acceptances().catch(() => []), systemClock.wallMs()),
       ...(shards.some(({ inDoubt }) => inDoubt > 0) ? inDoubtFindings(await fleet.resolve(true)) : []),
