@@ -1,3 +1,4 @@
+import { mkdirSync } from 'node:fs'
 import { readdir, rm } from 'node:fs/promises'
 import { afterAll, beforeAll, beforeEach, expect, test, vi } from 'vitest'
 import { eventually } from '../../test/support/eventually.ts'
@@ -228,4 +229,32 @@ test('nor where a promotion is taken back that had begun to fetch', async () => 
   await expect(failover()).rejects.toThrow('no promotion is safe')
   expect(await slots(fetched)).toEqual([])
   await restartNode(supervisor, away)
+})
+
+test('why a promotion is refused is told, also where it cannot be taken back', async () => {
+  await moveTo('eu-west')
+  const [, away] = followers()
+  const { primary } = shard()
+  await supervisor.servers.kill(primary)
+  await supervisor.servers.kill(away)
+  const next = `${supervisor.home.topologyFile}.next`
+  const told: string[] = []
+  const progress = ({ step, detail }: { step: string; detail?: string }) => {
+    // From here on the topology cannot be written.
+    if (step === 'stop receiving') mkdirSync(next)
+    if (step === 'alarm') told.push(detail ?? '')
+  }
+  try {
+    const refused = callTo(supervisor)('failover', { shard: payroll, to: 'eu-central' }, progress)
+    await expect(refused).rejects.toMatchObject({
+      code: 'node_unavailable',
+      message: expect.stringContaining('no promotion is safe') as string,
+    })
+    expect(told).toEqual([expect.stringMatching(`^${payroll}: a refused promotion is not taken back: `)])
+  } finally {
+    await rm(next, { recursive: true, force: true })
+  }
+  await restartNode(supervisor, away)
+  await restartNode(supervisor, primary)
+  await eventually(isWhole, 60_000)
 })

@@ -10,14 +10,13 @@ import { waitSilent } from '../../postgres/server/follower.ts'
 import { jurisdictionsOf } from '../config.ts'
 import { withConnection } from '../../postgres/postgres.ts'
 import type { FailoverReport } from '../operations-api.ts'
-import { bringBack } from '../node-restart.ts'
-import { passesBarrier } from '../opening.ts'
 import { retire } from '../retirement.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, ShardDocument } from '../topology-store.ts'
 import { journalRefusal } from './refusals.ts'
 import { placementsOn } from './placements.ts'
+import { takeBack } from './take-back.ts'
 import { requireUnheld, requireUnheldOn } from './unheld.ts'
 
 /** Promotes a follower of an embedded shard, in the order of `failover/failover.ts`. */
@@ -133,7 +132,8 @@ async function promoteOne(
     // From here on it only goes forward, also after a crash.
     await topology.replaceShard(name, begun)
   } catch (error) {
-    await takeBack(supervisor, name, shard, wasRunning)
+    // Why nothing was promoted is what the caller has to hear, whatever becomes of this.
+    await takeBack(supervisor, name, { shard, wasRunning }, progress)
     throw error
   }
   await supervisor.promotions.finish(name, progress)
@@ -178,41 +178,6 @@ async function beginPromotion(
     promotion: { forkLsn: present(rows[0], 'one row').lsn },
     // What did not answer may have what the new history does not: like the old primary it is built anew.
     ...retire(shard, [old, ...others.filter(({ id }) => !answered(id))]),
-  }
-}
-
-/**
- * Nothing was promoted: the followers follow as before, and a primary that was stopped for it goes on. Where those that its
- * commits wait for are away, the shard opens when they are back: the promotion is refused for their sake, and nobody would
- * come again.
- */
-async function takeBack(
-  supervisor: Supervisor,
-  name: ShardName,
-  shard: ShardDocument,
-  wasRunning: boolean,
-): Promise<void> {
-  const { servers, shardServers, topology } = supervisor
-  const primary = nodeOf(shard, shard.primary)
-  for (const node of shard.nodes) {
-    if (node.id === primary.id || !servers.isRunning(node.id)) continue
-    try {
-      await shardServers.pointBack(primary, node)
-      await shardServers.tidySlots(name, shard, node)
-    } catch {
-      // Started again it follows the primary, and keeps its log for nobody.
-      await servers.stop(node.id, 'immediate')
-      void supervisor.run(() => bringBack(supervisor, node.id)).catch(() => undefined)
-    }
-  }
-  if (!wasRunning) return topology.replaceShard(name, shard)
-  try {
-    await shardServers.startPrimary(name, shard)
-    const isOpen = await passesBarrier(supervisor, name, topology.shard(name))
-    if (isOpen) await shardServers.admit(primary)
-    await topology.replaceShard(name, { ...shard, state: isOpen ? 'open' : shard.state })
-  } catch {
-    void supervisor.run(() => bringBack(supervisor, primary.id)).catch(() => undefined)
   }
 }
 
