@@ -56,7 +56,9 @@ async function decided(run: string) {
 test('C6: a server whose wall is an hour ahead does not take a home that is ahead for one that agrees', async () => {
   const environment = await gatewayOf(shards)
   await setWall(treasury, 3_600_000)
-  await shards.rows(home, 'select holdfast.observe(holdfast.wall_hlc() + (450::bigint << 16), holdfast.wall_hlc())')
+  // Far enough ahead to be so still when it is asked.
+  await shards.rows(home, 'update holdfast.shard set max_clock_offset_ms = 60000')
+  await shards.rows(home, 'select holdfast.observe(holdfast.wall_hlc() + (50000::bigint << 16), holdfast.wall_hlc())')
   await shards.rows(treasury, 'update holdfast.shard set max_clock_offset_ms = 50')
   const run = newRun()
   const refused = await transact(environment, request(run), approve(run)).catch((error: unknown) => error)
