@@ -12,14 +12,13 @@ import type { Compensation, ShardCutover, ShardStanding } from './cutover-plan.t
 export type CutoverJournal =
   | { readonly state: 'fencing'; readonly standings: readonly ShardStanding[] }
   | ({ readonly state: 'switching' } & CutoverDecision)
-  | ({ readonly state: 'done' } & CutoverDecision)
+  | ({ readonly state: 'done'; readonly compensations: readonly Compensation[] } & CutoverDecision)
 
 export interface CutoverDecision {
   readonly standings: readonly ShardStanding[]
   readonly shards: readonly ShardCutover[]
   readonly leftOut: readonly string[]
   readonly leftOutIds: readonly TransactionId[]
-  readonly compensations: readonly Compensation[]
 }
 
 const shardName = z.string().transform((name) => name as ShardName)
@@ -40,20 +39,20 @@ const decision = {
   ),
   leftOut: z.array(z.string()),
   leftOutIds: z.array(z.string().transform((id) => id as TransactionId)),
-  compensations: z.array(
-    z.object({
-      eventId: z.string(),
-      transactionId: z.string(),
-      tenant: z.string(),
-      name: z.string(),
-      delivered: z.enum(['certainly', 'possibly']),
-    }),
-  ),
 }
+const compensations = z.array(
+  z.object({
+    eventId: z.string(),
+    transactionId: z.string(),
+    tenant: z.string(),
+    name: z.string(),
+    delivered: z.enum(['certainly', 'possibly']),
+  }),
+)
 const form = z.discriminatedUnion('state', [
   z.object({ state: z.literal('fencing'), standings }),
   z.object({ state: z.literal('switching'), ...decision }),
-  z.object({ state: z.literal('done'), ...decision }),
+  z.object({ state: z.literal('done'), ...decision, compensations }),
 ])
 
 const fileName = 'cutover.json'

@@ -91,8 +91,8 @@ export interface Compensation {
   readonly delivered: 'certainly' | 'possibly'
 }
 
-export function compensationsFor(plan: HistoryPlan, deliveries: readonly Delivery[]): Compensation[] {
-  const gone = new Set<string>(leftOutIds(plan))
+export function compensationsFor(leftOut: readonly TransactionId[], deliveries: readonly Delivery[]): Compensation[] {
+  const gone = new Set<string>(leftOut)
   const found = new Map<string, Compensation>()
   for (const { event_id: eventId, transaction_id: transactionId, tenant, name, state } of deliveries) {
     if (!gone.has(transactionId) || state === 'failed' || found.get(eventId)?.delivered === 'certainly') continue

@@ -8,7 +8,7 @@ import type { CutoverFleet } from './cutover-fleet.ts'
 import { reopen, standingsOf, toFenced } from './cutover-fleet.ts'
 import type { CutoverDecision } from './cutover-journal.ts'
 import { dropJournal, loadJournal, storeJournal } from './cutover-journal.ts'
-import type { ShardCutover, ShardStanding } from './cutover-plan.ts'
+import type { Compensation, ShardCutover, ShardStanding } from './cutover-plan.ts'
 import { compensationsFor, leftOutIds, leftOutNames, planCutover, requireNoLoss } from './cutover-plan.ts'
 import { retire, switchOver } from './cutover-switch.ts'
 import type { Gate } from './drill-report.ts'
@@ -49,7 +49,7 @@ export interface CutoverReport {
   readonly shards: readonly ShardCutover[]
   /** Names of what is no longer in history. */
   readonly leftOut: readonly string[]
-  readonly compensations: CutoverDecision['compensations']
+  readonly compensations: readonly Compensation[]
   readonly gates: readonly Gate<CutoverGate>[]
 }
 
@@ -85,9 +85,11 @@ export async function cutover(
     await switchOver(context, fleet, environment, decision, gates)
     await retire(context, environment, decision)
     await registry.store({ ...environment, state: 'adopted' })
-    await storeJournal(folder, { ...decision, state: 'done' })
   }
-  const { shards, leftOut, compensations } = decision
+  // At the end, and whenever it is asked again: what was on its way when its shard was fenced is journalled when it is answered.
+  const compensations = compensationsFor(decision.leftOutIds, await context.deliveries())
+  await storeJournal(folder, { ...decision, state: 'done', compensations })
+  const { shards, leftOut } = decision
   return { environment: environment.id, shards, leftOut, compensations, gates: gates.report() }
 }
 
@@ -136,7 +138,6 @@ async function prepare(
       shards,
       leftOut: leftOutNames(plan),
       leftOutIds: leftOutIds(plan),
-      compensations: compensationsFor(plan, await context.deliveries()),
     }
     await storeJournal(folder, { ...decision, state: 'switching' })
     return decision
