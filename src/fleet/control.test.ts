@@ -1,5 +1,5 @@
 import { mkdtemp, rm, stat } from 'node:fs/promises'
-import { createConnection } from 'node:net'
+import { createConnection, createServer } from 'node:net'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { expect, test } from 'vitest'
@@ -23,6 +23,21 @@ test('the control socket is open to its user alone, and outlives a line that is 
     client.close()
   } finally {
     await stop()
+    await rm(folder, { recursive: true, force: true })
+  }
+})
+
+test('a supervisor that is killed in the middle of an answer fails the call, and not the process that waits for it', async () => {
+  const folder = await mkdtemp(join(tmpdir(), 'hf-control-'))
+  const path = join(folder, 'control.sock')
+  const supervisor = createServer((socket) => socket.once('data', () => socket.end('{"id":1,"result":{"shards"')))
+  await new Promise<void>((resolve) => void supervisor.listen({ path }, resolve))
+  try {
+    const client = await ControlClient.connect(path)
+    await expect(client.call('topology', {}, silentProgress)).rejects.toMatchObject({ code: 'fleet_not_running' })
+    await client.closed()
+  } finally {
+    supervisor.close()
     await rm(folder, { recursive: true, force: true })
   }
 })

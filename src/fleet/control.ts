@@ -111,7 +111,7 @@ export class ControlClient {
   private constructor(socket: Socket) {
     this.#socket = socket
     createInterface({ input: socket })
-      .on('line', (line) => this.#receive(JSON.parse(line) as ControlAnswer))
+      .on('line', (line) => this.#receive(line))
       .on('error', () => socket.destroy())
     socket.on('error', () => socket.destroy())
     socket.on('close', () => this.#end())
@@ -150,7 +150,19 @@ export class ControlClient {
     })
   }
 
-  #receive(answer: ControlAnswer): void {
+  /** The last line of a supervisor that was killed may be half an answer. */
+  #receive(line: string): void {
+    let answer: ControlAnswer
+    try {
+      answer = JSON.parse(line) as ControlAnswer
+    } catch {
+      this.#socket.destroy()
+      return
+    }
+    this.#take(answer)
+  }
+
+  #take(answer: ControlAnswer): void {
     const pending = this.#pending.get(answer.id)
     if (pending === undefined) return
     if ('progress' in answer) {
