@@ -248,6 +248,21 @@ describe('a flight', () => {
     expect(mine).toMatchObject({ rows: [{ n: '<1>' }] })
     expect(plain).toMatchObject({ rows: [[1]] })
   })
+
+  test('own type parsers that cannot be had lose their flight, and not the process', async () => {
+    const parserless = {
+      getTypeParser: () => {
+        throw new Error('no parser')
+      },
+    }
+    // Of columns that were described before, and of such as come with the answer.
+    for (const text of ['select 1 as n', 'select 2 as n']) {
+      const own = await Connection.connect(database.target(), 5_000)
+      await own.flight([{ text: 'select 1 as n' }])
+      await expect(own.flight([{ text, types: parserless }])).rejects.toMatchObject({ message: 'no parser' })
+      own.release()
+    }
+  })
 })
 
 test('what fails or warns at the commit behind the tag is the outcome of its statement', async () => {

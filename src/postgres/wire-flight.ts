@@ -249,11 +249,21 @@ function runOf(name: string, runs: Map<string, Buffer>): Buffer {
 }
 
 function toShape(fields: readonly pg.FieldDef[], types?: pg.CustomTypesConfig): Shape {
-  const { getTypeParser } = types ?? pg.types
   return {
     fields,
-    parsers: fields.map(({ dataTypeID }) => getTypeParser(dataTypeID, 'text') as RowParser),
+    parsers: fields.map(({ dataTypeID }) => parserOf(dataTypeID, types)),
     template: Object.fromEntries(fields.map(({ name }) => [name, null])),
+  }
+}
+
+/** One of the caller's that cannot be had fails with the first row, as one that throws does: nobody would catch it here. */
+function parserOf(dataTypeId: number, types: pg.CustomTypesConfig = pg.types): RowParser {
+  try {
+    return types.getTypeParser(dataTypeId, 'text') as RowParser
+  } catch (error) {
+    return () => {
+      throw error
+    }
   }
 }
 
