@@ -43,6 +43,7 @@ export type StepName =
   | 'restore invariants'
   | 'cutover fence'
   | 'cutover switch'
+  | 'cutover remove'
   | 'cutover open'
   | 'promotion stop'
   | 'promotion promote'

@@ -2,7 +2,7 @@ import type { OnStep, StepName, StepPlace } from '../base/step.ts'
 import { noStep } from '../base/step.ts'
 
 /**
- * What tests do to a gateway process at a named step. Composed here and nowhere else: the protocols only know that they
+ * What tests do to a process, a gateway's or a supervisor's, at a named step. Composed here and nowhere else: the protocols only know that they
  * reached a step.
  *
  * `HOLDFAST_CRASH_AT` names a step, and the process kills itself there as `kill -9` would, so that nothing is flushed,

@@ -10,6 +10,7 @@ import { GatewayProcesses } from '../fleet/gateway-processes.ts'
 import { findSupervisor, type GatewayAddress } from '../fleet/registry.ts'
 import type { CommonOptions } from './attach.ts'
 import { printError, printJson, printLine, progressLine } from './output.ts'
+import { stepControl } from './step-control.ts'
 
 export interface UpOptions extends CommonOptions {
   readonly wan?: boolean | string
@@ -46,7 +47,8 @@ async function run(options: UpOptions, showReady: (document: UpDocument) => void
   const { reference, config } = await resolveConfig({ config: options.config })
   await requireFree(config.dataDir)
   const interrupted = signalled()
-  const fleet = await startFleet(reference, config, wan, { ...quietRuntime, progress: progressLine })
+  const onStep = stepControl(process.env, process)
+  const fleet = await startFleet(reference, config, wan, { ...quietRuntime, progress: progressLine, onStep })
   // From here on the supervisor knows that somebody stops it when it is asked to.
   const asked = fleet.supervisor.stopRequested()
   const gateways = gatewaysOf(config, fleet)

@@ -13,6 +13,7 @@ import {
   writePlacements,
 } from './founding.ts'
 import { makeHome } from './home.ts'
+import { removeLeftovers } from './leftovers.ts'
 import { folderOf, nodeId } from './node-names.ts'
 import { passesBarrier } from './opening.ts'
 import { finishPromotion } from './promotion.ts'
@@ -92,6 +93,7 @@ export async function restartFleet(supervisor: Supervisor, document: TopologyDoc
       })
     }
   }
+  await removeLeftovers(supervisor, document)
   const shards = Object.keys(document.shards) as ShardName[]
   const of = (name: ShardName) => supervisor.topology.shard(name)
   for (const name of shards) requireSameDurability(supervisor, name, of(name))

@@ -48,6 +48,7 @@ import { TopologyStore } from './topology-store.ts'
  *       out: one that outlived an earlier supervisor takes the shard for open.
  *   F3  The topology is durable before it is told.
  *   F4  A founding that was broken off leaves nothing: the fleet exists when its topology document does.
+ *   F5  A server's folder that neither the topology nor an environment names is removed at the next start.
  */
 export interface SupervisorOptions {
   readonly config: FleetConfig

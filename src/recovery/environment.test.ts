@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdir, mkdtemp, rm, writeFile } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -52,6 +52,16 @@ describe('the registry of environments', () => {
     expect((await registry.list()).map(({ id }) => id)).toEqual(['1', '2'])
     await registry.remove('1')
     await expect(registry.load('1')).rejects.toMatchObject({ code: 'unknown_environment', hint: 'there are 2' })
+  })
+
+  test('has none before the first, and tells of what it cannot read: nobody may take its folders for left behind', async () => {
+    expect(await registry.list()).toEqual([])
+    await mkdir(join(folder, 'environments', '1'), { recursive: true })
+    await writeFile(join(folder, 'environments', '1', 'environment.json'), '{ "format": 2 }')
+    await expect(registry.list()).rejects.toThrow()
+    await rm(join(folder, 'environments'), { recursive: true })
+    await writeFile(join(folder, 'environments'), 'no folder')
+    await expect(registry.list()).rejects.toThrow('ENOTDIR')
   })
 
   test.each(['', '../x', 'no-such-one'])('%j is no environment', async (id) => {

@@ -110,9 +110,9 @@ export class EnvironmentRegistry {
     return environment
   }
 
-  /** Oldest first. */
+  /** Oldest first; whole or not at all. */
   async list(): Promise<Environment[]> {
-    const names = await readdir(this.#folder).catch(() => [])
+    const names = await listOptional(this.#folder)
     const found: Environment[] = []
     for (const name of names) {
       const text = await readOptional(join(this.#folder, name, 'environment.json'))
@@ -125,6 +125,16 @@ export class EnvironmentRegistry {
 
   async remove(id: string): Promise<void> {
     await rm(this.folderOf(id), { recursive: true, force: true })
+  }
+}
+
+/** A folder that cannot be read has environments all the same. */
+async function listOptional(path: string): Promise<string[]> {
+  try {
+    return await readdir(path)
+  } catch (error) {
+    if (error instanceof Error && 'code' in error && error.code === 'ENOENT') return []
+    throw error
   }
 }
 

@@ -2,29 +2,42 @@ import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { stringify } from 'yaml'
 import { configBelow } from '../../examples/payledger/demo/config.ts'
+import type { StepName } from '../../src/base/step.ts'
 import { Command, runJson } from './command.ts'
 import { temporaryFolder } from './fleet.ts'
 
 /** PayLedger's fleet as `holdfast up` runs it, and commands that are about it. */
 export class CommandFleet {
   readonly root: string
-  readonly up: Command
   readonly ready: Awaited<ReturnType<Command['ready']>>
   readonly #configFile: string
+  #up: Command
 
   private constructor(parts: Pick<CommandFleet, 'root' | 'up' | 'ready'> & { readonly configFile: string }) {
     this.root = parts.root
-    this.up = parts.up
+    this.#up = parts.up
     this.ready = parts.ready
     this.#configFile = parts.configFile
   }
 
-  static async open(): Promise<CommandFleet> {
+  /** `crashAt`: a step at which the supervisor kills itself. */
+  static async open({ crashAt }: { readonly crashAt?: StepName } = {}): Promise<CommandFleet> {
     const root = await temporaryFolder()
     const configFile = join(root, 'holdfast.yaml')
     await writeFile(configFile, stringify({ ...(await configBelow(root)), listen: '127.0.0.1:0' }))
-    const up = new Command(['up', '--json', '--config', configFile])
+    const up = start(configFile, crashAt === undefined ? {} : { HOLDFAST_CRASH_AT: crashAt })
     return new CommandFleet({ root, configFile, up, ready: await up.ready() })
+  }
+
+  /** The process that holds the servers. */
+  get up(): Command {
+    return this.#up
+  }
+
+  /** Once the one before has ended, in whatever way. */
+  async startAgain(): Promise<void> {
+    this.#up = start(this.#configFile)
+    await this.#up.ready()
   }
 
   holdfast(...args: string[]): ReturnType<typeof runJson> {
@@ -48,5 +61,8 @@ export class CommandFleet {
     await rm(this.root, { recursive: true, force: true, maxRetries: 5 })
   }
 }
+
+const start = (configFile: string, env?: Readonly<Record<string, string>>) =>
+  new Command(['up', '--json', '--config', configFile], env)
 
 export const tenant = 'globex-eu'

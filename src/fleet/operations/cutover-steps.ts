@@ -69,6 +69,8 @@ async function adopt(supervisor: Supervisor, { shard: name, epoch, historyId, se
     await installDomains(admin, supervisor.config, name)
   })
   await topology.replaceShard(name, document)
+  // A supervisor that ends here removes them at its next start (F5).
+  await supervisor.onStep('cutover remove', { shard: name })
   for (const node of old.nodes) await servers.removeDirectory(node.folder)
   for (const one of old.retired ?? []) await supervisor.rebuilding.forget(name, one)
 }
