@@ -223,6 +223,11 @@ export const errorTable = define({
     retry: 'safe',
     meaning: 'A server did not answer, or gave its snapshot up, and nothing that was sent to it can have taken effect.',
   },
+  environment_held: {
+    category: 'conflict',
+    retry: 'never',
+    meaning: 'The fleet runs on the environment, or a cutover to it is under way; nothing was removed.',
+  },
   fleet_locked: {
     category: 'conflict',
     retry: 'never',

@@ -32,6 +32,7 @@ import type {
   CutoverReport,
   CutoverRequest,
   DriftView,
+  DropReport,
   FailoverReport,
   FailoverRequest,
   FleetStatus,
@@ -174,6 +175,14 @@ export class Gateway implements Fleet {
 
   restore(request: RestoreRequest): Promise<RestoreReport> {
     return this.#ask('restore', request, request.onProgress)
+  }
+
+  /**
+   * Stops the servers of an environment and removes what it holds; its report stays. Throws `environment_held` where the fleet
+   * runs on it or a cutover to it is under way. Safe to repeat.
+   */
+  dropRestore(environment: string): Promise<DropReport> {
+    return this.#ask('restore.drop', { environment })
   }
 
   invariants(request: InvariantsRequest = {}): Promise<readonly InvariantResult[]> {

@@ -35,6 +35,14 @@ export interface RestoreRequest {
   readonly onProgress?: Progress | undefined
 }
 
+export interface DropReport {
+  readonly environment: string
+  /** The servers that ran. Nothing of one that was dropped before. */
+  readonly stopped: readonly string[]
+  /** The folders that were there, by their paths. */
+  readonly removed: readonly string[]
+}
+
 export interface Gate {
   readonly name: string
   readonly ok: boolean

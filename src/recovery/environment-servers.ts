@@ -1,4 +1,3 @@
-import { rm } from 'node:fs/promises'
 import type { ShardName } from '../directory/topology.ts'
 import { checkRules } from './checks.ts'
 import { loadJournal } from './cutover-journal.ts'
@@ -10,7 +9,7 @@ import type { EnvironmentServer, Servers } from './restore-shard.ts'
 import { isolatedSettings, serverOf } from './restore-shard.ts'
 import { HoldfastError } from '../base/errors.ts'
 
-/** What becomes of an environment after it was restored: looked at, checked again, dropped. */
+/** What becomes of an environment after it was restored: looked at, checked again, stopped. */
 
 export function listEnvironments({
   environmentsDir,
@@ -28,7 +27,10 @@ export async function checkEnvironment(context: RecoveryContext, id: string): Pr
 export async function startEnvironment(context: RecoveryContext, environment: Environment): Promise<Servers> {
   if (environment.state !== 'restored' && environment.state !== 'failed') {
     throw new HoldfastError('unknown_environment', `environment ${environment.id} is ${environment.state}`, {
-      hint: environment.state === 'adopted' ? 'the fleet runs on its servers now' : 'wait for the restore, or drop it',
+      hint:
+        environment.state === 'adopted'
+          ? 'the fleet runs on its servers now'
+          : `wait for the restore; one that was broken off goes with: holdfast restore drop ${environment.id}`,
     })
   }
   await requireNotTaken(context, environment)
@@ -59,22 +61,6 @@ export async function startServer(context: RecoveryContext, place: EnvironmentSh
   return { id, dataDir, address: await context.host.start({ id, dataDir, settings }) }
 }
 
-export async function stopEnvironment({ host }: RecoveryContext, { shards }: Environment): Promise<void> {
+export async function stopEnvironment({ host }: Pick<RecoveryContext, 'host'>, { shards }: Environment): Promise<void> {
   for (const { serverId } of shards) if (host.isRunning(serverId)) await host.stop(serverId, 'fast')
-}
-
-/**
- * Stops its servers and removes what it holds; its report stays. Throws `unknown_environment`, `check_failed` while a cutover takes
- * it in.
- */
-export async function dropEnvironment(context: RecoveryContext, id: string): Promise<void> {
-  const registry = new EnvironmentRegistry(context.environmentsDir)
-  const environment = await registry.load(id)
-  if (environment.state !== 'adopted') {
-    await requireNotTaken(context, environment)
-    await stopEnvironment(context, environment)
-    for (const { dataDir } of environment.shards) await rm(dataDir, { recursive: true, force: true })
-  }
-  for (const { walDir } of environment.shards) await rm(walDir, { recursive: true, force: true })
-  await registry.remove(id)
 }

@@ -45,6 +45,8 @@ import type { MigrationFiles } from './redo-migration.ts'
  *
  *   R10 A change of the schema is made anew where the redo stream has the row of its migration, from the very file, before what
  *       comes behind it. One that no migration made, or whose file is not known, stops the redo.
+ *   R11 An environment stays until it is dropped, with its servers and what they hold. None is dropped that the fleet runs on,
+ *       or that a cutover has begun with.
  *
  * HAZARD: other DDL, large objects and sequences that no column draws from are not in the redo stream (HZ-R1).
  */

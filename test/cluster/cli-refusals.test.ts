@@ -41,6 +41,8 @@ const cases: [string[], number, string][] = [
   [['invariants', 'check', 'nothing'], 4, 'unknown_invariant'],
   [['invariants', 'check', '--env', 'nothing'], 4, 'unknown_environment'],
   [['drill', 'show', 'nothing'], 4, 'unknown_environment'],
+  [['restore', 'drop', 'nothing'], 4, 'unknown_environment'],
+  [['restore', 'drop'], 2, 'argument_invalid'],
   [['cutover', 'nothing'], 4, 'unknown_environment'],
   [['failover', 'eu-west/nothing'], 4, 'unknown_shard'],
   [['failover', payroll, '--to', 'mars'], 2, 'argument_invalid'],

@@ -331,6 +331,15 @@ describe('a fleet that runs', () => {
     })
     const { document } = await fleet.sql('select id from payroll_runs order by id')
     expect(document).toMatchObject({ rows: [{ id: 'kept' }, { id: 'mar' }] })
+    const adopted = await fleet.holdfast('restore', 'drop', environment)
+    expect(adopted).toMatchObject({ code: exitCodes.conflict, document: { error: { code: 'environment_held' } } })
+
+    const other = ((await fleet.holdfast('restore', '--at', 'end')).document as { environment: string }).environment
+    const dropped = await fleet.holdfast('restore', 'drop', other)
+    const both = [text, text]
+    expect(dropped).toEqual({ ...yes, document: { environment: other, stopped: both, removed: [...both, ...both] } })
+    const again = await fleet.holdfast('restore', 'drop', other)
+    expect(again).toEqual({ ...yes, document: { environment: other, stopped: [], removed: [] } })
   })
 
   test('failover: what is legal, and one', async () => {

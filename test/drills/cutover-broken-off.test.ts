@@ -14,7 +14,7 @@ import type { Gateway } from '../../src/fleet/gateway.ts'
 import { callTo } from '../../src/fleet/operations/operations.ts'
 import { lives } from '../../src/postgres/server/processes.ts'
 import { abandonCutover, cutover } from '../../src/recovery/cutover.ts'
-import { dropEnvironment } from '../../src/recovery/environment-servers.ts'
+import { dropEnvironment } from '../../src/recovery/environment-drop.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { restore } from '../../src/recovery/restore.ts'
 import { seedTenant, temporaryFolder, TestFleet } from '../support/fleet.ts'
@@ -130,6 +130,8 @@ test('R9: a cutover that could not even open the fleet again can be given up lat
     if ((await stateOf())[0]?.state === 'fenced') await onStep(step, where)
   }
   await expect(cutover({ ...context, onStep: fencedOnce }, helpless, { environment })).rejects.toThrow('broken off')
+  // R11: the environment is the cutover's until that is run again or given up.
+  await expect(dropEnvironment(context, environment)).rejects.toMatchObject({ code: 'environment_held' })
   await abandonCutover(context, cutoverFleet(fleet), environment)
   await approve('given-up')
   // Once more changes nothing.
@@ -152,7 +154,7 @@ test('R9: from the switch on it is run again and goes forward; a branch in doubt
   const { pid } = fleet.supervisor.servers.server(fleet.primary(payroll).id)
   const check = () => callTo(fleet.supervisor)('invariants', { environment }, silentProgress)
   await expect(check()).rejects.toMatchObject({ code: 'check_failed' })
-  await expect(dropEnvironment(context, environment)).rejects.toMatchObject({ code: 'check_failed' })
+  await expect(dropEnvironment(context, environment)).rejects.toMatchObject({ code: 'environment_held' })
   expect(await lives(present(pid, 'it runs'))).toBe(true)
   // V8: a follower has all of the shard, and would take the traffic that the cutover then replaces.
   const [fenced] = await stateOf()

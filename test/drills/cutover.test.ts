@@ -9,7 +9,8 @@ import type { Gateway } from '../../src/fleet/gateway.ts'
 import { callTo } from '../../src/fleet/operations/operations.ts'
 import type { Hlc } from '../../src/hlc/hlc.ts'
 import { cutover } from '../../src/recovery/cutover.ts'
-import { dropEnvironment, listEnvironments } from '../../src/recovery/environment-servers.ts'
+import { dropEnvironment } from '../../src/recovery/environment-drop.ts'
+import { listEnvironments } from '../../src/recovery/environment-servers.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { restore } from '../../src/recovery/restore.ts'
 import { seedTenant, TestFleet } from '../support/fleet.ts'
@@ -81,6 +82,8 @@ describe('cutover', () => {
     expect(report.gates.every(({ ok }) => ok)).toBe(true)
     expect(await holds()).toEqual(['between', 'jan', 'late'])
     expect(await listEnvironments(context)).toMatchObject([{ state: 'adopted' }])
+    // R11: the fleet runs on it.
+    await expect(dropEnvironment(context, id)).rejects.toMatchObject({ code: 'environment_held' })
 
     await approve('after')
     const run = await readRun(gateway, { tenant, run: 'jan', session: before.session })

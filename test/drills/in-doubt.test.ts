@@ -8,7 +8,8 @@ import { deferred } from '../../src/base/deferred.ts'
 import type { OnStep } from '../../src/base/step.ts'
 import type { ShardName } from '../../src/directory/topology.ts'
 import { withConnection } from '../../src/postgres/postgres.ts'
-import { dropEnvironment, listEnvironments } from '../../src/recovery/environment-servers.ts'
+import { dropEnvironment } from '../../src/recovery/environment-drop.ts'
+import { listEnvironments } from '../../src/recovery/environment-servers.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { restore } from '../../src/recovery/restore.ts'
 import { seedTenant, TestFleet } from '../support/fleet.ts'
@@ -111,8 +112,12 @@ describe('HZ-A2: a log that ends before the stop', () => {
     await expect(attempt).rejects.toMatchObject({ code: expect.stringMatching(/^(archive_gap|server_failed)$/) })
     const [environment] = await listEnvironments(context)
     expect(environment).toMatchObject({ state: 'failed', report: { verdict: 'failed' } })
-    const { serverId } = present(environment?.shards[0], 'it was provisioned')
-    expect(context.host.isRunning(serverId)).toBe(false)
-    await dropEnvironment(context, present(environment, 'it is listed').id)
+    const { id, shards } = present(environment, 'it is listed')
+    expect(shards.filter(({ serverId }) => context.host.isRunning(serverId))).toEqual([])
+    // R11: what a restore that failed has fetched is gone with it.
+    const folders = shards.flatMap(({ dataDir, walDir }) => [dataDir, walDir])
+    expect(folders.length).toBeGreaterThan(0)
+    expect(await dropEnvironment(context, id)).toEqual({ environment: id, stopped: [], removed: folders })
+    expect((await readdir(fleet.supervisor.home.serversDir)).filter((name) => name.startsWith('restore'))).toEqual([])
   })
 })

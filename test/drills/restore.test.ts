@@ -18,7 +18,7 @@ import { callTo } from '../../src/fleet/operations/operations.ts'
 import type { Hlc } from '../../src/hlc/hlc.ts'
 import { parseLsn } from '../../src/postgres/lsn.ts'
 import { withConnection } from '../../src/postgres/postgres.ts'
-import { dropEnvironment, listEnvironments } from '../../src/recovery/environment-servers.ts'
+import { listEnvironments } from '../../src/recovery/environment-servers.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { dryRun, restore } from '../../src/recovery/restore.ts'
 import { eventually } from '../support/eventually.ts'
@@ -65,6 +65,8 @@ async function approve(run: string): Promise<Hlc> {
   return (await approveRun(gateway, { tenant, run, actor })).commitTimestamp
 }
 
+const drop = (environment: string) => gateway.dropRestore(environment)
+
 async function askEnvironment<R>(id: string, shard: string, sql: string): Promise<R[]> {
   const environment = present(
     (await listEnvironments(context)).find((one) => one.id === id),
@@ -97,8 +99,18 @@ describe('restore', () => {
     expect(await askEnvironment(report.id, treasury, holds)).toEqual(
       ['feb', 'jan', 'mar'].map((run_id) => ({ run_id, status: 'active' })),
     )
-    await dropEnvironment(context, report.id)
+    const { shards } = present((await listEnvironments(context))[0], 'the environment')
+    const folders = shards.flatMap(({ dataDir, walDir }) => [dataDir, walDir])
+    const servers = shards.map(({ serverId }) => serverId)
+    expect(await drop(report.id)).toEqual({ environment: report.id, stopped: servers, removed: folders })
     expect(await listEnvironments(context)).toEqual([])
+    expect(servers.filter((id) => context.host.isRunning(id))).toEqual([])
+    const left = await readdir(fleet.supervisor.home.serversDir)
+    expect(left.filter((folder) => folder.startsWith('restore'))).toEqual([])
+    // Once more changes nothing; its report is what is left of it.
+    expect(await drop(report.id)).toEqual({ environment: report.id, stopped: [], removed: [] })
+    expect((await gateway.drills()).map(({ id }) => id)).toContain(report.id)
+    await expect(drop('nothing')).rejects.toMatchObject({ code: 'unknown_environment' })
   })
 
   test('R5: without the clean-up job every approval stays, those between its commits and those after', async () => {
@@ -116,7 +128,7 @@ describe('restore', () => {
     const found = await askEnvironment<{ run_id: string }>(report.id, treasury, holds)
     const between = cleanUps.map((_, index) => `after-${index + 1}`)
     expect(found.map(({ run_id }) => run_id)).toEqual([...between, 'feb', 'jan', 'last', 'mar'])
-    await dropEnvironment(context, report.id)
+    await drop(report.id)
   })
 
   test('a restore keeps nobody waiting who brings a node back; who looks at its environment waits for it', async () => {
@@ -132,6 +144,8 @@ describe('restore', () => {
       await begun.promise
       const { id: environment } = present((await listEnvironments(context)).at(-1), 'it is provisioned')
       const checked = call('invariants', { environment }, silentProgress).catch((error: unknown) => error)
+      // R11: it is not dropped under a restore that is under way, which looks like one that was broken off.
+      const dropped = drop(environment).catch((error: unknown) => error)
       const server = () => fleet.supervisor.servers.server(fleet.primary(treasury).id)
       const { pid } = server()
       await server().kill()
@@ -140,7 +154,7 @@ describe('restore', () => {
       release.resolve()
       expect(await restored).toMatchObject({ environment })
       expect(await checked).toBeInstanceOf(Array)
-      await dropEnvironment(context, environment)
+      expect(await dropped).toMatchObject({ environment, stopped: [expect.any(String), expect.any(String)] })
     } finally {
       reach = noStep
       release.resolve()
@@ -191,6 +205,6 @@ describe('restore', () => {
       (reader) => reader.close(),
       () => undefined,
     )
-    await dropEnvironment(context, present((await listEnvironments(context)).at(-1), 'what failed is kept').id)
+    await drop(present((await listEnvironments(context)).at(-1), 'what failed is kept').id)
   })
 })

@@ -51,8 +51,14 @@ export function commandsOf(parent: Command, before = ''): NamedCommand[] {
     .filter((command) => command.name() !== 'help')
     .flatMap((command) => {
       const path = `${before}${command.name()}`
-      return command.commands.length > 0 ? commandsOf(command, `${path} `) : [{ path, command }]
+      const within = commandsOf(command, `${path} `)
+      return doesSomething(command) ? [{ path, command }, ...within] : within
     })
+}
+
+/** A group of commands has no options of its own, but for one that does something by itself as well. */
+function doesSomething(command: Command): boolean {
+  return command.commands.length === 0 || command.options.length > 0
 }
 
 function section(path: string, command: Command, document: string | undefined): string {

@@ -5,6 +5,7 @@ import type {
   ArchiveVerdict,
   BackupReport,
   CutoverReport,
+  DropReport,
   Gate,
   InvariantResult,
   RestoreReport,
@@ -53,7 +54,7 @@ function addArchiveCommands(program: Command): void {
 }
 
 function addRestoreCommands(program: Command): void {
-  program
+  const restore = program
     .command('restore')
     .description('build an isolated environment as the fleet was at a target; changes nothing in the fleet')
     .option('--before <transaction>', 'up to just before this one: a transaction id, or shard@LSN')
@@ -76,6 +77,13 @@ function addRestoreCommands(program: Command): void {
         ({ gates }) => gates.some(({ ok }) => !ok),
       )
     })
+  restore
+    .command('drop')
+    .description('stop the servers of a restored environment and remove what it holds; its report stays')
+    .argument('<environment>', 'its id, as restore gave it')
+    .action((environment: string, _options: unknown, command: Command) =>
+      withFleet(optionsOf(command), (fleet) => fleet.dropRestore(environment), showDropped),
+    )
   addDrillCommands(program)
   program
     .command('invariants')
@@ -184,6 +192,12 @@ function showRestore(restored: RestoreReport): void {
   for (const name of restored.review) printLine(`review    ${name}`)
   for (const conflict of restored.conflicts) printLine(`conflict  ${conflict}`)
   showGates(restored.gates)
+}
+
+function showDropped({ environment, stopped, removed }: DropReport): void {
+  for (const server of stopped) printLine(`stopped   ${server}`)
+  for (const folder of removed) printLine(`removed   ${folder}`)
+  printLine(`environment ${environment} is gone`)
 }
 
 function showGates(gates: readonly Gate[]): void {

@@ -16,7 +16,7 @@ import { archiveStatus, verifyArchives } from './archive-status.ts'
 import { abandon, cutOver } from './cutover.ts'
 import { failOver } from './failover.ts'
 import { runInvariants } from './invariants.ts'
-import { restoreFleet } from './restore.ts'
+import { dropRestore, restoreFleet } from './restore.ts'
 import { listKeys, revokeTokenKey, rotateKeys } from './rotate-keys.ts'
 import { listReports } from '../../recovery/drill-store.ts'
 import { listEnvironments } from '../../recovery/environment-servers.ts'
@@ -102,6 +102,9 @@ const operations: Readonly<Record<string, Operation>> = {
       // Who only asks what would be left out waits for nobody.
       return params.dryRun === true ? run() : supervisor.onEnvironments(run)
     },
+  ),
+  'restore.drop': operation(z.object({ environment: z.string() }), (supervisor, params) =>
+    supervisor.onEnvironments(() => dropRestore(supervisor, params)),
   ),
   cutover: exclusiveWithEnvironments(
     z.object({ environment: z.string(), acceptLoss: z.boolean().optional() }),

@@ -5,7 +5,8 @@ import type { DrillReport } from '../../recovery/drill-report.ts'
 import { excludedOf } from '../../recovery/drill-report.ts'
 import { dryRun, restore } from '../../recovery/restore.ts'
 import { formatTarget, parseTarget, parseTransactionName } from '../../recovery/target.ts'
-import type { RestoreReport } from '../operations-api.ts'
+import { dropEnvironment } from '../../recovery/environment-drop.ts'
+import type { DropReport, RestoreReport } from '../operations-api.ts'
 import type { Supervisor } from '../supervisor.ts'
 import { catchUpArchives } from './archive-catch-up.ts'
 import { recoveryContext } from './recovery-context.ts'
@@ -47,6 +48,14 @@ export async function restoreFleet(
     }
   }
   return toReport(await restore(context, request))
+}
+
+/** Asks nothing of the shards: an environment can be dropped while one of them is gone. */
+export async function dropRestore(
+  { servers, home: { environmentsDir, drillsDir } }: Supervisor,
+  { environment }: { readonly environment: string },
+): Promise<DropReport> {
+  return dropEnvironment({ host: servers, environmentsDir, drillsDir }, environment)
 }
 
 function toReport(report: DrillReport): RestoreReport {
