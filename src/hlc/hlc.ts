@@ -61,7 +61,8 @@ export function parseHlc(text: string): Hlc {
   }
   const match = textForm.exec(text)
   const wallMs = match?.[1] === undefined ? Number.NaN : Date.parse(match[1])
-  if (match?.[2] === undefined || Number.isNaN(wallMs) || wallMs < 0 || wallMs > wallMsMax) {
+  const isDate = !Number.isNaN(wallMs) && new Date(wallMs).toISOString() === match?.[1]
+  if (match?.[2] === undefined || !isDate || wallMs < 0 || wallMs > wallMsMax) {
     throw new HoldfastError('argument_invalid', `not an HLC timestamp: ${JSON.stringify(text)}`, {
       hint: 'write it as 2026-04-02T10:00:05.120Z+0003 or as a decimal number',
     })

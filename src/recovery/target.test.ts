@@ -78,9 +78,25 @@ describe('recovery targets', () => {
     [{ before: "us-east/treasury@0/1'; drop" }, 'not the name of a transaction'],
     [{ at: 'yesterday' }, 'not an HLC timestamp'],
     [{ at: '20,nobody' }, 'not a transaction id'],
+    [{ at: '9999-12-31' }, 'no time to restore to'],
+    [{ at: '6500-01-01T00:00:00Z' }, 'no time to restore to'],
+    [{ at: '1960-01-01' }, 'no time to restore to'],
+    [{ at: '2026-02-31' }, 'no time to restore to'],
+    [{ at: '2026-02-30T10:14Z' }, 'no time to restore to'],
+    [{ at: '2026-04-02T24:00Z' }, 'no time to restore to'],
+    [{ at: '2026-13-01' }, 'no time to restore to'],
+    [{ at: '2026-02-31T10:00:00.000Z+0000' }, 'not an HLC timestamp'],
   ])('refuses %j', (text, message) => {
-    expect(() => parseTarget(text)).toThrow(message)
+    const refused = expect.objectContaining({ code: 'argument_invalid', message: expect.stringContaining(message) })
+    expect(() => parseTarget(text)).toThrow(refused)
   })
+
+  test.each(['1970-01-01', '6429-10-17T02:45:55.326Z', '2028-02-29T10:14:00.5Z'])(
+    'takes %s, and has a bound for it',
+    (at) => {
+      expect(() => resolveTarget(parseTarget({ at }), histories)).not.toThrow()
+    },
+  )
 
   test('names are taken in the form that they are printed in', () => {
     expect(parseTransactionName(transactionId(1).toUpperCase())).toBe(transactionId(1))

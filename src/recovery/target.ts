@@ -4,7 +4,7 @@ import type { RedoThrough, RedoTransaction } from '../archive/redo-transaction.t
 import { nameOf } from '../archive/redo-transaction.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { formatHlc, hlcFromWallMs, parseHlc, toHlc } from '../hlc/hlc.ts'
+import { formatHlc, hlcFromWallMs, parseHlc, toHlc, wallMsMax } from '../hlc/hlc.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import type { Bound } from './position.ts'
@@ -34,6 +34,9 @@ export interface ShardHistory {
 const uuidForm = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 const utcForm = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,3})?)?Z)?$/
 
+/** The whole of the millisecond is kept, so the next one must fit as well. */
+const targetMsMax = wallMsMax - 1
+
 /**
  * The target of a command line or a request. `at` takes an HLC timestamp, an HLC timestamp and a transaction id with a
  * comma between, a UTC time, or `end`. Throws `argument_invalid`.
@@ -49,10 +52,7 @@ export function parseTarget(text: {
   if (before !== undefined) return { kind: 'before', transaction: parseTransactionName(before) }
   const value = at ?? ''
   if (value === 'end') return { kind: 'end' }
-  if (utcForm.test(value)) {
-    const wallMs = Date.parse(value)
-    if (!Number.isNaN(wallMs)) return { kind: 'time', wallMs }
-  }
+  if (utcForm.test(value)) return { kind: 'time', wallMs: parseUtc(value) }
   const [timestamp = '', id] = value.split(',', 2)
   if (id !== undefined && !uuidForm.test(id)) {
     throw new HoldfastError('argument_invalid', `not a transaction id: ${JSON.stringify(id)}`, {
@@ -60,6 +60,16 @@ export function parseTarget(text: {
     })
   }
   return { kind: 'at', timestamp: parseHlc(timestamp), transactionId: (id ?? null) as TransactionId | null }
+}
+
+/** The milliseconds of a UTC time that an HLC can have. `Date.parse` takes 31 February for a day in March. */
+function parseUtc(text: string): number {
+  const wallMs = Date.parse(text)
+  const isDate = !Number.isNaN(wallMs) && formatWallMs(wallMs).startsWith(text.replace('Z', ''))
+  if (isDate && wallMs >= 0 && wallMs <= targetMsMax) return wallMs
+  throw new HoldfastError('argument_invalid', `no time to restore to: ${JSON.stringify(text)}`, {
+    hint: `write a date of the calendar, from ${formatWallMs(0)} to ${formatWallMs(targetMsMax)}`,
+  })
 }
 
 /** A transaction id, or `shard@LSN`, in the form that `nameOf` gives. Throws `argument_invalid`. */
