@@ -1,7 +1,7 @@
 import type { RedoThrough, RedoTransaction } from '../archive/redo-transaction.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { compareCommits, hlcZero, maxHlc } from '../hlc/hlc.ts'
+import { compareCommits, hlcZero, maxHlc, toHlc } from '../hlc/hlc.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 
 /**
@@ -99,4 +99,12 @@ export function highestOf(
       ),
     hlcZero,
   )
+}
+
+/** The last timestamp of which everything is within the bound; undefined where it has no end. */
+export function lastWithin(bound: Bound): Hlc | undefined {
+  if (bound.kind !== 'position') return timestampNeeded(bound)
+  const { timestamp } = bound.position
+  // Others of the same timestamp may be on the other side. Before the first stamp there is none below.
+  return timestamp === hlcZero ? hlcZero : toHlc(timestamp - 1n)
 }

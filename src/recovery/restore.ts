@@ -4,8 +4,8 @@ import { HoldfastError } from '../base/errors.ts'
 import { newRandomUuid } from '../base/random.ts'
 import { decidePlacement, describeRefusal } from '../directory/policy.ts'
 import type { ShardName } from '../directory/topology.ts'
-import { type Hlc, toHlc, wallMsOfHlc } from '../hlc/hlc.ts'
-import type { Bound } from './position.ts'
+import { wallMsOfHlc } from '../hlc/hlc.ts'
+import { lastWithin } from './position.ts'
 import { formatLsn } from '../postgres/lsn.ts'
 import { checkEverything } from './checks.ts'
 import type { Checks, DrillReport, GateName } from './drill-report.ts'
@@ -164,14 +164,6 @@ async function provision(
     await register(shards)
   }
   return shards
-}
-
-/** The last timestamp of which everything is within the bound; undefined where it has no end. */
-function lastWithin(bound: Bound): Hlc | undefined {
-  if (bound.kind === 'end') return undefined
-  if (bound.kind === 'timestamp') return bound.timestamp
-  // Others of the same timestamp may be on the other side.
-  return toHlc(bound.position.timestamp - 1n)
 }
 
 function reportOf(

@@ -11,7 +11,7 @@ import {
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs } from '../hlc/hlc.ts'
 import type { Lsn } from '../postgres/lsn.ts'
-import { isWithin, positionOf } from './position.ts'
+import { isWithin, lastWithin, positionOf } from './position.ts'
 import { formatTarget, parseTarget, parseTransactionName, requireReachable, resolveTarget } from './target.ts'
 
 const histories = [
@@ -49,6 +49,13 @@ describe('recovery targets', () => {
   test('at a timestamp, and at a timestamp with an id, keep what is at or below', () => {
     expect(kept({ at: '20' })).toEqual(['0.0', '0.1', '1.0', '1.1', '1.2', '1.4'])
     expect(kept({ at: `20,${transactionId(2)}` })).toEqual(['0.0', '0.1', '1.0', '1.1', '1.2'])
+  })
+
+  test('all of a timestamp is within a bound up to the one below the transaction, or none before the first stamp', () => {
+    const early = [history(payroll, [unattributed(0n, []), home(1, 10n, [])])]
+    const last = (before: string) => lastWithin(resolveTarget(parseTarget({ before }), early))
+    expect(last(transactionId(1))).toBe(9n)
+    expect(last('eu-west/payroll@0/64')).toBe(0n)
   })
 
   test('a UTC time keeps the whole of its millisecond', () => {
