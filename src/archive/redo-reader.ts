@@ -54,7 +54,7 @@ export async function redoThrough(folder: ArchiveFolder, history: TimelineHistor
   const last = (await listRedoFiles(folder, history)).at(-1)
   if (last === undefined) return undefined
   const { through, closedTimestamp, header } = await positionAt(last)
-  return { lsn: through, closedTimestamp, from: header.from }
+  return { lsn: through, closedTimestamp, from: header.from, clockAtFrom: header.clockAtFrom }
 }
 
 /** How the relations looked when the stream had come to `at`; at its end when left out. */

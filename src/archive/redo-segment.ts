@@ -47,6 +47,8 @@ export interface RedoSegmentHeader {
   readonly start: Lsn
   /** Since where the stream has no hole; `start` when what lies before it is missing. */
   readonly from: Lsn
+  /** No transaction that ended at or before `from` has a timestamp above it; null in a segment of an earlier version. */
+  readonly clockAtFrom: Hlc | null
   /** The digest of the last record before this segment; null when there is none. */
   readonly previous: Uint8Array | null
   readonly closedTimestamp: Hlc
@@ -227,10 +229,11 @@ function fromPlain(
 type Whole = number | bigint
 
 interface PlainHeader
-  extends Omit<RedoSegmentHeader, 'start' | 'from' | 'closedTimestamp' | 'highestStamp' | 'decided'> {
+  extends Omit<RedoSegmentHeader, 'start' | 'from' | 'clockAtFrom' | 'closedTimestamp' | 'highestStamp' | 'decided'> {
   readonly kind: 'header'
   readonly start: Whole
   readonly from: Whole
+  readonly clockAtFrom?: Whole | null
   readonly closedTimestamp: Whole
   readonly highestStamp: Whole
   readonly decided: readonly (readonly [TransactionId, Whole])[]
@@ -245,6 +248,7 @@ function toHeader(plain: PlainHeader): RedoRecord {
     ...plain,
     start: lsnOf(plain.start),
     from: lsnOf(plain.from),
+    clockAtFrom: plain.clockAtFrom == null ? null : hlcOf(plain.clockAtFrom),
     closedTimestamp: hlcOf(plain.closedTimestamp),
     highestStamp: hlcOf(plain.highestStamp),
     decided: plain.decided.map(([id, stamp]) => [id, hlcOf(stamp)] as const),

@@ -61,6 +61,12 @@ export async function readHighestStamp(connection: Connection): Promise<Hlc> {
   return maxHlc(present(own, 'two answers'), present(decided, 'two answers'))
 }
 
+/** What the clock of this shard has come to: no transaction that was stamped or decided here so far has a timestamp above it. */
+export async function readClock(connection: Connection): Promise<Hlc> {
+  const { rows } = await connection.query<{ clock: string }>('select last_value::text as clock from holdfast.hlc')
+  return toHlc(BigInt(present(rows[0], 'a sequence has one row').clock))
+}
+
 /** The commit timestamp of a settled branch, for one whose decision the stream did not bring. */
 export async function readDecision(connection: Connection, transactionId: TransactionId): Promise<Hlc | undefined> {
   const { rows } = await connection.query<{ stamp: string }>(

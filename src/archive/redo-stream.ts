@@ -8,7 +8,7 @@ import { ReplicationConnection } from '../postgres/replication.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import type { ArchiveFolder } from './archive-folder.ts'
 import { RedoSession } from './redo-session.ts'
-import { readHighestStamp, readSlot } from './redo-store.ts'
+import { readClock, readHighestStamp, readSlot } from './redo-store.ts'
 import { RedoWriter } from './redo-writer.ts'
 import { untilAborted } from './retrying.ts'
 import { archiveHistory } from './timeline-archive.ts'
@@ -91,7 +91,11 @@ export class RedoStream {
     // Who has the slot is the only writer; so it comes before the look at what is stored.
     const stream = await replication.startLogical(slot, lsnZero, { proto_version: '1', publication_names: publication })
     const confirmed = (await readSlot(beside, slot))?.confirmed ?? lsnZero
-    const writer = await RedoWriter.open({ folder, systemId, history, segmentBytesMax }, { confirmed, highestStamp })
+    const shardClock = await readClock(beside)
+    const writer = await RedoWriter.open(
+      { folder, systemId, history, segmentBytesMax },
+      { confirmed, highestStamp, clock: shardClock },
+    )
     try {
       if (writer.hole !== null) onEvent({ kind: 'redo_lost', ...writer.hole })
       await new RedoSession({ clock, stream, beside, writer, segmentBytes, isSlotCarried }).run(signal)

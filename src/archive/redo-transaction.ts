@@ -110,6 +110,8 @@ export interface RedoThrough {
   readonly closedTimestamp: Hlc
   /** Since where without a hole: transactions that ended at or before it may be missing. */
   readonly from: Lsn
+  /** None of those has a timestamp above it; null where an earlier version wrote the stream. */
+  readonly clockAtFrom: Hlc | null
 }
 
 /** The transaction id, or `shard@LSN` when it has none: what a person names a transaction by. */

@@ -57,7 +57,7 @@ async function openWriter(
 ): Promise<RedoWriter> {
   const writer = await RedoWriter.open(
     { folder, systemId: '7', history, segmentBytesMax },
-    { confirmed: lsn(confirmed), highestStamp: hlc(0) },
+    { confirmed: lsn(confirmed), highestStamp: hlc(0), clock: hlc(confirmed) },
   )
   onTestFinished(() => writer.close())
   return writer
@@ -156,7 +156,11 @@ describe('the redo stream on disk', () => {
     await expect(ends(folder, firstTimeline, 0)).rejects.toThrow('between 0/A and 0/32')
     expect(await ends(folder, firstTimeline, 0, 10)).toEqual([10])
     expect(await ends(folder)).toEqual([60])
-    expect(await redoThrough(folder, firstTimeline)).toEqual({ lsn: 60n, closedTimestamp: 0n, from: 50n })
+    const stream = { closedTimestamp: 0n, from: 50n, clockAtFrom: 50n }
+    expect(await redoThrough(folder, firstTimeline)).toEqual({ ...stream, lsn: 60n })
+    // Whoever goes on reads a later clock, and keeps the one that belongs to the place.
+    await put(await openWriter(folder, 60), 70)
+    expect(await redoThrough(folder, firstTimeline)).toEqual({ ...stream, lsn: 70n })
   })
 
   test('A4: is refused to a reader who wants more than there is', async () => {
@@ -188,7 +192,12 @@ describe('the redo stream on disk', () => {
     expect([...last.attribution.decided]).toEqual([[id, 80n]])
     last.appendThrough(lsn(12), hlc(71))
     await last.flush()
-    expect(await redoThrough(folder, firstTimeline)).toEqual({ lsn: 12n, closedTimestamp: 71n, from: 0n })
+    expect(await redoThrough(folder, firstTimeline)).toEqual({
+      lsn: 12n,
+      closedTimestamp: 71n,
+      from: 0n,
+      clockAtFrom: 0n,
+    })
     expect([...(await openWriter(folder)).attribution.decided]).toEqual([[id, 80n]])
     const links = await Promise.all((await listRedoFiles(folder, firstTimeline)).map((file) => positionAt(file)))
     const hex = (bytes: Uint8Array | null) => bytes && Buffer.from(bytes).toString('hex')
@@ -246,7 +255,13 @@ describe('a segment', () => {
         (changes, end) => {
           const encoder = new RedoEncoder()
           const header = { shard, systemId: '7', timeline: 1, start: lsn(0), from: lsn(0), previous: null }
-          const state = { closedTimestamp: hlc(0), highestStamp: hlc(0), decided: [], shapes: [shape] }
+          const state = {
+            clockAtFrom: hlc(9),
+            closedTimestamp: hlc(0),
+            highestStamp: hlc(0),
+            decided: [],
+            shapes: [shape],
+          }
           const written = { ...transaction(7), endLsn: end as Lsn, changes }
           const bytes = Buffer.concat([
             redoMagic,

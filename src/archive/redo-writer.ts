@@ -35,11 +35,14 @@ export interface RedoBeginning {
   readonly confirmed: Lsn
   /** A commit timestamp that the transactions behind it stamp above. */
   readonly highestStamp: Hlc
+  /** A reading of the shard's clock from behind it: nothing before it has a timestamp above. */
+  readonly clock: Hlc
 }
 
 interface WriterState {
   through: Lsn
   from: Lsn
+  clockAtFrom: Hlc
   previous: Uint8Array | null
   closedTimestamp: Hlc
   attribution: Attribution
@@ -75,7 +78,7 @@ export class RedoWriter {
     const { confirmed } = beginning
     const last = (await listRedoFiles(folder, history)).at(-1)
     const generation = await nextGeneration(folder, history.timeline)
-    const fresh = { through: confirmed, from: confirmed, previous: null }
+    const fresh = { through: confirmed, from: confirmed, clockAtFrom: beginning.clock, previous: null }
     if (last === undefined) {
       const attribution = { ...nothingAttributed, highestStamp: beginning.highestStamp }
       const state = { ...fresh, closedTimestamp: hlcZero, attribution, shapes: new Map() }
@@ -84,7 +87,9 @@ export class RedoWriter {
     const { through, closedTimestamp, attribution, shapes, digest, header } = await positionAt(last)
     const isHole = confirmed > through
     const previous = through === header.start ? header.previous : digest
-    const place = isHole ? fresh : { through, from: header.from, previous }
+    // A later reading of the clock bounds the same.
+    const clockAtFrom = header.clockAtFrom ?? beginning.clock
+    const place = isHole ? fresh : { through, from: header.from, clockAtFrom, previous }
     const state = { ...place, closedTimestamp, attribution, shapes: new Map(shapes) }
     return new RedoWriter(options, state, generation, isHole ? { from: through, to: confirmed } : null)
   }
@@ -177,7 +182,7 @@ export class RedoWriter {
   /** The header, and every shape known so far: a segment can be read without those before it. */
   #encodePreamble(): Buffer[] {
     const { folder, systemId, history } = this.#options
-    const { through, from, previous, closedTimestamp, attribution, shapes } = this.#state
+    const { through, from, clockAtFrom, previous, closedTimestamp, attribution, shapes } = this.#state
     const header = this.#encoder.encode({
       kind: 'header',
       shard: folder.shard,
@@ -185,6 +190,7 @@ export class RedoWriter {
       timeline: history.timeline,
       start: through,
       from,
+      clockAtFrom,
       previous,
       closedTimestamp,
       highestStamp: attribution.highestStamp,

@@ -1,5 +1,6 @@
 import { nameOf } from '../archive/redo-transaction.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
+import type { Hlc } from '../hlc/hlc.ts'
 import { Connection } from '../postgres/connection.ts'
 import { ServerError } from '../postgres/failure.ts'
 import { withConnection } from '../postgres/postgres.ts'
@@ -7,6 +8,7 @@ import type { Check, Checks } from './drill-report.ts'
 import type { InvariantResult } from './invariant-check.ts'
 import { checkInvariants } from './invariant-check.ts'
 import type { PlaceQuestion } from './invariant-place.ts'
+import { positionOf } from './position.ts'
 import { openQuiescentView } from './quiescent-view.ts'
 import type { RecoveryContext } from './recovery.ts'
 import type { HistoryPlan, ShardHistoryPlan } from './restore-plan.ts'
@@ -122,7 +124,7 @@ function toCheck({ name, severity, violations }: InvariantResult): Check {
 
 /** R2, as ids: what the restored shard shows against what the archive says it must. */
 export function compareTransactions(
-  { cut, stop, transactions }: Pick<ShardHistoryPlan, 'cut' | 'stop' | 'transactions'>,
+  { cut, stop, transactions, redo }: Pick<ShardHistoryPlan, 'cut' | 'stop' | 'transactions' | 'redo'>,
   { bound }: Pick<HistoryPlan, 'bound'>,
   restored: readonly RestoredTransaction[],
 ): { missing: string[]; unexpected: string[] } {
@@ -130,12 +132,13 @@ export function compareTransactions(
   const wanted = cut.wanted.flatMap(({ transaction }) => stampedName(transaction) ?? [])
   const known = new Set<string>(transactions.flatMap((transaction) => stampedName(transaction) ?? []))
   const allowed = new Set(wanted)
-  const oldest = transactions.find((transaction) => stampedName(transaction) !== null)?.identity
+  const newestBefore = redo.clockAtFrom ?? oldestIn(transactions)
   const unexpected = restored.filter(({ transactionId, commitTimestamp }) => {
     if (allowed.has(transactionId)) return false
     if (known.has(transactionId)) return true
-    // The stream may begin after the shard, and a log may go further than the stream.
-    const isOlder = oldest === undefined || (commitTimestamp !== null && commitTimestamp < stampOf(oldest))
+    // The stream may begin after the shard, and a log may go further than the stream. What lies in the log before its
+    // beginning may have a higher stamp than what lies behind: a branch is settled long after it was decided.
+    const isOlder = newestBefore === null || (commitTimestamp !== null && commitTimestamp <= newestBefore)
     return !isOlder && !(bound.kind === 'end' && stop.kind === 'after')
   })
   return {
@@ -144,8 +147,10 @@ export function compareTransactions(
   }
 }
 
-function stampOf(identity: ShardHistoryPlan['transactions'][number]['identity']): bigint {
-  return identity.kind === 'home' || identity.kind === 'branch' ? identity.commitTimestamp : identity.after
+/** The stamp of the first transaction of a stream that does not say what came before it; null where there is none. */
+function oldestIn(transactions: ShardHistoryPlan['transactions']): Hlc | null {
+  const stamped = transactions.find((transaction) => stampedName(transaction) !== null)
+  return stamped === undefined ? null : positionOf(stamped).timestamp
 }
 
 function stampedName(transaction: ShardHistoryPlan['transactions'][number]): TransactionId | null {

@@ -1,6 +1,6 @@
 import type { ShardArchive } from '../archive/archive.ts'
 import type { BaseBackupEntry } from '../archive/base-backups.ts'
-import type { RedoTransaction } from '../archive/redo-transaction.ts'
+import type { RedoThrough, RedoTransaction } from '../archive/redo-transaction.ts'
 import type { TimelineHistory } from '../archive/timeline.ts'
 import { present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
@@ -53,6 +53,8 @@ export interface ShardHistoryPlan {
   readonly shapes: Shapes
   /** Everything the stream has, for sequences and for the comparison of ids. */
   readonly transactions: readonly RedoTransaction[]
+  /** How far the stream goes, and since where it has no hole. */
+  readonly redo: RedoThrough
 }
 
 /** A history, and the way to it from the archives. */
@@ -176,7 +178,7 @@ function planShard({ histories, shapes }: Frozen, cut: Cut, shard: ShardName, st
   }
   const one = present(cut.shards.get(shard), 'every shard is cut')
   const shapesHere = present(shapes.get(shard), 'a frozen shard has its shapes')
-  return { shard, stop, cut: one, absent: absentBehind(stop, one), shapes: shapesHere, transactions }
+  return { shard, stop, cut: one, absent: absentBehind(stop, one), shapes: shapesHere, transactions, redo }
 }
 
 function boundFor(frozen: Frozen, { target, without }: RestoreRequest): Bound {

@@ -97,7 +97,7 @@ export class FleetHistory {
       return {
         shard: shard.name,
         transactions: shard.log.flatMap(({ redo }) => redo ?? []).slice(0, commits),
-        redo: { lsn, closedTimestamp: closed, from: 0n as Lsn },
+        redo: { lsn, closedTimestamp: closed, from: 0n as Lsn, clockAtFrom: null },
       }
     })
   }

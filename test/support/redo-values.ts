@@ -67,7 +67,7 @@ export function history(
     return { shard, commitLsn, endLsn, xid: index, committedAtMs: 0, ...commit }
   })
   const lsn = BigInt(100 + commits.length * 10) as Lsn
-  return { shard, transactions, redo: { lsn, closedTimestamp: closed as Hlc, from: 0n as Lsn } }
+  return { shard, transactions, redo: { lsn, closedTimestamp: closed as Hlc, from: 0n as Lsn, clockAtFrom: null } }
 }
 
 export function shape(
