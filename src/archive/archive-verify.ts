@@ -58,7 +58,7 @@ async function verifySegments(folder: ArchiveFolder, problems: string[]): Promis
   if (identity === undefined) return 0
   let count = 0
   for (const [timeline, segments] of await listSegments(folder, identity.segmentBytes)) {
-    for (const [number, state] of segments) {
+    for (const [number, { state }] of segments) {
       if (state === 'partial') continue
       count++
       const found = await readSegment(folder, { timeline, number }, identity)

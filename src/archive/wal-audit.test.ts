@@ -4,21 +4,25 @@ import type { Lsn } from '../postgres/lsn.ts'
 import type { TimelineHistory } from './timeline.ts'
 import { firstTimeline } from './timeline.ts'
 import { auditWay, damagedKey, extendWay, findWay } from './wal-audit.ts'
-import type { SegmentState, WalInventory } from './wal-inventory.ts'
+import type { SegmentFile, WalInventory } from './wal-inventory.ts'
 import { nextSegment } from './wal-resume.ts'
 
 const size = 1 << 20
 const at = (segment: number, offset = 0) => BigInt(segment * size + offset) as Lsn
 
-/** Numbers of whole segments by timeline; a trailing number in `partial` is being received. */
-function inventory(whole: Record<number, number[]>, partial: Record<number, number> = {}): WalInventory {
+/** Numbers of whole segments by timeline; a trailing number in `partial` is being received, `bytes` of it are there. */
+function inventory(
+  whole: Record<number, number[]>,
+  partial: Record<number, number> = {},
+  bytes: Record<number, number> = {},
+): WalInventory {
   const timelines = [...new Set([...Object.keys(whole), ...Object.keys(partial)])].map(Number)
   return new Map(
     timelines.map((timeline) => {
-      const segments = new Map<bigint, SegmentState>()
+      const segments = new Map<bigint, SegmentFile>()
       const open = partial[timeline]
-      if (open !== undefined) segments.set(BigInt(open), 'partial')
-      for (const number of whole[timeline] ?? []) segments.set(BigInt(number), 'whole')
+      if (open !== undefined) segments.set(BigInt(open), { state: 'partial', bytes: bytes[timeline] ?? size / 2 })
+      for (const number of whole[timeline] ?? []) segments.set(BigInt(number), { state: 'whole', bytes: size })
       return [timeline, segments]
     }),
   )
@@ -89,6 +93,18 @@ describe('the way through the log', () => {
   test('changes to the timeline of a promotion in the segment where it happened', () => {
     const found = way(inventory({ 1: [3, 4, 5, 6, 7], 2: [5, 6] }, { 2: 7 }), promoted, at(3))
     expect(steps(found)).toEqual(['1/3', '1/4', '2/5', '2/6', '2/7'])
+  })
+
+  test('keeps to the old timeline in the segment of a promotion until the new one has more of it', () => {
+    const found = (old: number, received: number) =>
+      way(inventory({ 1: [3, 4] }, { 1: 5, 2: 5 }, { 1: old, 2: received }), promoted, at(3)).steps.at(-1)
+    expect(found(400, 300)).toEqual({ timeline: 1, number: 5n, state: 'partial', limit: at(5, 500) })
+    expect(found(900, 400)).toMatchObject({ timeline: 1 })
+    // What the old timeline has behind the promotion does not count.
+    expect(found(900, 501)).toMatchObject({ timeline: 2, limit: null })
+    expect(found(400, 400)).toMatchObject({ timeline: 2 })
+    const wholeOnOld = way(inventory({ 1: [3, 4, 5, 6] }, { 2: 5 }, { 2: 400 }), promoted, at(3))
+    expect(steps(wholeOnOld)).toEqual(['1/3', '1/4', '1/5'])
   })
 
   test('does not go on along what the promotion left behind', () => {

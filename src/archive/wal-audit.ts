@@ -123,18 +123,22 @@ export function damagedKey(timeline: number, number: bigint): string {
 }
 
 /**
- * The file that has a segment of the history: of the newest timeline that begins in or before it, else of an older
- * one that had not ended yet. PostgreSQL looks for it in the same order.
+ * The file that has most of a segment of the history; among equals that of the newest timeline, where PostgreSQL looks first. A
+ * promotion in the middle of a segment has the new timeline begin with a copy of it: until that is received, the old
+ * timeline's goes further, up to where it ended.
  */
 function findStep(question: WayQuestion, number: bigint): WalStep | undefined {
   const { inventory, damaged, segmentBytes } = question
+  const start = segmentStart(number, segmentBytes)
+  let best: { readonly step: WalStep; readonly reach: number } | undefined
   for (const { timeline, end } of spansIn(question.history, number, segmentBytes)) {
-    const state = inventory.get(timeline)?.get(number)
-    if (state === undefined || damaged.has(damagedKey(timeline, number))) continue
-    const ends = end !== null && end < segmentStart(number + 1n, segmentBytes)
-    return { timeline, number, state, limit: ends ? end : null }
+    const file = inventory.get(timeline)?.get(number)
+    if (file === undefined || damaged.has(damagedKey(timeline, number))) continue
+    const limit = end !== null && end < segmentStart(number + 1n, segmentBytes) ? end : null
+    const reach = limit === null ? file.bytes : Math.min(file.bytes, Number(limit - start))
+    if (best === undefined || reach > best.reach) best = { step: { timeline, number, state: file.state, limit }, reach }
   }
-  return undefined
+  return best?.step
 }
 
 /** The spans of the history that have a part in a segment, the newest first. */

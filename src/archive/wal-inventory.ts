@@ -14,24 +14,42 @@ export const checksumSuffix = '.sha256'
 
 export type SegmentState = 'whole' | 'partial'
 
+export interface SegmentFile {
+  readonly state: SegmentState
+  /** How much of it is written, which need not all be of use. */
+  readonly bytes: number
+}
+
 /** Of a segment that is there whole and in part, the whole one. */
-export type WalInventory = ReadonlyMap<number, ReadonlyMap<bigint, SegmentState>>
+export type WalInventory = ReadonlyMap<number, ReadonlyMap<bigint, SegmentFile>>
 
 export async function listSegments(folder: ArchiveFolder, segmentBytes: number): Promise<WalInventory> {
-  const inventory = new Map<number, Map<bigint, SegmentState>>()
+  const inventory = new Map<number, Map<bigint, SegmentFile>>()
   for (const name of await listNames(folder.walFolder)) {
     if (!/^[0-9A-F]{8}$/.test(name)) continue
     const timeline = Number.parseInt(name, 16)
-    const segments = new Map<bigint, SegmentState>()
-    for (const file of await listNames(folder.walFolderOf(timeline))) {
+    const segments = new Map<bigint, SegmentFile>()
+    const path = folder.walFolderOf(timeline)
+    for (const file of await listNames(path)) {
       const state = file.endsWith(partialSuffix) ? 'partial' : 'whole'
       const segment = parseSegmentName(state === 'partial' ? file.slice(0, -partialSuffix.length) : file, segmentBytes)
-      if (segment?.timeline !== timeline || segments.get(segment.number) === 'whole') continue
-      segments.set(segment.number, state)
+      if (segment?.timeline !== timeline || segments.get(segment.number)?.state === 'whole') continue
+      const bytes = state === 'whole' ? segmentBytes : await writtenBytes(join(path, file), segmentBytes)
+      segments.set(segment.number, { state, bytes })
     }
     inventory.set(timeline, segments)
   }
   return inventory
+}
+
+/** All of it, of one that has become whole since it was listed. */
+async function writtenBytes(path: string, segmentBytes: number): Promise<number> {
+  try {
+    return await sizeOf(path)
+  } catch (error) {
+    if (isAbsent(error)) return segmentBytes
+    throw error
+  }
 }
 
 export function segmentPath(folder: ArchiveFolder, segment: WalSegment, segmentBytes: number): string {

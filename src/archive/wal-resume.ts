@@ -20,7 +20,7 @@ export function nextSegment(
   let number = segmentNumber(slotStart, segmentBytes)
   let last: bigint | undefined
   for (const { timeline, begin, end } of spansOf(history)) {
-    for (const [candidate, state] of inventory.get(timeline) ?? []) {
+    for (const [candidate, { state }] of inventory.get(timeline) ?? []) {
       const begins = segmentNumber(begin, segmentBytes) <= candidate
       const whole = state === 'whole' && (end === null || end >= segmentStart(candidate + 1n, segmentBytes))
       if (begins && whole && (last === undefined || candidate > last)) last = candidate
