@@ -59,6 +59,7 @@ export interface BackupSource {
 /** Stored last: a backup that has one is whole. */
 const entryName = 'entry.json'
 const connectWithinMs = 10_000
+const lockKey = `hashtextextended('holdfast.backup', 0)`
 
 /** Takes a base backup into the archive. Throws `residency_denied`, `disk_full`, `server_failed`. */
 export async function takeBaseBackup(
@@ -66,10 +67,24 @@ export async function takeBaseBackup(
   source: BackupSource,
   clock: Clock,
 ): Promise<BaseBackupEntry> {
-  const { target, region, decision, signal } = source
+  const { target, region, decision } = source
   refuseIllegal(folder.shard, region, decision)
   await claimFor(folder, target, clock)
-  const { historyId, epoch, version } = await readOrigin(target)
+  const beside = await Connection.connect(target, connectWithinMs)
+  try {
+    await sweepBrokenOff(folder, beside)
+    return await receiveInto(folder, source, clock, await readOrigin(beside))
+  } finally {
+    beside.release()
+  }
+}
+
+async function receiveInto(
+  folder: ArchiveFolder,
+  { target, region, signal }: BackupSource,
+  clock: Clock,
+  { historyId, epoch, version }: Origin,
+): Promise<BaseBackupEntry> {
   const takenAtMs = clock.wallMs()
   const id = formatWallMs(takenAtMs).replaceAll(/[-:]/g, '')
   const path = join(folder.baseFolder, id)
@@ -161,17 +176,34 @@ async function claimFor(folder: ArchiveFolder, target: ConnectionTarget, clock: 
   }
 }
 
-async function readOrigin(target: ConnectionTarget) {
-  const connection = await Connection.connect(target, connectWithinMs)
-  try {
-    const { rows } = await connection.query<{ history_id: HistoryId; epoch: Epoch; version: string }>(
-      `select history_id, epoch, current_setting('server_version') as version from holdfast.shard`,
-    )
-    const { history_id: historyId, epoch, version } = present(rows[0], 'a founded shard has one row of itself')
-    return { historyId, epoch, version }
-  } finally {
-    connection.release()
+/**
+ * Removes what a backup left whose process was killed: a folder without an entry, when no other is being taken. Each holds the lock
+ * shared for as long as its session lasts, which ends with its process.
+ */
+async function sweepBrokenOff(folder: ArchiveFolder, session: Connection): Promise<void> {
+  const { rows } = await session.query<{ alone: boolean }>(`select pg_try_advisory_lock(${lockKey}) as alone`)
+  const isAlone = present(rows[0], 'one row').alone
+  if (isAlone) {
+    for (const id of await listNames(folder.baseFolder)) {
+      const path = join(folder.baseFolder, id)
+      if ((await readOptional(join(path, entryName))) === undefined) await rm(path, { recursive: true, force: true })
+    }
   }
+  await session.query(`select pg_advisory_lock_shared(${lockKey})`)
+  if (isAlone) await session.query(`select pg_advisory_unlock(${lockKey})`)
+}
+
+interface Origin {
+  readonly historyId: HistoryId
+  readonly epoch: Epoch
+  readonly version: string
+}
+
+async function readOrigin(session: Connection): Promise<Origin> {
+  const { rows } = await session.query<Origin & Record<string, unknown>>(
+    `select history_id as "historyId", epoch, current_setting('server_version') as version from holdfast.shard`,
+  )
+  return present(rows[0], 'a founded shard has one row of itself')
 }
 
 async function checksumsIn(path: string): Promise<Record<string, string>> {
