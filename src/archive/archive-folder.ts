@@ -1,3 +1,4 @@
+import { createHash } from 'node:crypto'
 import { mkdir, readFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { storeNew, syncFolder } from '../base/durable-files.ts'
@@ -18,10 +19,13 @@ import { historyFileName, isSegmentSize, timelineFolder } from './wal-segment.ts
 export class ArchiveFolder {
   readonly shard: ShardName
   readonly path: string
+  readonly #memoryDir: string | undefined
 
-  constructor(root: string, shard: ShardName) {
+  /** In `memoryDir`, on another disk, it is remembered that there is an archive here. */
+  constructor(root: string, shard: ShardName, memoryDir?: string) {
     this.shard = shard
     this.path = join(root, shard.replaceAll('/', '~'))
+    this.#memoryDir = memoryDir
   }
 
   get baseFolder(): string {
@@ -59,22 +63,25 @@ export class ArchiveFolder {
 
   /**
    * Makes this the archive of a cluster, or checks that it is: the log of two clusters in one folder would be the
-   * log of none. Throws `config_invalid`.
+   * log of none. Throws `config_invalid`; `check_failed` where it was before and is not any more (A8).
    */
   async claim(identity: ArchiveIdentity): Promise<void> {
     const known = await this.identity()
     if (known === undefined) {
+      await this.#requireNeverClaimed(identity)
       await createFolder(this.path)
       const text = Buffer.from(`${JSON.stringify({ format: 1, ...identity })}\n`)
       try {
-        return await storeNew(join(this.path, 'archive.json'), text)
+        await storeNew(join(this.path, 'archive.json'), text)
       } catch (error) {
-        if (!(error instanceof Error && 'code' in error && error.code === 'EEXIST')) throw error
         // Another one, the receiver beside the redo stream or another gateway, claimed it meanwhile.
-        return this.claim(identity)
+        if (!isTaken(error)) throw error
       }
+      return this.claim(identity)
     }
-    if (known.systemId === identity.systemId && known.segmentBytes === identity.segmentBytes) return
+    if (known.systemId === identity.systemId && known.segmentBytes === identity.segmentBytes) {
+      return this.#remember(identity)
+    }
     throw new HoldfastError(
       'config_invalid',
       `${this.path} is the archive of another cluster of the name ${this.shard}`,
@@ -84,6 +91,36 @@ export class ArchiveFolder {
       },
     )
   }
+
+  /** One file for each cluster and place: a folder that was configured anew has not been one. */
+  #memoryOf({ systemId }: ArchiveIdentity): string | undefined {
+    if (this.#memoryDir === undefined) return undefined
+    const mark = createHash('sha256').update(`${systemId} ${this.path}`).digest('hex').slice(0, 8)
+    return join(this.#memoryDir, `archive-${this.shard.replaceAll('/', '~')}-${mark}.json`)
+  }
+
+  async #remember(identity: ArchiveIdentity): Promise<void> {
+    const memory = this.#memoryOf(identity)
+    if (memory === undefined || (await readOptional(memory)) !== undefined) return
+    try {
+      await storeNew(memory, Buffer.from(`${JSON.stringify({ path: this.path, systemId: identity.systemId })}\n`))
+    } catch (error) {
+      if (!isTaken(error)) throw error
+    }
+  }
+
+  async #requireNeverClaimed(identity: ArchiveIdentity): Promise<void> {
+    const memory = this.#memoryOf(identity)
+    if (memory === undefined || (await readOptional(memory)) === undefined) return
+    throw new HoldfastError('check_failed', `the archive of ${this.shard} is not in ${this.path} any more`, {
+      hint: `is its disk mounted? Where it is lost for good, remove ${memory} and take a base backup`,
+      detail: { shard: this.shard, path: this.path },
+    })
+  }
+}
+
+function isTaken(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && error.code === 'EEXIST'
 }
 
 export interface ArchiveIdentity {

@@ -41,6 +41,7 @@ import { stageWal } from './wal-staging.ts'
  *       crashed. What it misses is a hole that readers are told of, never silence.
  *   A5  A transaction enters the redo stream only when a promotion cannot lose it any more.
  *   A6  An archive is of one cluster. Another cluster of the same shard name is refused.
+ *   A8  A folder that was an archive and is empty is not begun anew: the fleet remembers it elsewhere.
  *
  * HAZARD: the folder must be on a file system whose fsync means what it says.
  */
@@ -112,12 +113,14 @@ export interface ArchivePlace {
   /** The archive of a region: it holds one folder a shard. */
   readonly root: string
   readonly shard: ShardName
+  /** Where the fleet remembers that it has this archive (A8). */
+  readonly memoryDir?: string
   readonly clock?: Clock
 }
 
 /** The archive of a shard. Looks at the disk at every call, since other processes write there. */
-export function openArchive({ root, shard, clock = systemClock }: ArchivePlace): ShardArchive {
-  const folder = new ArchiveFolder(root, shard)
+export function openArchive({ root, shard, memoryDir, clock = systemClock }: ArchivePlace): ShardArchive {
+  const folder = new ArchiveFolder(root, shard, memoryDir)
   const newest = (history?: TimelineHistory) => history ?? readTimelineHistory(folder)
   return {
     shard,

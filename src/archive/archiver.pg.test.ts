@@ -1,9 +1,11 @@
+import { mkdir, readdir, rename, rm } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterAll, beforeAll, expect, test, vi } from 'vitest'
 import { archiveOf, currentLsn, start, testShard } from '../../test/support/archive.ts'
 import { commitHome } from '../../test/support/archive-shard.ts'
 import { FoundedShard } from '../../test/support/founded-shard.ts'
 import { systemClock } from '../base/clock.ts'
+import { openArchive } from './archive.ts'
 import type { ArchiverEvent } from './archiver.ts'
 import { Archiver } from './archiver.ts'
 
@@ -17,10 +19,17 @@ afterAll(async () => {
   await shard[Symbol.asyncDispose]()
 })
 
-function startArchiver(root: string) {
+function startArchiver(root: string, memoryDir?: string) {
   const events: ArchiverEvent[] = []
   const onEvent = (event: ArchiverEvent) => events.push(event)
-  const archiver = new Archiver({ root, shard: testShard, primary: shard.target, clock: systemClock, onEvent })
+  const archiver = new Archiver({
+    root,
+    shard: testShard,
+    primary: shard.target,
+    clock: systemClock,
+    onEvent,
+    ...(memoryDir === undefined ? {} : { memoryDir }),
+  })
   const isElected = () => events.filter(({ kind }) => kind === 'elected').length
   return { ...start((signal) => archiver.run(signal)), isElected, events }
 }
@@ -86,4 +95,41 @@ test('of several archivers one is elected, and another takes over; a crash of th
   expect(other?.events.filter(({ kind }) => kind === 'redo_lost' || kind === 'log_lost')).toEqual([])
   await other?.stop()
   again.release()
+})
+
+test('A8: an archive whose disk is away is not begun anew, and goes on without a hole when it is back', async () => {
+  const root = join(shard.yard.root, 'mounted')
+  const away = join(shard.yard.root, 'away')
+  const memoryDir = join(shard.yard.root, 'journal')
+  await mkdir(memoryDir)
+  const admin = await shard.connect()
+  const archived = async (): Promise<void> => {
+    const to = await currentLsn(admin)
+    await admin.query('select pg_switch_wal()')
+    await expect
+      .poll(async () => ((await archiveOf(root).redoThrough())?.lsn ?? 0n) >= to, { timeout: 20_000 })
+      .toBe(true)
+  }
+  const first = startArchiver(root, memoryDir)
+  await archived()
+  await first.stop()
+  await rename(root, away)
+  await mkdir(root)
+
+  const second = startArchiver(root, memoryDir)
+  const told = { code: 'check_failed', message: expect.stringContaining('not in') as string }
+  await expect
+    .poll(() => second.events.flatMap((event) => ('error' in event ? [event.error] : [])), { timeout: 20_000 })
+    .toContainEqual(expect.objectContaining(told))
+  const source = { target: shard.target(), region: 'eu-west' as never, decision: { allowed: true } } as const
+  const backup = openArchive({ root, shard: testShard, memoryDir }).takeBaseBackup(source)
+  await expect(backup).rejects.toMatchObject(told)
+  expect(await readdir(root)).toEqual([])
+
+  await rm(root, { recursive: true })
+  await rename(away, root)
+  await archived()
+  expect(second.events.filter(({ kind }) => kind === 'redo_lost' || kind === 'log_lost')).toEqual([])
+  await second.stop()
+  admin.release()
 })

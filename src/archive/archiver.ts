@@ -22,6 +22,8 @@ export interface ArchiverOptions {
   /** The archive of a region that is legal for the shard's data. */
   readonly root: string
   readonly shard: ShardName
+  /** Where the fleet remembers that it has this archive (A8). */
+  readonly memoryDir?: string
   /**
    * The shard's database on its primary, with a role that has `replication`; undefined while there is no primary. The
    * application name is the receiver's.
@@ -122,9 +124,9 @@ export class Archiver {
 
   /** Archives until the primary is another one, the lock is lost or the signal is aborted. */
   async #serve(connection: Connection, target: ConnectionTarget, signal: AbortSignal): Promise<void> {
-    const { root, shard, clock, onEvent } = this.#options
+    const { root, shard, memoryDir, clock, onEvent } = this.#options
     onEvent({ kind: 'elected' })
-    const folder = new ArchiveFolder(root, shard)
+    const folder = new ArchiveFolder(root, shard, memoryDir)
     const ending = new AbortController()
     const both = { folder, primary: () => target, clock, onEvent }
     const receiver = new WalReceiver({ ...both, slot: walSlot, gatherMs })

@@ -206,6 +206,7 @@ function archiver(parts: GatewayParts, shard: ShardName, root: string): Archiver
   return new Archiver({
     root,
     shard,
+    memoryDir: parts.home.journalDir,
     primary: () => {
       const known = parts.topology.current().shards.get(shard)
       // A fenced shard is archived on: a cutover waits for the last of its history.
