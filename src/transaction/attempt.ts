@@ -98,9 +98,10 @@ export class Attempt {
     }
     this.#ended = true
     await this.#underway.ended()
-    if ('value' in result && this.#refusal === undefined && this.#participants.size > 0) {
+    const looking = [...(this.home.batch.length > 0 ? [this.home] : []), ...this.#participants.values()]
+    if ('value' in result && this.#refusal === undefined && looking.length > 0) {
       try {
-        await this.#reach(...this.#participants.values())
+        await this.#reach(...looking)
       } catch (error) {
         result = { error }
       }

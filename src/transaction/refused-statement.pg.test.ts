@@ -51,6 +51,17 @@ describe('A3: a statement that nobody waits for, and that is refused before it i
     expect(await both(shards, run)).toEqual([0, 0])
   })
 
+  test('nor is a batch at home run where that is lost', async () => {
+    const run = newRun()
+    const pending = [{ shard: home, transactionId: newTimeOrderedUuid() as TransactionId }]
+    const attempt = transact(gateway, request(run, { pending }), async (tx) => {
+      tx.batch('payroll', [[insertRun, [tenant, run]]])
+    })
+    expect(await codeOf(attempt)).toBe('write_lost')
+    await gateway.background.drain()
+    expect(await both(shards, run)).toEqual([0, 0])
+  })
+
   test('a participant that is fenced', async () => {
     const run = newRun()
     shards.replaceShard(treasury, { state: 'fenced' })
