@@ -23,7 +23,7 @@ import { decidePlacement, whatIf } from '../directory/policy.ts'
  *   V5  The old primary never takes a write again: it is stopped, its followers are gone, its epoch is old everywhere.
  *   V6  A promotion that fails behind its point of no return goes on by itself until the shard is open.
  *   V7  A shard whose names were changed takes no traffic until everything that its primary shows is on its followers.
- *   V8  A shard that its own data has closed, or at a later epoch, is not promoted: a cutover holds it, and what a promoted
+ *   V8  A shard that its own data has closed, or at a later epoch, is not promoted while a cutover holds it: what a promoted
  *       node acknowledged would be replaced by what the cutover has decided on.
  *   V9  A follower that will not follow again is taken out of its shard, once nothing is on it alone, and its place is
  *       built anew.

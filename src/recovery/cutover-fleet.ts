@@ -77,7 +77,7 @@ export function standingOf(fleet: CutoverFleet, name: ShardName, acceptLoss: boo
 
 /**
  * The same of every shard. One that was fenced before the cutover was broken off stands as it did then; one that was gone may have
- * come back since, and the other way round.
+ * come back since, and the other way round; and one that was promoted since is fenced anew.
  */
 export function standingsOf(
   fleet: CutoverFleet,
@@ -87,7 +87,8 @@ export function standingsOf(
   return shards.map((name) => {
     const now = standingOf(fleet, name, acceptLoss)
     const before = fencing?.find(({ shard }) => shard === name)
-    return now.isAlive && before?.isAlive === true ? before : now
+    const isAsFenced = now.isAlive && before?.isAlive === true && before.epoch === now.epoch
+    return isAsFenced ? before : now
   })
 }
 

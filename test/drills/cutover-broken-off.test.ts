@@ -15,6 +15,9 @@ import { callTo } from '../../src/fleet/operations/operations.ts'
 import { lives } from '../../src/postgres/server/processes.ts'
 import { abandonCutover, cutover } from '../../src/recovery/cutover.ts'
 import { dropEnvironment } from '../../src/recovery/environment-drop.ts'
+import { standingsOf } from '../../src/recovery/cutover-fleet.ts'
+import { storeJournal } from '../../src/recovery/cutover-journal.ts'
+import { EnvironmentRegistry } from '../../src/recovery/environment.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { restore } from '../../src/recovery/restore.ts'
 import { seedTenant, temporaryFolder, TestFleet } from '../support/fleet.ts'
@@ -181,4 +184,27 @@ test('R9: from the switch on it is run again and goes forward; a branch in doubt
   const log = await fleet.ask(payroll, 'select from holdfast.commit_log where transaction_id = $1', [transactionId])
   expect(log).toHaveLength(1)
   await approve('after')
+})
+
+test('V8: before the switch is decided, a shard whose primary is gone is promoted behind the fence', async () => {
+  const { topology, servers } = fleet.supervisor
+  const name = treasury as ShardName
+  await fleet.whole(treasury)
+  const { epoch } = topology.shard(name)
+  const folder = new EnvironmentRegistry(context.environmentsDir).folderOf(environment)
+  await fleet.ask(treasury, 'select holdfast.fence($1)', [epoch + 1])
+  await expect(fleet.failover(treasury)).rejects.toMatchObject({ code: 'shard_fenced' })
+  // What a supervisor leaves that is killed at the fence.
+  await storeJournal(folder, { state: 'fencing', standings: [{ shard: name, epoch, isAlive: true }] })
+  await servers.kill(topology.shard(name).primary)
+  await fleet.failover(treasury)
+  const promoted = { state: 'open', epoch: epoch + 2 }
+  expect(topology.shard(name)).toMatchObject(promoted)
+  await approve('promoted')
+  // Run again, the cutover takes it as it is now; given up, it leaves it so.
+  const fencing = [{ shard: name, epoch, isAlive: true }]
+  const standings = standingsOf(cutoverFleet(fleet), [name], { acceptLoss: false, fencing })
+  expect(standings).toEqual([{ shard: name, epoch: epoch + 2, isAlive: true }])
+  await abandonCutover(context, cutoverFleet(fleet), environment)
+  expect(await stateOf()).toEqual([promoted])
 })

@@ -162,15 +162,15 @@ async function beginPromotion(
   if (plan.source !== plan.promote) {
     await catchUp(supervisor, name, shard, { source: nodeOf(shard, plan.source), target })
   }
-  const { rows } = await withConnection(supervisor.shardServers.adminTarget(target), async (admin) => {
-    await requireUnheldOn(admin, name, shard)
-    return admin.query<{ lsn: string }>('select pg_last_wal_replay_lsn()::text as lsn', [], answerWithinMs)
-  })
+  const { epoch, rows } = await withConnection(supervisor.shardServers.adminTarget(target), async (admin) => ({
+    epoch: await requireUnheldOn(supervisor, admin, name, shard),
+    rows: (await admin.query<{ lsn: string }>('select pg_last_wal_replay_lsn()::text as lsn', [], answerWithinMs)).rows,
+  }))
   const answered = (id: NodeId) => candidates.some((one) => one.id === id && one.received !== null)
   const others = followers.filter(({ id }) => id !== target.id)
   return {
     ...shard,
-    epoch: (shard.epoch + 1) as Epoch,
+    epoch: (epoch + 1) as Epoch,
     historyId: newRandomUuid() as HistoryId,
     state: 'fenced',
     primary: target.id,

@@ -1,8 +1,10 @@
 import { present } from '../../base/assert.ts'
 import { HoldfastError } from '../../base/errors.ts'
-import type { ShardName } from '../../directory/topology.ts'
+import type { Epoch, ShardName } from '../../directory/topology.ts'
 import { type DataStanding, findHeld } from '../../failover/failover.ts'
 import { Connection } from '../../postgres/connection.ts'
+import { type CutoverJournal, loadJournal } from '../../recovery/cutover-journal.ts'
+import { EnvironmentRegistry } from '../../recovery/environment.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { ShardDocument } from '../topology-store.ts'
 
@@ -29,12 +31,22 @@ export async function requireUnheld(supervisor: Supervisor, name: ShardName, sha
   )
   // Who does not answer is no news: a promotion that nobody is left for is refused for that.
   const found = answers.flatMap((answer) => (answer.status === 'fulfilled' ? [answer.value] : []))
-  requireNotHeld(name, shard, found)
+  await requireNotHeld(supervisor, name, shard, found)
 }
 
-/** The same of the node that is to be promoted, once it has everything that was ever acknowledged, fences among it (V3). */
-export async function requireUnheldOn(admin: Connection, name: ShardName, shard: ShardDocument): Promise<void> {
-  requireNotHeld(name, shard, [await readStanding(admin)])
+/**
+ * The same of the node that is to be promoted, once it has everything that was ever acknowledged, fences among it (V3). Gives the
+ * epoch that the promotion follows.
+ */
+export async function requireUnheldOn(
+  supervisor: Supervisor,
+  admin: Connection,
+  name: ShardName,
+  shard: ShardDocument,
+): Promise<Epoch> {
+  const standing = await readStanding(admin)
+  await requireNotHeld(supervisor, name, shard, [standing])
+  return standing.epoch > shard.epoch ? standing.epoch : shard.epoch
 }
 
 async function readStanding(node: Connection): Promise<DataStanding> {
@@ -46,12 +58,32 @@ async function readStanding(node: Connection): Promise<DataStanding> {
   return present(rows[0], 'a founded shard has its row')
 }
 
-function requireNotHeld(name: ShardName, { epoch }: ShardDocument, found: readonly DataStanding[]): void {
+/**
+ * A cutover that was broken off before it decided has replaced nothing, and goes back to the fleet as it is: where the primary is
+ * gone for good, a promotion behind its fence is the only way on.
+ */
+async function requireNotHeld(
+  supervisor: Supervisor,
+  name: ShardName,
+  { epoch }: ShardDocument,
+  found: readonly DataStanding[],
+): Promise<void> {
   const held = findHeld(epoch, found)
   if (held === undefined) return
+  const holding = (await journals(supervisor)).filter(({ state, standings }) => {
+    return state !== 'done' && standings.some(({ shard }) => shard === name)
+  })
+  if (holding.length > 0 && holding.every(({ state }) => state === 'fencing')) return
   const told = `${name} is ${held.state} at epoch ${held.epoch} in its own data, and at epoch ${epoch} in the topology`
   throw new HoldfastError('shard_fenced', told, {
-    hint: 'a cutover holds it: run it again, or give it up with: holdfast cutover <environment> --abandon',
+    hint: 'a cutover holds it: run it again',
     detail: { shard: name, epoch: held.epoch, state: held.state },
   })
+}
+
+/** Of every environment. No cutover runs while this one has its turn: what they say was left. */
+async function journals({ home }: Supervisor): Promise<CutoverJournal[]> {
+  const registry = new EnvironmentRegistry(home.environmentsDir)
+  const found = await Promise.all((await registry.list()).map(({ id }) => loadJournal(registry.folderOf(id))))
+  return found.flatMap((journal) => journal ?? [])
 }
