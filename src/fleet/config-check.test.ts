@@ -28,7 +28,7 @@ describe('refused with the line, what is wrong and what would be right', () => {
       'an unknown key',
       changed('fleet: payledger', 'fleet: payledger\nflet: x'),
       'holdfast.yaml:2:1: flet: unknown key',
-      'known keys are fleet, dataDir, listen, app, maxClockOffset, restoreWindow, regions, links, shards, domains, tenants, invariants, outbox',
+      'known keys are fleet, dataDir, listen, app, maxClockOffset, restoreWindow, regions, links, shards, domains, tenants, invariants, drills, outbox',
     ],
     [
       'an unknown key inside a shard',
@@ -90,20 +90,14 @@ describe('refused with the line, what is wrong and what would be right', () => {
     [
       'a webhook that is not a web address',
       changed("'http://127.0.0.1:9999/hook'", 'localhost'),
-      'holdfast.yaml:23:20: outbox.webhook: is not a web address',
+      'holdfast.yaml:24:20: outbox.webhook: is not a web address',
       'write it with its scheme, e.g. http://127.0.0.1:9999/hook',
     ],
     [
       'a duration without a unit',
-      changed('fleet: payledger', 'fleet: payledger\nrestoreWindow: "35"'),
-      'holdfast.yaml:2:16: restoreWindow: is not a duration',
-      'write a number and s, m, h or d, e.g. 35d',
-    ],
-    [
-      'drills by schedule',
-      changed('fleet: payledger', 'fleet: payledger\ndrills: { every: 24h, target: 5m-ago }'),
-      'holdfast.yaml:2:1: drills: rehearsing restores by a schedule is not supported yet',
-      'leave it out: every holdfast restore is a rehearsal, and leaves the report of one',
+      changed('every: 24h', 'every: "24"'),
+      'holdfast.yaml:23:18: drills.every: is not a duration',
+      'write a number and s, m, h or d, e.g. 24h',
     ],
     [
       'object storage',

@@ -28,7 +28,7 @@ export function checkDraft(draft: ConfigDraft, report: Report): FleetConfig | nu
   checkArchiveFolders(draft, report)
   const shards = withArchives(draft, owners, regions, report)
   if (draft.root === null) return null
-  const { maxClockOffset, restoreWindow, ...root } = draft.root
+  const { maxClockOffset, restoreWindow, drills, ...root } = draft.root
   return {
     fleet: root.fleet,
     dataDir: root.dataDir,
@@ -42,6 +42,7 @@ export function checkDraft(draft: ConfigDraft, report: Report): FleetConfig | nu
     domains: draft.domains.values,
     tenants: draft.tenants.values,
     invariants: root.invariants,
+    drills: drills === null ? null : { everyMs: drills.every, targetAgeMs: drills.target },
     outbox: root.outbox,
   }
 }

@@ -153,6 +153,12 @@ export function configForms(baseDir: string) {
       domains: mapping,
       tenants: mapping,
       invariants: optionalPath,
+      drills: section({
+        every: durationMs(/^[1-9]\d{0,5}[smhd]$/, 'a number and s, m, h or d, e.g. 24h'),
+        target: durationMs(/^\d{1,6}[smhd]-ago$/, 'an age, e.g. 5m-ago'),
+      })
+        .nullable()
+        .default(null),
       outbox: section({ webhook }).nullable().default(null),
     }),
     region: section({ jurisdiction, archive: archive.nullable().default(null) }),

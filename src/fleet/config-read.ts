@@ -123,9 +123,6 @@ function reportUnknownKey(path: ConfigPath, knownKeys: string, report: Report): 
   const external = ['nodes', 'patroni', 'command', 'pgbackrest', 'promote', 'backup']
   if (path[0] === 'shards' && external.includes(String(path.at(-1)))) {
     report(path, 'external nodes are not supported yet', 'leave it out: the fleet runs its own servers', 'key')
-  } else if (path.length === 1 && path[0] === 'drills') {
-    const hint = 'leave it out: every holdfast restore is a rehearsal, and leaves the report of one'
-    report(path, 'rehearsing restores by a schedule is not supported yet', hint, 'key')
   } else report(path, 'unknown key', knownKeys, 'key')
 }
 

@@ -83,6 +83,7 @@ tenants:
   initech-us: { home: us-east/main, policy: { authority: [us-east], replicas: [US], otherwise: reject } }
 
 # invariants: ./invariants                              # .sql files that return the rows that break a rule
+# drills: { every: 24h, target: 5m-ago }                # rehearse a restore by schedule
 # outbox: { webhook: 'http://127.0.0.1:9999/hook' }     # where emitted events are delivered
 `
 

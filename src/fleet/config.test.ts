@@ -23,6 +23,7 @@ describe('the configuration of the contract', () => {
       invariants: '/srv/app/invariants',
       maxClockOffsetMs: 500,
       restoreWindowMs: 35 * 86_400_000,
+      drills: { everyMs: 86_400_000, targetAgeMs: 300_000 },
       outbox: { webhook: 'http://127.0.0.1:9999/hook' },
     })
     expect([...config.domains.values()].map((domain) => domain.schema)).toEqual([
@@ -77,6 +78,7 @@ tenants:
     links: [],
     app: null,
     invariants: null,
+    drills: null,
     outbox: null,
   })
   expect(config.shards.get('eu/only' as ShardName)).toMatchObject({
@@ -106,7 +108,7 @@ test('`holdfast init` writes the example once and never over a file', async () =
 
 test('the commented keys of the example are right too', () => {
   const text = configTemplate
-    .replace(/^# (app|maxClockOffset|restoreWindow|invariants|outbox):/gm, '$1:')
+    .replace(/^# (app|maxClockOffset|restoreWindow|invariants|drills|outbox):/gm, '$1:')
     .replace(/^# (treasury:|rates:|overview:|  (?:class|placement|tables|policy):)/gm, '  $1')
   const config = parse(text)
   expect([...config.domains.keys()]).toEqual(['accounts', 'treasury', 'rates', 'overview'])

@@ -31,6 +31,7 @@ export interface FleetConfig {
   readonly tenants: ReadonlyMap<TenantName, TenantEntry>
   /** The folder of the invariants. */
   readonly invariants: string | null
+  readonly drills: { readonly everyMs: number; readonly targetAgeMs: number } | null
   /** Where the outbox delivers its events; without it they stay in the outbox. */
   readonly outbox: { readonly webhook: string } | null
 }
@@ -88,6 +89,7 @@ export interface FleetConfigInput {
   readonly domains?: Readonly<Record<string, DomainConfigInput>> | null | undefined
   readonly tenants?: Readonly<Record<string, { home: string; policy: PolicyInput }>> | null | undefined
   readonly invariants?: string | null | undefined
+  readonly drills?: { every: string; target: string } | null | undefined
   readonly outbox?: { webhook: string } | null | undefined
 }
 

@@ -21,5 +21,6 @@ tenants:
   globex-eu:  { home: eu-west/payroll, policy: { authority: [eu-west, eu-central], replicas: [EU], otherwise: read-only } }
   initech-us: { home: us-east/treasury, policy: { authority: [us-east], replicas: [US], otherwise: reject } }
 invariants: ./invariants
+drills: { every: 24h, target: 5m-ago }
 outbox: { webhook: 'http://127.0.0.1:9999/hook' }
 `
