@@ -38,6 +38,7 @@ const documents: Readonly<Record<string, string>> = {
     '`{ environment, target, shards: [{ shard, stopLsn, backupId }], excluded: [{ name, reason }], replayed, review, conflicts, gates: [{ name, ok, durationMs, detail }], rtoMs }`; `environment` is null with `--dry-run`. Exit code 8 when a gate did not hold.',
   'restore drop':
     '`{ environment, stopped, removed }`, the servers that ran and the folders that were there. Exit code 5 of an environment that the fleet runs on, or that a cutover has begun with; of one that was dropped before both are empty.',
+  'drill run': 'one element of what `drill list` gives. Exit code 8 when a gate or a check did not hold.',
   'drill list':
     '`[{ id, takenAt, target, verdict, rtoMs, rpoMs, shards, excluded, review, gates, checks: { storage, data, cutover } }]`, oldest first.',
   'drill show': 'one element of the list.',

@@ -40,6 +40,7 @@ import type {
   InvariantResult,
   InvariantsRequest,
   RestoreReport,
+  DrillRequest,
   RestoreRequest,
   TenantView,
   TokenKeyView,
@@ -167,6 +168,11 @@ export class Gateway implements Fleet {
   /** The reports of restores and drills, oldest first. */
   drills(): Promise<readonly DrillReport[]> {
     return this.#ask('drills', {})
+  }
+
+  /** A restore for the sake of its report, which is all that it leaves. Throws what a restore throws; safe to repeat. */
+  drill(request: DrillRequest = {}): Promise<DrillReport> {
+    return this.#ask('drill.run', request, request.onProgress)
   }
 
   backup(request: BackupRequest = {}): Promise<readonly BackupReport[]> {

@@ -35,6 +35,12 @@ export interface RestoreRequest {
   readonly onProgress?: Progress | undefined
 }
 
+export interface DrillRequest {
+  /** As a restore takes it; without one the target of the configuration, or `end`. */
+  readonly at?: string | undefined
+  readonly onProgress?: Progress | undefined
+}
+
 export interface DropReport {
   readonly environment: string
   /** The servers that ran. Nothing of one that was dropped before. */

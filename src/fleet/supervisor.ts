@@ -17,6 +17,7 @@ import { serverUser } from '../postgres/server/server-user.ts'
 import { foundFleet, restartFleet } from './bring-up.ts'
 import type { FleetConfig } from './config.ts'
 import { roundTripMs } from './config.ts'
+import { keepDrills } from './drill-schedule.ts'
 import type { FleetHome } from './home.ts'
 import { clearRunDir, makeHome } from './home.ts'
 import type { FleetKeys } from './keys.ts'
@@ -243,6 +244,7 @@ export class Supervisor {
     this.servers.watchCrashes((id) => void this.run(() => bringBack(this, id)).catch(() => undefined))
     void this.run(() => watchNames(this)).catch(() => undefined)
     void this.run(() => this.lostFollowers.watch()).catch(() => undefined)
+    void this.run(() => keepDrills(this)).catch(() => undefined)
   }
 }
 

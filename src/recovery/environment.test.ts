@@ -33,6 +33,7 @@ describe('the registry of environments', () => {
         { ...place, address: { host: '/s', port: 1 }, stop: { kind: 'after', lsn: 1n as Lsn, through: 2n as Lsn } },
       ],
       report: null,
+      isDrill: false,
     }
   }
 

@@ -24,6 +24,8 @@ export interface Environment {
   readonly without: readonly string[]
   readonly shards: readonly EnvironmentShard[]
   readonly report: DrillReport | null
+  /** For the sake of its report alone: removed once that is there, and at the next drill where a crash came before. */
+  readonly isDrill: boolean
 }
 
 export interface EnvironmentShard {
@@ -72,6 +74,7 @@ const form = z.object({
     }),
   ),
   report: z.custom<DrillReport>((value) => typeof value === 'object' && value !== null).nullable(),
+  isDrill: z.boolean().default(false),
 })
 
 const idForm = /^[a-z0-9][a-z0-9-]{0,31}$/

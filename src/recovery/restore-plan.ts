@@ -23,6 +23,7 @@ export interface RestoreRequest {
   readonly target: RecoveryTarget
   /** Replay everything behind the target except these. What depends on them must be named too. */
   readonly without: readonly TransactionName[]
+  readonly isDrill?: boolean
 }
 
 /** What the archives say at one moment: the frozen timeline that a restore is planned over. */

@@ -93,10 +93,10 @@ function requireLegal({ environmentRegions, directory, regions }: RecoveryContex
   })
 }
 
-function newEnvironment({ clock }: RecoveryContext, { target, without }: RestoreRequest): Environment {
+function newEnvironment({ clock }: RecoveryContext, { target, without, isDrill = false }: RestoreRequest): Environment {
   const id = newRandomUuid().slice(0, 8)
   const createdAt = formatWallMs(clock.wallMs())
-  return { id, createdAt, state: 'restoring', target, without, shards: [], report: null }
+  return { id, createdAt, state: 'restoring', target, without, shards: [], report: null, isDrill }
 }
 
 type Register = (shards: readonly EnvironmentShard[]) => Promise<void>

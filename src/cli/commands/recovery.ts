@@ -124,7 +124,22 @@ function showAbandoned({ environment }: { readonly environment: string }): void 
 }
 
 function addDrillCommands(program: Command): void {
-  const drill = program.command('drill').description('the reports that restores leave behind')
+  const drill = program
+    .command('drill')
+    .description('rehearsed restores, and the reports that all of them leave behind')
+  drill
+    .command('run')
+    .description('rebuild the fleet from its archives, check it and remove it again; the report stays')
+    .option('--at <time>', 'as of restore; without it the target of the configuration, or `end`')
+    .action((_options: unknown, command: Command) => {
+      const { at, ...options } = optionsOf<{ at?: string }>(command)
+      return withFleet(
+        options,
+        (fleet) => fleet.drill({ at, onProgress: progressLine }),
+        showDrill,
+        ({ verdict }) => verdict === 'failed',
+      )
+    })
   drill
     .command('list')
     .description('every report, oldest first')

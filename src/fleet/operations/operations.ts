@@ -14,6 +14,7 @@ import { writeAcceptance } from './accept-clock.ts'
 import { backUp } from './backup.ts'
 import { archiveStatus, verifyArchives } from './archive-status.ts'
 import { abandon, cutOver } from './cutover.ts'
+import { runDrill } from './drill.ts'
 import { failOver } from './failover.ts'
 import { runInvariants } from './invariants.ts'
 import { dropRestore, restoreFleet } from './restore.ts'
@@ -122,6 +123,7 @@ const operations: Readonly<Record<string, Operation>> = {
   environments: operation(nothing, async (supervisor) =>
     listEnvironments({ environmentsDir: supervisor.home.environmentsDir }),
   ),
+  'drill.run': operation(z.object({ at: z.string().optional() }), runDrill),
   drills: operation(nothing, (supervisor) => listReports(supervisor.home.drillsDir)),
   'archive.status': operation(nothing, (supervisor) => archiveStatus(supervisor)),
   'archive.verify': operation(nothing, (supervisor) => verifyArchives(supervisor)),
