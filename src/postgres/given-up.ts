@@ -17,6 +17,8 @@ import { type ConnectionTarget, type Statement, type StatementOutcome } from './
 export const waitingMax = 12
 
 const lookEveryMs = 300
+/** While the server does not answer, each look waits twice as long as the one before, up to this. */
+const lookEveryMsMax = 30_000
 const answerWithinMs = 1_000
 
 /** By the role that they log in as: the sessions of others show no more than that they are there. */
@@ -36,6 +38,7 @@ export class GivenUp {
   #unseen = new Set<number>()
   #waiting = new Set<number>()
   #timer: NodeJS.Timeout | undefined
+  #pauseMs = lookEveryMs
   #isLooking = false
   #closed = false
 
@@ -46,6 +49,7 @@ export class GivenUp {
 
   note(processId: number): void {
     this.#unseen.add(processId)
+    this.#pauseMs = lookEveryMs
     if (!this.#isLooking) this.#lookIn(0)
   }
 
@@ -69,6 +73,8 @@ export class GivenUp {
   async #look(): Promise<void> {
     this.#isLooking = true
     const lookedFor = new Set([...this.#unseen, ...this.#waiting])
+    const pauseMs = this.#pauseMs
+    this.#pauseMs = Math.min(2 * pauseMs, lookEveryMsMax)
     try {
       const outcome = await this.#ask(selectWaiting([...lookedFor]), answerWithinMs)
       if (outcome.ok) this.#see(lookedFor, new Set(outcome.rows.map(({ pid }) => Number(pid))))
@@ -76,11 +82,12 @@ export class GivenUp {
       // W3.
     }
     this.#isLooking = false
-    if (this.#unseen.size + this.#waiting.size > 0) this.#lookIn(lookEveryMs)
+    if (this.#unseen.size + this.#waiting.size > 0) this.#lookIn(Math.min(pauseMs, this.#pauseMs))
   }
 
   /** W1. Who came meanwhile is looked for the next time. */
   #see(lookedFor: ReadonlySet<number>, waiting: ReadonlySet<number>): void {
+    this.#pauseMs = lookEveryMs
     this.#waiting = new Set(waiting)
     this.#unseen = new Set([...this.#unseen].filter((processId) => !lookedFor.has(processId)))
   }

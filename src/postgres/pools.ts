@@ -21,7 +21,7 @@ export interface PoolLimits {
   readonly idleMs: number
 }
 
-type Purpose = 'transaction' | 'service'
+type Purpose = 'transaction' | 'service' | 'look'
 
 export const poolLimitsDefault: PoolLimits = {
   transactionConnectionsMax: 24,
@@ -64,22 +64,46 @@ export class ConnectionPools {
     deadlineMs: number,
     onWritten?: () => Promise<void>,
   ): Promise<StatementOutcome[]> {
-    this.requireRoom(target)
-    return this.flight(target, statements, deadlineMs, undefined, onWritten)
+    const requireRoom = () => this.requireRoom(target)
+    requireRoom()
+    // Asked once more by who stood in a queue until now.
+    return this.#serve(target, this.#limits.connectWithinMs, (connection) => {
+      requireRoom()
+      return connection.flight(statements, deadlineMs, onWritten)
+    })
   }
 
   /** Statements in autocommit, in one flight on a connection of the service pool; `onWritten` as of a connection's. */
-  async flight(
+  flight(
     target: ConnectionTarget,
     statements: readonly Statement[],
     deadlineMs?: number,
     connectWithinMs = this.#limits.connectWithinMs,
     onWritten?: () => Promise<void>,
   ): Promise<StatementOutcome[]> {
+    return this.#serve(target, connectWithinMs, (connection) => connection.flight(statements, deadlineMs, onWritten))
+  }
+
+  async #serve<T>(
+    target: ConnectionTarget,
+    connectWithinMs: number,
+    use: (connection: Connection) => Promise<T>,
+  ): Promise<T> {
     const { serviceConnectionsMax } = this.#limits
     const connection = await this.#take(target, 'service', serviceConnectionsMax, connectWithinMs, connectWithinMs)
     try {
-      return await connection.flight(statements, deadlineMs, onWritten)
+      return await use(connection)
+    } finally {
+      connection.release()
+    }
+  }
+
+  /** On a connection of its own: what it looks for may hold all others, and those who wait for them stand in front of it. */
+  async #look(target: ConnectionTarget, statement: Statement, withinMs: number): Promise<StatementOutcome> {
+    const connection = await this.#take(target, 'look', 1, withinMs, withinMs)
+    try {
+      const [outcome] = await connection.flight([statement], withinMs)
+      return present(outcome, 'one outcome a statement')
     } finally {
       connection.release()
     }
@@ -91,7 +115,7 @@ export class ConnectionPools {
    */
   async forget(target: ConnectionTarget): Promise<void> {
     const server = keyOf(target)
-    for (const key of [`${server} transaction`, `${server} service`]) {
+    for (const key of [`${server} transaction`, `${server} service`, `${server} look`]) {
       this.#pools.get(key)?.end()
       this.#pools.delete(key)
     }
@@ -123,7 +147,7 @@ export class ConnectionPools {
       const giveBack = (after: Ended) => {
         this.#inUse.delete(connection)
         pool.giveBack(client, after === 'usable')
-        if (after === 'unanswered') this.#noteGivenUp(target, client.processID)
+        if (after === 'unanswered' && purpose !== 'look') this.#noteGivenUp(target, client.processID)
       }
       const lender = { giveBack, noteOutdated: () => pool.renew(client) }
       const connection = Connection.borrow(client, lender, hasQueued)
@@ -141,10 +165,7 @@ export class ConnectionPools {
     const server = keyOf(target)
     let givenUp = this.#givenUp.get(server)
     if (givenUp === undefined) {
-      givenUp = new GivenUp(target, async (statement, withinMs) => {
-        const [outcome] = await this.flight(target, [statement], withinMs, withinMs)
-        return present(outcome, 'one outcome a statement')
-      })
+      givenUp = new GivenUp(target, (statement, withinMs) => this.#look(target, statement, withinMs))
       this.#givenUp.set(server, givenUp)
     }
     givenUp.note(processId)

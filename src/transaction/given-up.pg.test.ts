@@ -4,6 +4,7 @@ import { insertRun, newRun, request } from '../../test/support/approval.ts'
 import { home, tenant } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
 import { missing, quick, WaitingShards } from '../../test/support/waiting-shards.ts'
+import { systemClock } from '../base/clock.ts'
 import { waitingMax } from '../postgres/given-up.ts'
 import { poolLimitsDefault } from '../postgres/pools.ts'
 import { primaryOf, type TransactionEnvironment } from './environment.ts'
@@ -67,6 +68,31 @@ describe('while the followers of a shard are away', () => {
       code: 'node_unavailable',
     })
     expect(await waiting.waiters()).toBeLessThanOrEqual(left)
+  })
+
+  test('HZ-S3: nor does a crowd in front of the look for them keep the bound from holding', async () => {
+    const environment = await waiting.gateway({ limits: quick })
+    await waiting.followers(missing)
+    const { serviceConnectionsMax } = poolLimitsDefault
+    let isOver = false
+    // Refusals are journalled, and each journal entry waits for followers too: so many that there is always a queue.
+    const refuse = async () => {
+      while (!isOver) {
+        const refused = Array.from({ length: 3 * serviceConnectionsMax }, () =>
+          transact(environment, request(newRun()), () => Promise.reject(new Error('refused'))).catch(() => undefined),
+        )
+        await Promise.all(refused)
+        await systemClock.sleep(20)
+      }
+    }
+    const refusing = refuse()
+    try {
+      await fill(environment)
+      expect(await waiting.waiters()).toBeLessThanOrEqual(waitingMax + atOnce + 2 * serviceConnectionsMax)
+    } finally {
+      isOver = true
+      await refusing
+    }
   })
 
   test('what does not wait for them goes on', async () => {

@@ -152,6 +152,8 @@ export class ShardTransaction {
   ): Promise<LastFlight> {
     const connection = await this.#connect()
     if (this.#opening !== undefined) await this.#opening
+    const { pools, targetOf } = this.#environment
+    pools.requireRoom(targetOf(this.shard.primary))
     const head = this.#opening === undefined ? this.#openingStatements() : []
     // One sync point: nothing of it is run behind an opening that was refused, or behind another failure.
     const own = [...head, ...tail.map((statement) => ({ ...statement, joined: true as const }))]

@@ -66,8 +66,8 @@ export function settingFindings(servers: readonly ServerSettings[]): Finding[] {
   })
 }
 
-/** The keeper of the clock, the resolver, the outbox and the archiver have each a session of its own, elected or waiting for it. */
-const sessionsBesidePools = 4
+/** Keeper of the clock, resolver, outbox and archiver, each elected or waiting for it, and who looks for what was given up. */
+const sessionsBesidePools = 5
 const connectionsOfGateway =
   poolLimitsDefault.transactionConnectionsMax +
   poolLimitsDefault.serviceConnectionsMax +
