@@ -120,7 +120,8 @@ export class Attempt {
   /** Why it can only be abandoned. A key that was used before is asked for first: who is cut short by it was refused nothing. */
   #doom(): HoldfastError | undefined {
     const dooms = [this.home, ...this.#participants.values()].map((part) => part.doom)
-    return this.#refusal ?? dooms.find((found) => found !== undefined)
+    // What a server said first: what was refused behind it may be the end of that, and is refused again where it is not.
+    return dooms.find((found) => found !== undefined) ?? this.#refusal
   }
 
   async #commit<T>(result: T): Promise<AttemptEnd<T>> {

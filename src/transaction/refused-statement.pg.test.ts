@@ -62,6 +62,25 @@ describe('A3: a statement that nobody waits for, and that is refused before it i
     expect(await both(shards, run)).toEqual([0, 0])
   })
 
+  test('T8: but what failed before it at a server is what counts, and is run again', async () => {
+    await shards.rows(
+      home,
+      `create function lose_the_race() returns void language plpgsql
+       as $$ begin raise exception 'it lost' using errcode = '40001'; end $$`,
+    )
+    const run = newRun()
+    let runs = 0
+    await transact(gateway, request(run), async (tx) => {
+      runs += 1
+      if (runs > 1) return tx.query('payroll', insertRun, [tenant, run])
+      await tx.query('payroll', 'select lose_the_race()').catch(() => undefined)
+      return tx.query('nowhere', 'select 1')
+    })
+    expect(runs).toBe(2)
+    await gateway.background.drain()
+    expect(await both(shards, run)).toEqual([1, 0])
+  })
+
   test('a participant that is fenced', async () => {
     const run = newRun()
     shards.replaceShard(treasury, { state: 'fenced' })
