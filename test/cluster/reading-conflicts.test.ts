@@ -227,6 +227,7 @@ describe('what is no conflict', () => {
       runs += 1
       await reader.query('payroll', 'select pg_sleep(60)')
     })
+    failed.catch(() => undefined)
     await eventually(async () => {
       const cancel = `select pg_cancel_backend(pid) from pg_stat_activity where query = 'select pg_sleep(60)'`
       return (await on(near, cancel)).length > 0
