@@ -98,6 +98,8 @@ export function toFenced(fleet: CutoverFleet, standing: ShardStanding): FencedSh
 }
 
 export async function reopen(fleet: CutoverFleet, { shard, epoch, target }: FencedShard): Promise<void> {
+  // A promotion has taken it further behind the fence, and opens it itself, perhaps only when it goes on (V6).
+  if (fleet.standing(shard).epoch > epoch) return
   const isOpen = await withConnection(target, (admin) => store.reopenShard(admin, epoch))
   // One that was not fenced yet goes on at the epoch that everybody knows.
   if (isOpen) await fleet.reopened(shard, epoch)

@@ -36,17 +36,22 @@ export async function switchOver(
     return { value: undefined, detail: `${switched.length} of ${shards.length} shards` }
   })
   await gates.pass('open', async () => {
-    for (const { kind, shard, epoch } of shards) {
-      await context.onStep('cutover open', { shard })
-      if (kind === 'switch') await fleet.open(shard, epoch)
-      else {
-        const kept = toFenced(fleet, standingAt(standings, shard))
-        await withConnection(kept.target, (admin) => store.rememberEpochs(admin, shards))
-        await reopen(fleet, kept)
-      }
+    const failures: unknown[] = []
+    for (const one of shards) {
+      await context.onStep('cutover open', { shard: one.shard })
+      // One that cannot be opened, as when its primary is gone for good, keeps no other closed.
+      await openOne(fleet, decision, one).catch((error: unknown) => failures.push(error))
     }
+    if (failures.length > 0) throw failures[0]
     return { value: undefined, detail: 'every shard takes traffic' }
   })
+}
+
+async function openOne(fleet: CutoverFleet, { standings, shards }: CutoverDecision, one: ShardCutover): Promise<void> {
+  if (one.kind === 'switch') return fleet.open(one.shard, one.epoch)
+  const kept = toFenced(fleet, standingAt(standings, one.shard))
+  await withConnection(kept.target, (admin) => store.rememberEpochs(admin, shards))
+  await reopen(fleet, kept)
 }
 
 /**

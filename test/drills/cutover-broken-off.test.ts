@@ -8,7 +8,7 @@ import { present } from '../../src/base/assert.ts'
 import { deferred } from '../../src/base/deferred.ts'
 import { silentProgress } from '../../src/base/progress.ts'
 import type { OnStep } from '../../src/base/step.ts'
-import type { ShardName } from '../../src/directory/topology.ts'
+import type { Epoch, ShardName } from '../../src/directory/topology.ts'
 import type { FleetConfigInput } from '../../src/fleet/config.ts'
 import type { Gateway } from '../../src/fleet/gateway.ts'
 import { callTo } from '../../src/fleet/operations/operations.ts'
@@ -21,7 +21,14 @@ import { EnvironmentRegistry } from '../../src/recovery/environment.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { restore } from '../../src/recovery/restore.ts'
 import { seedTenant, temporaryFolder, TestFleet } from '../support/fleet.ts'
-import { archivedAt, cutoverFleet, onceTold, recoveryContext, takeBackups } from '../support/recovery.ts'
+import {
+  archivedAt,
+  cutoverFleet,
+  onceTold,
+  recoveryContext,
+  takeBackups,
+  unattributedOn,
+} from '../support/recovery.ts'
 
 /** A cutover that is broken off at every step: before the switch the fleet is as it was, from then on it goes forward. */
 
@@ -207,4 +214,62 @@ test('V8: before the switch is decided, a shard whose primary is gone is promote
   expect(standings).toEqual([{ shard: name, epoch: epoch + 2, isAlive: true }])
   await abandonCutover(context, cutoverFleet(fleet), environment)
   expect(await stateOf()).toEqual([promoted])
+})
+
+test('R9, V6: a shard whose promotion has begun behind the fence is left to it', async () => {
+  const { topology } = fleet.supervisor
+  const name = treasury as ShardName
+  const document = topology.shard(name)
+  const [fenced, promoting] = [document.epoch + 1, document.epoch + 2]
+  const folder = new EnvironmentRegistry(context.environmentsDir).folderOf(environment)
+  const standings = [{ shard: name, epoch: document.epoch, isAlive: true }]
+  await fleet.ask(treasury, 'select holdfast.fence($1)', [fenced])
+  await storeJournal(folder, { state: 'fencing', standings })
+  await topology.replaceShard(name, { ...document, epoch: promoting as Epoch, promotion: { forkLsn: '0/0' } })
+  await abandonCutover(context, cutoverFleet(fleet), environment)
+  expect(await stateOf()).toEqual([{ state: 'fenced', epoch: fenced }])
+  expect(topology.shard(name)).toMatchObject({ epoch: promoting, promotion: { forkLsn: '0/0' } })
+  // Without one it is opened.
+  await topology.replaceShard(name, document)
+  await storeJournal(folder, { state: 'fencing', standings })
+  await abandonCutover(context, cutoverFleet(fleet), environment)
+  expect(await stateOf()).toEqual([{ state: 'open', epoch: fenced }])
+})
+
+test('V8, R9: a shard that is kept and whose primary is gone keeps no other closed, and is promoted behind the fence', async () => {
+  const { topology, servers } = fleet.supervisor
+  const name = payroll as ShardName
+  await fleet.whole(payroll)
+  await fleet.whole(treasury)
+  await takeBackups(fleet)
+  await approve('kept')
+  while (!(await holds()).includes('kept'));
+  await fleet.ask(treasury, `delete from treasury_holds where run_id = 'kept'`)
+  context = await recoveryContext(fleet)
+  await archivedAt(context, (await approve('behind')).commitTimestamp)
+  const names = (await unattributedOn(context, treasury)).slice(-1)
+  environment = (await restore(context, { target: { kind: 'before', transaction: names[0] ?? '' }, without: names })).id
+  const { epoch, historyId } = topology.shard(name)
+  await expect(breakOff('cutover open', payroll)).rejects.toThrow('broken off')
+  expect(await stateOf()).toMatchObject([{ state: 'fenced' }])
+
+  await servers.kill(topology.shard(name).primary)
+  await expect(cutover(context, cutoverFleet(fleet), { environment })).rejects.toThrow()
+  expect(topology.shard(treasury as ShardName)).toMatchObject({ state: 'open' })
+  expect(await stateOf()).toMatchObject([{ state: 'open' }])
+  await fleet.failover(payroll)
+  const promoted = { state: 'open', epoch: epoch + 2 }
+  expect(topology.shard(name)).toMatchObject(promoted)
+  expect(topology.shard(name).historyId).not.toBe(historyId)
+
+  const report = await cutover(context, cutoverFleet(fleet), { environment })
+  expect(report.shards.map(({ kind, shard }) => [shard, kind])).toEqual([
+    [payroll, 'keep'],
+    [treasury, 'switch'],
+  ])
+  expect(topology.shard(name)).toMatchObject(promoted)
+  const peer = await fleet.ask(payroll, 'select epoch from holdfast.peer where shard = $1', [treasury])
+  expect(peer).toEqual([{ epoch: topology.shard(treasury as ShardName).epoch }])
+  expect(await holds()).toEqual(expect.arrayContaining(['kept', 'behind']))
+  await approve('kept-and-promoted')
 })

@@ -1,7 +1,6 @@
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { cleanUp } from '../../examples/payledger/clean-up.ts'
 import { approveRun, createRun, readRun } from '../../examples/payledger/payledger.ts'
-import { nameOf } from '../../src/archive/redo-transaction.ts'
 import { silentProgress } from '../../src/base/progress.ts'
 import type { OnStep } from '../../src/base/step.ts'
 import type { ShardName } from '../../src/directory/topology.ts'
@@ -14,7 +13,15 @@ import { listEnvironments } from '../../src/recovery/environment-servers.ts'
 import type { RecoveryContext } from '../../src/recovery/recovery.ts'
 import { restore } from '../../src/recovery/restore.ts'
 import { seedTenant, TestFleet } from '../support/fleet.ts'
-import { archivedAt, archivedOn, cutoverFleet, onceTold, recoveryContext, takeBackups } from '../support/recovery.ts'
+import {
+  archivedAt,
+  archivedOn,
+  cutoverFleet,
+  onceTold,
+  recoveryContext,
+  takeBackups,
+  unattributedOn,
+} from '../support/recovery.ts'
 
 /** After the bad day: the environment without the clean-up job becomes the fleet. */
 
@@ -229,11 +236,3 @@ describe('cutover', () => {
     expect(await holds()).not.toContain('half')
   })
 })
-
-async function unattributedOn(context: RecoveryContext, shard: string): Promise<string[]> {
-  const names: string[] = []
-  for await (const one of context.archives.get(shard as ShardName)?.readRedo() ?? []) {
-    if (one.identity.kind === 'unattributed') names.push(nameOf(one))
-  }
-  return names
-}

@@ -1,3 +1,4 @@
+import { nameOf } from '../../src/archive/redo-transaction.ts'
 import { present } from '../../src/base/assert.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import { isHoldfastError } from '../../src/base/errors.ts'
@@ -29,6 +30,15 @@ export async function archivedAt(context: RecoveryContext, timestamp: Hlc): Prom
 export async function archivedOn(context: RecoveryContext, shard: string, timestamp: Hlc): Promise<void> {
   const archive = present(context.archives.get(shard as ShardName), 'the shard has an archive')
   while (((await archive.redoThrough())?.closedTimestamp ?? toHlc(0n)) < timestamp) await systemClock.sleep(20)
+}
+
+/** Names of the transactions that no gateway made, as they are in the archive of a shard. */
+export async function unattributedOn(context: RecoveryContext, shard: string): Promise<string[]> {
+  const names: string[] = []
+  for await (const one of context.archives.get(shard as ShardName)?.readRedo() ?? []) {
+    if (one.identity.kind === 'unattributed') names.push(nameOf(one))
+  }
+  return names
 }
 
 /** What a cutover asks of the embedded fleet. */

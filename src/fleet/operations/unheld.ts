@@ -59,8 +59,8 @@ async function readStanding(node: Connection): Promise<DataStanding> {
 }
 
 /**
- * A cutover that was broken off before it decided has replaced nothing, and goes back to the fleet as it is: where the primary is
- * gone for good, a promotion behind its fence is the only way on.
+ * A cutover that was broken off before it decided has replaced nothing, and one that has decided to keep a shard never will: where the
+ * primary is gone for good, a promotion behind its fence is the only way on.
  */
 async function requireNotHeld(
   supervisor: Supervisor,
@@ -73,12 +73,16 @@ async function requireNotHeld(
   const holding = (await journals(supervisor)).filter(({ state, standings }) => {
     return state !== 'done' && standings.some(({ shard }) => shard === name)
   })
-  if (holding.length > 0 && holding.every(({ state }) => state === 'fencing')) return
+  if (holding.length > 0 && holding.every((journal) => !replaces(journal, name))) return
   const told = `${name} is ${held.state} at epoch ${held.epoch} in its own data, and at epoch ${epoch} in the topology`
   throw new HoldfastError('shard_fenced', told, {
     hint: 'a cutover holds it: run it again',
     detail: { shard: name, epoch: held.epoch, state: held.state },
   })
+}
+
+function replaces(journal: CutoverJournal, name: ShardName): boolean {
+  return journal.state !== 'fencing' && journal.shards.some(({ kind, shard }) => shard === name && kind === 'switch')
 }
 
 /** Of every environment. No cutover runs while this one has its turn: what they say was left. */
