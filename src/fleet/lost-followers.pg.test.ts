@@ -40,7 +40,7 @@ const still: Clock = {
 }
 
 interface Start {
-  readonly followers?: number
+  readonly followers?: readonly string[]
   readonly clock?: Clock
   readonly release?: Release
   readonly onStep?: OnStep
@@ -49,15 +49,21 @@ interface Start {
 let root: string
 let supervisor: Supervisor
 let alarms: string[] = []
+let rebuilt: string[] = []
 
-async function start({ followers = 2, clock = systemClock, release, onStep = noStep }: Start = {}): Promise<void> {
+async function start({
+  followers = ['eu-central', 'eu-central'],
+  clock = systemClock,
+  release,
+  onStep = noStep,
+}: Start = {}): Promise<void> {
   const config = await loadConfig(
     {
       fleet: 'lost',
       dataDir: `${root}/data`,
       regions: { 'eu-west': { jurisdiction: 'EU' }, 'eu-central': { jurisdiction: 'EU' } },
       shards: {
-        [payroll]: { durability: 'quorum', followers: Array<string>(followers).fill('eu-central'), survive: 'region' },
+        [payroll]: { durability: 'quorum', followers: [...followers], survive: 'region' },
       },
       domains: {},
       tenants: {},
@@ -65,6 +71,7 @@ async function start({ followers = 2, clock = systemClock, release, onStep = noS
     root,
   )
   const progress = ({ step, detail }: { step: string; detail?: string }) => {
+    if (step === 'rebuild') rebuilt.push(detail ?? '')
     if (step === 'alarm') alarms.push(detail ?? '')
   }
   const options = { config, wan: false, progress, clock, onStep, release: release ?? (await packageRelease()) }
@@ -73,6 +80,7 @@ async function start({ followers = 2, clock = systemClock, release, onStep = noS
 
 beforeEach(async () => {
   alarms = []
+  rebuilt = []
   root = await temporaryFolder()
 })
 
@@ -150,11 +158,11 @@ describe('a fleet starts', () => {
   })
 
   test('behind a new follower, where the one that is gone was the only one', async () => {
-    await start({ followers: 1 })
+    await start({ followers: ['eu-central'] })
     const lost = directory(first)
     await supervisor.close()
     await rm(lost, { recursive: true })
-    await start({ followers: 1 })
+    await start({ followers: ['eu-central'] })
     expect(shard().state).toBe('open')
     await whole(1, 3)
   })
@@ -180,6 +188,48 @@ describe('a fleet starts', () => {
       `${payroll}: ${first} is lost: its primary no longer keeps the log that it lacks; its place is built anew`,
     ])
     await whole(1, 3, 4)
+  })
+})
+
+describe('where the only follower that counts was retired, and its successor is not built', () => {
+  const followers = ['eu-west', 'eu-central']
+  const breakOff: OnStep = (at) =>
+    at === 'promotion place' ? Promise.reject(new Error(`broken off at ${at}`)) : Promise.resolve()
+
+  test('the next start builds it, also when another one was broken off in that', async () => {
+    await start({ followers, clock: still, onStep: breakOff })
+    await loseDirectory(second)
+    await supervisor.lostFollowers.look(payroll)
+    expect(ids()).toEqual(numbered(1, 2))
+    await supervisor.close()
+    await expect(start({ followers, onStep: breakOff })).rejects.toThrow('broken off at promotion place')
+    await start({ followers })
+    expect(shard().state).toBe('open')
+    await whole(1, 2, 4)
+  })
+
+  test('so does a restart of the primary', async () => {
+    await start({
+      followers,
+      clock: still,
+      onStep: (at) => (at === 'promotion place' && shard().state === 'open' ? breakOff(at, {}) : Promise.resolve()),
+    })
+    await loseDirectory(second)
+    await supervisor.lostFollowers.look(payroll)
+    expect(ids()).toEqual(numbered(1, 2))
+    await supervisor.servers.kill(shard().primary)
+    await restartNode(supervisor, shard().primary)
+    expect(shard().state).toBe('open')
+    await whole(1, 2, 4)
+  })
+
+  test('it is built before others', async () => {
+    await start({ followers, clock: still })
+    await loseDirectory(first)
+    await loseDirectory(second)
+    await supervisor.lostFollowers.look(payroll)
+    await whole(1, 5, 4)
+    expect(rebuilt).toEqual([`${payroll}.5 in eu-central`, `${payroll}.4 in eu-west`])
   })
 })
 

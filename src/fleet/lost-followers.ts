@@ -5,7 +5,7 @@ import type { NodeId, ShardName } from '../directory/topology.ts'
 import { seeFollowers } from './follower-sights.ts'
 import type { Stall } from './following.ts'
 import { judgeFollowing, stalledForMs } from './following.ts'
-import { buildUntilAcknowledged, canAcknowledge, retireFollowers } from './retirement.ts'
+import { canAcknowledge, ensureAcknowledged, retireFollowers } from './retirement.ts'
 import type { Supervisor } from './supervisor.ts'
 import type { NodeDocument } from './topology-store.ts'
 
@@ -72,12 +72,10 @@ export class LostFollowers {
    * could acknowledge a commit, fills the place. Throws what keeps it from that.
    */
   async replace(name: ShardName): Promise<void> {
-    const { topology, shardServers } = this.#supervisor
     const lost = await this.#untilKnown(name)
-    if (lost.length === 0) return
-    await this.#retire(name, lost)
-    const document = await buildUntilAcknowledged(this.#supervisor, name, topology.shard(name))
-    await shardServers.applySynchronousNames(name, document)
+    if (lost.length > 0) await this.#retire(name, lost)
+    // Also where the last one was retired before: its successor may not have been built when the fleet stopped.
+    await ensureAcknowledged(this.#supervisor, name)
   }
 
   /**

@@ -1,6 +1,7 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { NodeId, ShardName } from '../directory/topology.ts'
-import { passesBarrier } from './opening.ts'
+import { mayOpen, passesBarrier } from './opening.ts'
+import { ensureAcknowledged } from './retirement.ts'
 import { nodeOf } from './shard-servers.ts'
 import type { Supervisor } from './supervisor.ts'
 import type { ShardDocument } from './topology-store.ts'
@@ -29,11 +30,16 @@ export async function restartNode(
  */
 async function openBehindBarrier(supervisor: Supervisor, name: ShardName, fenced: ShardDocument): Promise<void> {
   const { topology, shardServers } = supervisor
-  if (!(await passesBarrier(supervisor, name, fenced))) return
+  const awaited = await supervisor.exclusively(async () => {
+    const isDue = topology.shard(name) === fenced && (await mayOpen(supervisor, fenced))
+    // What was rebuilt in the background ended with the primary that it was built from (V9).
+    return isDue ? ensureAcknowledged(supervisor, name) : fenced
+  })
+  if (!(await passesBarrier(supervisor, name, awaited))) return
   await supervisor.exclusively(async () => {
-    if (topology.shard(name) !== fenced) return
-    await shardServers.admit(nodeOf(fenced, fenced.primary))
-    await topology.replaceShard(name, { ...fenced, state: 'open' })
+    if (topology.shard(name) !== awaited) return
+    await shardServers.admit(nodeOf(awaited, awaited.primary))
+    await topology.replaceShard(name, { ...awaited, state: 'open' })
   })
   supervisor.rebuilding.begin(name)
 }

@@ -39,17 +39,21 @@ export async function openShard(
   await topology.replaceShard(name, { ...document, state: 'open', promotion: undefined })
 }
 
-/** F2. False for what a cutover closed: it has no followers yet, and the cutover opens it when it is run again. */
-export async function passesBarrier(
-  { shardServers, onStep }: OpeningParts,
-  name: ShardName,
+/** False for what a cutover closed: it has no followers yet, and the cutover opens it when it is run again. */
+export async function mayOpen(
+  { shardServers }: Pick<OpeningParts, 'shardServers'>,
   shard: ShardDocument,
 ): Promise<boolean> {
+  if (shard.state === 'open') return true
   const primary = nodeOf(shard, shard.primary)
-  const admin = shardServers.adminTarget(primary)
-  if (shard.state !== 'open' && !(await withConnection(admin, (at) => isOpenInData(at, shard.epoch)))) return false
-  await onStep('opening barrier', { shard: name })
-  await shardServers.barrier(primary, barrierWithinMs)
+  return withConnection(shardServers.adminTarget(primary), (admin) => isOpenInData(admin, shard.epoch))
+}
+
+/** F2. False where the shard may not open. */
+export async function passesBarrier(parts: OpeningParts, name: ShardName, shard: ShardDocument): Promise<boolean> {
+  if (!(await mayOpen(parts, shard))) return false
+  await parts.onStep('opening barrier', { shard: name })
+  await parts.shardServers.barrier(nodeOf(shard, shard.primary), barrierWithinMs)
   return true
 }
 

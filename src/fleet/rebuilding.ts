@@ -123,7 +123,9 @@ export class Rebuilding {
   #next(name: ShardName): RetiredNode | undefined {
     const shard = this.#parts.topology().document.shards[name]
     if (this.#parts.closing.aborted || shard === undefined || shard.state !== 'open') return undefined
-    return shard.retired?.[0]
+    // Without one that counts, commits wait and the shard does not open again.
+    const counts = ({ node }: RetiredNode) => this.#parts.shardServers.counts(name, shard, node)
+    return shard.retired?.find(counts) ?? shard.retired?.[0]
   }
 
   async #run(name: ShardName): Promise<void> {

@@ -101,6 +101,22 @@ export async function buildUntilAcknowledged(
   return document
 }
 
+/**
+ * Fills a place where nobody is in the shard whose acknowledgement counts, and such a one was retired: a build that was broken off
+ * would leave every barrier waiting for nobody. Gives the document of the topology. Of a shard whose primary runs, and that
+ * nobody else changes meanwhile.
+ */
+export async function ensureAcknowledged(parts: RetirementParts, name: ShardName): Promise<ShardDocument> {
+  const { topology, shardServers } = parts
+  const shard = topology.shard(name)
+  // What comes out of a promotion fills its own places; what a cutover adopted never had any.
+  const canFill = shard.retired?.some(({ node }) => shardServers.counts(name, shard, node)) ?? false
+  if (shard.promotion !== undefined || !canFill || canAcknowledge(shardServers, name, shard)) return shard
+  const document = await buildUntilAcknowledged(parts, name, shard)
+  await shardServers.applySynchronousNames(name, document)
+  return document
+}
+
 /** Whether anybody is in the shard whose acknowledgement its commits could wait for. */
 export function canAcknowledge(shardServers: ShardServers, name: ShardName, shard: ShardDocument): boolean {
   if (shard.durability === 'local') return true
