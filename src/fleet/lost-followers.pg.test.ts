@@ -1,4 +1,4 @@
-import { readdir, rm, writeFile } from 'node:fs/promises'
+import { readFile, readdir, rm, symlink, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -55,6 +55,7 @@ let root: string
 let supervisor: Supervisor
 let alarms: string[] = []
 let rebuilt: string[] = []
+let restarted: string[] = []
 
 async function start({
   followers = ['eu-central', 'eu-central'],
@@ -77,6 +78,7 @@ async function start({
   )
   const progress = ({ step, detail }: { step: string; detail?: string }) => {
     if (step === 'rebuild') rebuilt.push(detail ?? '')
+    if (step === 'restart') restarted.push(detail ?? '')
     if (step === 'alarm') alarms.push(detail ?? '')
   }
   const options = { config, wan: false, progress, clock, onStep, release: release ?? (await packageRelease()) }
@@ -89,6 +91,7 @@ async function start({
 beforeEach(async () => {
   alarms = []
   rebuilt = []
+  restarted = []
   root = await temporaryFolder()
 })
 
@@ -129,7 +132,7 @@ async function whole(...numbers: number[]): Promise<void> {
 async function loseDirectory(id: NodeId): Promise<void> {
   await supervisor.servers.kill(id)
   await rm(directory(id), { recursive: true })
-  await bringBack(supervisor, id)
+  expect(await supervisor.lostFollowers.start(nodeOf(shard(), id), () => restartNode(supervisor, id))).toBe(false)
 }
 
 /** A follower that is away while its primary writes more than it may keep. */
@@ -257,6 +260,34 @@ describe('while the shard takes traffic', () => {
     expect(alarms).toEqual([
       `${payroll}: ${first} is lost: its server ended at each of 5 starts; its place is built anew`,
     ])
+  })
+
+  test('the only one that its primary waits for is tried again, however often it ended', async () => {
+    await start({ followers: ['eu-central'], clock: still })
+    const control = join(directory(first), 'global', 'pg_control')
+    const { primary } = shard()
+    await supervisor.servers.kill(first)
+    await supervisor.servers.kill(primary)
+    const before = await readFile(control)
+    await writeFile(control, 'not what it was')
+    const back = [primary, first].map((id) => bringBack(supervisor, id))
+    const tries = () => restarted.filter((detail) => detail.startsWith(first)).length
+    await eventually(() => tries() > 1, 60_000)
+    expect(shard().state).toBe('fenced')
+    await writeFile(control, before)
+    await Promise.all(back)
+    expect(shard().state).toBe('open')
+    await whole(1, 2)
+  })
+
+  test('one whose directory cannot be read is not taken for gone', async () => {
+    await start({ clock: still })
+    await supervisor.servers.kill(first)
+    const unreadable = join(directory(first), 'global')
+    await rm(unreadable, { recursive: true })
+    await symlink('global', unreadable)
+    const again = () => Promise.reject(new Error('not now'))
+    await expect(supervisor.lostFollowers.start(nodeOf(shard(), first), again)).rejects.toThrow('not now')
   })
 
   test('one that alone acknowledged a commit counts for a promotion, until another has it', async () => {

@@ -103,11 +103,8 @@ export class LostFollowers {
 
   async #whyNever(node: NodeDocument, error: unknown, starts: number): Promise<string | undefined> {
     const dataDir = this.#supervisor.servers.dataDirOf(node.folder)
-    const isThere = await stat(join(dataDir, 'global', 'pg_control')).then(
-      () => true,
-      () => false,
-    )
-    if (!isThere) return `its data directory ${dataDir} is gone`
+    const isGone = await stat(join(dataDir, 'global', 'pg_control')).then(() => false, saysGone)
+    if (isGone) return `its data directory ${dataDir} is gone`
     return hasEnded(error) && starts >= startsMax ? `its server ended at each of ${starts} starts` : undefined
   }
 
@@ -169,6 +166,11 @@ export class LostFollowers {
 /** By itself, in the middle of its start: waiting longer would not have helped. */
 function hasEnded(error: unknown): boolean {
   return isHoldfastError(error, 'server_failed') && error.detail['ended'] === true
+}
+
+/** A disk that cannot be read, or that somebody else owns for now, may have it all. */
+function saysGone(error: NodeJS.ErrnoException): boolean {
+  return error.code === 'ENOENT' || error.code === 'ENOTDIR'
 }
 
 function reasonOf(error: unknown): string {

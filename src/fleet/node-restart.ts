@@ -10,6 +10,8 @@ import type { ShardDocument } from './topology-store.ts'
 
 /** Between attempts to bring back a server that ended by itself. */
 const recoverPauseMs = 1_000
+/** Behind as many attempts as make a follower lost. What kept it from starting may be over all the same. */
+const lostPauseMs = 10_000
 
 /**
  * Starts a node's server again; a primary takes traffic once a barrier has passed (F2). Where it is not due any more when its
@@ -69,8 +71,8 @@ async function startAgain(
 }
 
 /**
- * Brings a node back until it runs, a primary until its shard is open; or the node is no longer wanted, a follower is lost, or
- * the fleet stops.
+ * Brings a node back until it runs, a primary until its shard is open; or the node is no longer wanted, or the fleet stops. One
+ * that is lost may be the only one that the barrier of its primary can wait for: it is tried until its shard can spare it (V9).
  */
 export async function bringBack(supervisor: Supervisor, id: string): Promise<void> {
   const { servers, clock, progress, closing, lostFollowers } = supervisor
@@ -82,6 +84,7 @@ export async function bringBack(supervisor: Supervisor, id: string): Promise<voi
     // A primary that runs and could not pass its barrier yet is not back.
     if (isBack && (id !== shard.primary || shard.state === 'open')) return
     if (id === shard.primary && shard.promotion !== undefined) return supervisor.promotions.begin(name)
+    let isLost = false
     try {
       if (isBack) {
         await openBehindBarrier(supervisor, name, shard)
@@ -89,14 +92,14 @@ export async function bringBack(supervisor: Supervisor, id: string): Promise<voi
         progress({ step: 'restart', detail: `${id} ended by itself` })
         const restart = () => restartNode(supervisor, id as NodeId)
         if (id === shard.primary) await restart()
-        else await lostFollowers.start(nodeOf(shard, id as NodeId), restart)
+        else isLost = !(await lostFollowers.start(nodeOf(shard, id as NodeId), restart))
       }
-      return
+      if (!isLost) return
     } catch (error) {
       const why = error instanceof Error ? error.message : String(error)
       progress({ step: 'restart failed', detail: `${id}: ${why}` })
     }
-    await clock.sleep(recoverPauseMs, closing).catch(() => undefined)
+    await clock.sleep(isLost ? lostPauseMs : recoverPauseMs, closing).catch(() => undefined)
   }
 }
 
