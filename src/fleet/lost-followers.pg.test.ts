@@ -19,6 +19,7 @@ import type { Release } from '../postgres/release.ts'
 import { packageRelease } from '../postgres/release.ts'
 import { loadConfig } from './config.ts'
 import { seeFollowers } from './follower-sights.ts'
+import { stalledForMs } from './following.ts'
 import { bringBack, restartNode } from './node-restart.ts'
 import { slotName } from './node-settings.ts'
 import { callTo } from './operations/operations.ts'
@@ -330,6 +331,29 @@ describe('while the shard takes traffic', () => {
       await whole(1, 3, 4)
     },
   )
+})
+
+test('how long a follower asked in vain begins anew where its primary was away', async () => {
+  let aheadMs = 0
+  await start({ clock: { ...still, monotonicMs: () => still.monotonicMs() + aheadMs } })
+  await supervisor.servers.kill(first)
+  await ask(`select pg_drop_replication_slot('${slotName(first)}')`)
+  await restartNode(supervisor, first)
+  // One that is in the middle of an attempt shows nothing.
+  const look = async () => {
+    for (let looks = 0; looks < 20; looks++) await supervisor.lostFollowers.look(payroll)
+  }
+  await eventually(async () => (await seeFollowers(supervisor.shardServers, shard()))[0]?.replay?.isExhausted === true)
+  await look()
+  await supervisor.servers.kill(shard().primary)
+  await supervisor.lostFollowers.look(payroll)
+  await bringBack(supervisor, shard().primary)
+  aheadMs += stalledForMs
+  await look()
+  expect(ids()).toEqual(numbered(1, 2, 3))
+  aheadMs += stalledForMs
+  await look()
+  await whole(1, 3, 4)
 })
 
 test('what is seen of a follower that asks in vain, of one that a link keeps from its primary, and of one that streams', async () => {

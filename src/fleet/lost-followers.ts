@@ -7,7 +7,7 @@ import type { Stall } from './following.ts'
 import { judgeFollowing, stalledForMs } from './following.ts'
 import { canAcknowledge, ensureAcknowledged, retireFollowers } from './retirement.ts'
 import type { Supervisor } from './supervisor.ts'
-import type { NodeDocument } from './topology-store.ts'
+import type { NodeDocument, ShardDocument } from './topology-store.ts'
 
 /**
  * Finds the followers that will not follow again by themselves, and has each place built anew (V9): those whose primary no
@@ -123,9 +123,16 @@ export class LostFollowers {
   async #look(name: ShardName): Promise<Looked> {
     const { topology, servers, shardServers, clock } = this.#supervisor
     const shard = topology.shard(name)
-    if (shard.promotion !== undefined || !servers.isRunning(shard.primary)) return { lost: [], following: [] }
+    if (shard.promotion !== undefined || !servers.isRunning(shard.primary)) {
+      this.#forgetStalls(shard)
+      return { lost: [], following: [] }
+    }
+    const sights = await seeFollowers(shardServers, shard).catch((error: unknown) => {
+      this.#forgetStalls(shard)
+      throw error
+    })
     const following: NodeDocument[] = []
-    for (const { node, ...sight } of await seeFollowers(shardServers, shard)) {
+    for (const { node, ...sight } of sights) {
       // What was sent to one that has ended goes on for a moment.
       const isStreaming = sight.isStreaming && servers.isRunning(node.id)
       const judged = judgeFollowing({ ...sight, isStreaming }, this.#stalls.get(node.id), clock.monotonicMs())
@@ -137,6 +144,11 @@ export class LostFollowers {
       following.push(node)
     }
     return { lost: shard.nodes.filter(({ id }) => this.#lost.has(id)), following }
+  }
+
+  /** Nobody was there to ask: how long they asked in vain begins anew. */
+  #forgetStalls({ nodes }: ShardDocument): void {
+    for (const { id } of nodes) this.#stalls.delete(id)
   }
 
   /** Whether the shard takes traffic, and somebody is there for its barrier where anybody is left who counts. */
