@@ -228,6 +228,12 @@ export const errorTable = define({
     retry: 'never',
     meaning: 'The fleet runs on the environment, or a cutover to it is under way; nothing was removed.',
   },
+  drill_gave_way: {
+    category: 'unavailable',
+    retry: 'safe',
+    meaning:
+      'The drill ended before its report, since the fleet stops or others wanted its turn; nothing of it is left.',
+  },
   fleet_locked: {
     category: 'conflict',
     retry: 'never',

@@ -1,6 +1,7 @@
+import { isHoldfastError } from '../base/errors.ts'
 import { listReports } from '../recovery/drill-store.ts'
 import { archiveStatus } from './operations/archive-status.ts'
-import { runDrill } from './operations/drill.ts'
+import { rehearse } from './operations/drill.ts'
 import type { Supervisor } from './supervisor.ts'
 
 /**
@@ -8,7 +9,7 @@ import type { Supervisor } from './supervisor.ts'
  *
  * When one is due is told by what is there, the reports and the first base backups, so that a fleet which is started again
  * rehearses neither anew nor never. Any restore is a rehearsal, also one that somebody asked for. One that leaves no report, as
- * one whose target lies before the first base backup, is tried again.
+ * one whose target lies before the first base backup or one that made way, is tried again.
  */
 export interface DrillTimes {
   readonly everyMs: number
@@ -53,13 +54,15 @@ export async function keepDrills(supervisor: Supervisor): Promise<void> {
     }
     failedMs = undefined
     try {
-      const { id, verdict, target, rtoMs } = await runDrill(supervisor, {}, () => undefined)
+      const { id, verdict, target, rtoMs } = await rehearse(supervisor)
       const step = verdict === 'passed' ? 'drill' : 'alarm'
       progress({ step, detail: `drill ${id} ${verdict}, ${target}, in ${rtoMs} ms` })
     } catch (error) {
       failedMs = clock.wallMs()
+      if (closing.aborted) return
       const why = error instanceof Error ? error.message : String(error)
-      if (!closing.aborted) progress({ step: 'alarm', detail: `a drill came to no end: ${why}` })
+      if (isHoldfastError(error, 'drill_gave_way')) progress({ step: 'drill', detail: why })
+      else progress({ step: 'alarm', detail: `a drill came to no end: ${why}` })
     }
   }
 }

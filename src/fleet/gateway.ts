@@ -170,7 +170,7 @@ export class Gateway implements Fleet {
     return this.#ask('drills', {})
   }
 
-  /** A restore for the sake of its report, which is all that it leaves. Throws what a restore throws; safe to repeat. */
+  /** A restore for the sake of its report, which is all that it leaves. Throws what a restore throws, and `drill_gave_way`; safe to repeat. */
   drill(request: DrillRequest = {}): Promise<DrillReport> {
     return this.#ask('drill.run', request, request.onProgress)
   }

@@ -84,6 +84,7 @@ export class Supervisor {
   readonly #closing = new AbortController()
   readonly #changes = new Lane()
   readonly #environments = new Lane()
+  #givingWay: AbortController | undefined
   readonly #underWay = new Set<Promise<unknown>>()
   readonly #stopRequested = deferred<void>()
   #stopsOnRequest = false
@@ -174,7 +175,19 @@ export class Supervisor {
    * that is to come back waits for it. What changes both, a cutover, takes this turn first.
    */
   onEnvironments<T>(change: () => Promise<T>): Promise<T> {
+    // One that has ended does not hear it any more.
+    this.#givingWay?.abort()
     return this.#environments.run(change)
+  }
+
+  /**
+   * The same for what nobody waits for, one at a time. Its signal is aborted as soon as somebody else wants the turn, who may be about
+   * to end an outage, and when the fleet stops.
+   */
+  onEnvironmentsGivingWay<T>(change: (signal: AbortSignal) => Promise<T>): Promise<T> {
+    const controller = new AbortController()
+    this.#givingWay = controller
+    return this.#environments.run(() => change(AbortSignal.any([controller.signal, this.closing])))
   }
 
   /**

@@ -32,6 +32,7 @@ export async function checkEverything(context: RecoveryContext, plan: HistoryPla
   const cutover: Check[] = []
   const globals = new Map<ShardName, GlobalTransactions>()
   for (const [shard, one] of plan.shards) {
+    context.signal?.throwIfAborted()
     const server = serverOf(servers, shard)
     await withConnection(context.host.adminTarget(server.address), async (admin) => {
       storage.push(...(await checkStorage(admin, shard)))

@@ -81,4 +81,6 @@ export interface RecoveryContext {
   readonly clock: Clock
   readonly onStep: OnStep
   readonly progress: Progress
+  /** Of a restore that makes way. */
+  readonly signal?: AbortSignal
 }

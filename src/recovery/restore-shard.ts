@@ -108,12 +108,13 @@ export async function replayToStop(
 
 /** However long it takes, as long as it moves. */
 async function waitPaused(context: RecoveryContext, plan: ShardPlan, server: EnvironmentServer): Promise<void> {
-  const { host, clock } = context
+  const { host, clock, signal } = context
   try {
     await withConnection(host.adminTarget(server.address), async (admin) => {
       let last: Lsn | null = null
       let movedAt = clock.monotonicMs()
       for (;;) {
+        signal?.throwIfAborted()
         const state = await store.readReplayState(admin)
         if (!state.inRecovery) throw notReached(plan, 'opened for writing by itself')
         if (state.paused) {

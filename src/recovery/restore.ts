@@ -31,7 +31,8 @@ import { formatTarget } from './target.ts'
  * Throws `restore_unreachable`, `archive_gap`, `unknown_transaction`, `redo_conflict`, `residency_denied` (never: the
  * archives, the law or the request say no), `check_failed`, `disk_full`, `server_failed`. When a gate fails the report
  * says which, and the environment's servers are stopped. A report with the verdict `failed` and no error means that the
- * restore stands and a check does not hold.
+ * restore stands and a check does not hold. One that made way throws the reason of its signal, and leaves no report: it says
+ * nothing about the archives.
  */
 export async function restore(context: RecoveryContext, request: RestoreRequest): Promise<DrillReport> {
   const gates = new Gates(gateNames, context.clock, context.progress)
@@ -63,7 +64,7 @@ export async function restore(context: RecoveryContext, request: RestoreRequest)
     return await conclude('restored')
   } catch (error) {
     await stopEnvironment(context, environment)
-    await conclude('failed')
+    if (context.signal?.aborted !== true) await conclude('failed')
     throw error
   }
 }
@@ -132,6 +133,7 @@ async function build(
   await register(shards.map((one) => ({ ...one, address: serverOf(servers, one.shard).address })))
   await gates.pass('promote', async () => {
     const timelines = await forEach(shards, async ({ shard }) => {
+      context.signal?.throwIfAborted()
       const { timeline } = await endRecovery(context, archiveOf(context, shard), serverOf(servers, shard))
       return `${shard} on timeline ${timeline}`
     })

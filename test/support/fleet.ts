@@ -4,6 +4,7 @@ import { join } from 'node:path'
 import { configBelow } from '../../examples/payledger/demo/config.ts'
 import { onboard } from '../../examples/payledger/payledger.ts'
 import { employeesOf, openingBalanceCents } from '../../examples/payledger/seed.ts'
+import type { Progress } from '../../src/base/progress.ts'
 import { silentProgress } from '../../src/base/progress.ts'
 import type { OnStep } from '../../src/base/step.ts'
 import { noStep } from '../../src/base/step.ts'
@@ -36,6 +37,8 @@ export interface TestFleetOptions {
   readonly wan?: boolean | number
   /** At every step of what the supervisor does. */
   readonly onStep?: OnStep
+  /** What the supervisor tells. */
+  readonly progress?: Progress
 }
 
 /**
@@ -58,11 +61,16 @@ export class TestFleet {
     adapt = (config) => config,
     wan = false,
     onStep = noStep,
+    progress = silentProgress,
   }: TestFleetOptions = {}): Promise<TestFleet> {
     const root = await temporaryFolder()
     try {
       const { reference, config } = await resolveConfig({ config: adapt(await configBelow(root)) })
-      return new TestFleet(root, config, await startFleet(reference, config, wan, { ...quietRuntime, onStep }))
+      return new TestFleet(
+        root,
+        config,
+        await startFleet(reference, config, wan, { ...quietRuntime, onStep, progress }),
+      )
     } catch (error) {
       await rm(root, { recursive: true, force: true, maxRetries: 5 })
       throw error
