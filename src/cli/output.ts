@@ -6,6 +6,9 @@ import { toJson } from '../http/json.ts'
 
 /** Results go to stdout, one JSON document with `--json`; progress and errors go to stderr. */
 
+/** Where progress and errors go decides: a file or a script gets none, however much CI or the shell wishes for colours. */
+const colors = pc.createColors(pc.isColorSupported && Boolean(process.stderr.isTTY))
+
 /** CONTRACT of the command line; the reference repeats it. */
 export const exitCodes = {
   done: 0,
@@ -40,7 +43,7 @@ export function printLine(text: string): void {
 }
 
 export const progressLine: Progress = ({ step, detail }) => {
-  process.stderr.write(`${pc.dim(step)}${detail === undefined ? '' : ` ${detail}`}\n`)
+  process.stderr.write(`${colors.dim(step)}${detail === undefined ? '' : ` ${detail}`}\n`)
 }
 
 /** Tells an error once, where it ends; the exit code is that of its category. */
@@ -51,8 +54,8 @@ export function printError(error: unknown, json: boolean): number {
     const { code = 'internal', category = 'internal', retry = 'unknown', hint, detail } = known ?? {}
     printJson({ error: { code, category, retry, message, hint, detail } })
   } else {
-    process.stderr.write(`${pc.red(known?.code ?? 'internal')}: ${message}\n`)
-    if (known?.hint !== undefined) process.stderr.write(`${pc.dim(`hint: ${known.hint}`)}\n`)
+    process.stderr.write(`${colors.red(known?.code ?? 'internal')}: ${message}\n`)
+    if (known?.hint !== undefined) process.stderr.write(`${colors.dim(`hint: ${known.hint}`)}\n`)
   }
   // Where it came from is for whoever mends it, in both forms.
   if (known === undefined && error instanceof Error) process.stderr.write(`${error.stack ?? ''}\n`)

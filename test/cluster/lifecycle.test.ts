@@ -103,7 +103,12 @@ test('a gateway whose port is taken ends with that, and nothing of it goes on', 
   await configure({ durability: 'local' })
   const { gateways } = await start('up').ready()
   const taken = new URL(present(gateways[0], 'a gateway').url).port
-  const beside = new Command(['gateway', '--data-dir', join(root, 'data'), '--region', 'eu-west', '--port', taken])
+  // A script reads what is told, also where all who print are asked for colours.
+  const asked = { CI: 'true', FORCE_COLOR: '1' }
+  const beside = new Command(
+    ['gateway', '--data-dir', join(root, 'data'), '--region', 'eu-west', '--port', taken],
+    asked,
+  )
   commands.push(beside)
   const { code, stderr } = await beside.ended
   expect(stderr).toContain(`port_taken: 127.0.0.1:${taken} is in use`)
