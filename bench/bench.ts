@@ -5,13 +5,20 @@ import type { BenchOptions, Figure } from './figure.ts'
 import { benchPlacement } from './placement.ts'
 import { benchReads } from './reads.ts'
 
-/**
- * `npm run bench -- NAME --json --quick`: figures of this machine, progress on stderr. Exit code 8 when one misses its
- * target.
- */
+/** `npm run bench`: figures of this machine, progress on stderr. */
 type Bench = (progress: (text: string) => void, options: BenchOptions) => Promise<Figure[]>
 
 const benches: Readonly<Record<string, Bench>> = { commit: benchCommit, reads: benchReads, placement: benchPlacement }
+
+const usage = `npm run bench -- [NAME ...] [options]
+
+  NAME     one of ${Object.keys(benches).join(', ')}; all of them when none is named
+  --quick  shorter windows, for a first look
+  --json   one document on stdout at the end
+  --help   this
+
+Ends with 0 when every figure reaches its target, 8 when one misses it, 2 for a call that makes no sense.
+`
 
 interface Report {
   readonly name: string
@@ -41,21 +48,28 @@ function show({ name, figures }: Report): void {
 async function main(): Promise<void> {
   const { values, positionals } = parseArgs({
     allowPositionals: true,
-    options: { json: { type: 'boolean' }, quick: { type: 'boolean', default: false } },
+    options: {
+      json: { type: 'boolean', default: false },
+      quick: { type: 'boolean', default: false },
+      help: { type: 'boolean', default: false },
+    },
   })
-  const names = positionals.length === 0 ? Object.keys(benches) : positionals
+  if (values.help) {
+    process.stdout.write(usage)
+    return
+  }
+  const unknown = positionals.find((name) => !Object.hasOwn(benches, name))
+  if (unknown !== undefined) {
+    process.stderr.write(`there is no bench ${JSON.stringify(unknown)}; there is ${Object.keys(benches).join(', ')}\n`)
+    process.exitCode = 2
+    return
+  }
   const reports: Report[] = []
-  for (const name of names) {
-    const bench = Object.hasOwn(benches, name) ? benches[name] : undefined
-    if (bench === undefined) {
-      process.stderr.write(`there is no bench ${JSON.stringify(name)}; there is ${Object.keys(benches).join(', ')}\n`)
-      process.exitCode = 2
-      return
-    }
+  for (const [name, bench] of Object.entries(benches)) {
+    if (positionals.length > 0 && !positionals.includes(name)) continue
     reports.push(await run(name, bench, { quick: values.quick }))
   }
-  if (values.json === true)
-    process.stdout.write(`${JSON.stringify(reports.length === 1 ? reports[0] : reports, null, 2)}\n`)
+  if (values.json) process.stdout.write(`${JSON.stringify(reports.length === 1 ? reports[0] : reports, null, 2)}\n`)
   else reports.forEach(show)
   if (reports.some(({ figures }) => figures.some(({ ok }) => !ok))) process.exitCode = 8
 }

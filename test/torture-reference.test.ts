@@ -1,7 +1,8 @@
 import { readdir, readFile } from 'node:fs/promises'
-import { expect, test } from 'vitest'
+import { expect, test, vi } from 'vitest'
 import { faultsOf } from './torture/faults.ts'
 import { caughtElsewhere, planted } from './torture/planted.ts'
+import { main } from './torture/torture.ts'
 import { workloads } from './torture/workloads.ts'
 
 const text = (path: string) => readFile(new URL(`../${path}`, import.meta.url), 'utf8')
@@ -14,6 +15,20 @@ test('every workload, fault and planted bug is in the reference, and where it is
     expect(reference).toContain(`| ${bug} | \`${workload}\` under \`${fault}\` |`)
   }
   for (const { bug, file } of caughtElsewhere) expect(reference).toContain(`| ${bug} | \`${file}\``)
+})
+
+test('what can be asked for is told on request, and behind a call that makes no sense', async () => {
+  const stdout = vi.spyOn(process.stdout, 'write').mockReturnValue(true)
+  const stderr = vi.spyOn(process.stderr, 'write').mockReturnValue(true)
+  try {
+    expect(await main(['--help'])).toBe(0)
+    const usage = stdout.mock.calls.join('')
+    for (const name of workloads.keys()) expect(usage).toContain(name)
+    expect(await main(['--minute', '3'])).toBe(2)
+    expect(stderr.mock.calls.join('')).toContain('--help')
+  } finally {
+    vi.restoreAllMocks()
+  }
 })
 
 test.each(caughtElsewhere)('$bug is caught by a test that is there', async ({ file, test: name }) => {

@@ -15,20 +15,39 @@ import { workloadOf } from './workloads.ts'
  */
 const plays: readonly Play[] = [modelPlay, sessionModelPlay, stepsPlay, fleetPlay, plantedPlay]
 
+const usage = `npm run torture -- [options]
+
+  --seed N            what clients, faults and models draw; printed, drawn from the time when it is not given
+  --minutes M         how long to play, 10 when it is not given
+  --workload W        one of ${namesOf(({ workloads }) => workloads)}
+  --fault F           one fault, or one cell of \`steps\`: docs/reference/torture.md has their names
+  --part K/N          the Kth of N parts of all pairs of a workload of the fleet and a fault, however long that takes
+  --histories FOLDER  keeps the history of every cell there, not only of those with a violation
+  --check FILE        asks the checker of a kept history again, and plays nothing
+  --json              one document on stdout at the end
+  --help              this
+
+Ends with 0 when every cell passed, 8 when one did not, 2 for a call that makes no sense, 130 when broken off.
+`
+
 type Wish = Pick<Asked, 'seed' | 'workload' | 'fault' | 'part' | 'histories'> & {
   readonly minutes: number
   /** A kept history to ask the checker about, instead of playing. */
   readonly check: string | undefined
 }
 
-/** The exit code: 0 when all cells passed, 8 when one did not, 2 for a call that makes no sense, 130 when broken off. */
+/** The exit code, as the usage tells it. */
 export async function main(args: readonly string[]): Promise<number> {
+  if (args.includes('--help')) {
+    process.stdout.write(usage)
+    return 0
+  }
   let wish: Wish
   let json: boolean
   try {
     ;({ wish, json } = read(args))
   } catch (error) {
-    say(error instanceof Error ? error.message : String(error))
+    say(`${error instanceof Error ? error.message : String(error)}\n--help tells what there is`)
     return 2
   }
   if (wish.check !== undefined) return checkAgain(wish.check)
@@ -89,16 +108,8 @@ function read(args: readonly string[]): { wish: Wish; json: boolean } {
   if (!Number.isSafeInteger(seed) || seed < 0) throw new Error(`--seed takes a whole number, not ${values.seed}`)
   if (!(minutes > 0)) throw new Error(`--minutes takes a number above 0, not ${values.minutes}`)
   const { workload, fault, histories: folder } = values
-  known(
-    'workload',
-    workload,
-    plays.flatMap(({ workloads }) => workloads),
-  )
-  known(
-    'fault',
-    fault,
-    plays.flatMap(({ faults }) => faults),
-  )
+  known('workload', workload, ({ workloads }) => workloads)
+  known('fault', fault, ({ faults }) => faults)
   const part = values.part === undefined ? undefined : readPart(values.part)
   if (part !== undefined && !isAskedFor(fleetPlay, { workload, fault, part })) {
     throw new Error('--part is of the pairs of a workload of the fleet and a fault')
@@ -116,7 +127,11 @@ function readPart(text: string): Part {
   return { at, of }
 }
 
-function known(what: string, name: string | undefined, names: readonly string[]): void {
-  if (name !== undefined && !names.includes(name))
-    throw new Error(`there is no ${what} ${name}; there is ${names.join(', ')}`)
+function known(what: string, name: string | undefined, of: (play: Play) => readonly string[]): void {
+  if (name !== undefined && !plays.some((play) => of(play).includes(name)))
+    throw new Error(`there is no ${what} ${name}; there is ${namesOf(of)}`)
+}
+
+function namesOf(of: (play: Play) => readonly string[]): string {
+  return plays.flatMap(of).join(', ')
 }
