@@ -2,6 +2,7 @@ import { cpus, totalmem } from 'node:os'
 import { parseArgs } from 'node:util'
 import { benchCommit } from './commit.ts'
 import type { BenchOptions, Figure } from './figure.ts'
+import { heedSignals, Interrupted } from './interrupt.ts'
 import { benchPlacement } from './placement.ts'
 import { benchReads } from './reads.ts'
 
@@ -17,7 +18,8 @@ const usage = `npm run bench -- [NAME ...] [options]
   --json   one document on stdout at the end
   --help   this
 
-Ends with 0 when every figure reaches its target, 8 when one misses it, 2 for a call that makes no sense.
+Ends with 0 when every figure reaches its target, 8 when one misses it, 2 for a call that makes no sense,
+130 when broken off.
 `
 
 interface Report {
@@ -64,6 +66,7 @@ async function main(): Promise<void> {
     process.exitCode = 2
     return
   }
+  heedSignals()
   const reports: Report[] = []
   for (const [name, bench] of Object.entries(benches)) {
     if (positionals.length > 0 && !positionals.includes(name)) continue
@@ -77,6 +80,10 @@ async function main(): Promise<void> {
 try {
   await main()
 } catch (error) {
+  if (error instanceof Interrupted) {
+    process.stderr.write(`${error.message}\n`)
+    process.exit(130)
+  }
   const isUsage = error instanceof Error && 'code' in error && String(error.code).startsWith('ERR_PARSE_ARGS')
   process.stderr.write(
     `${error instanceof Error ? ((isUsage ? undefined : error.stack) ?? error.message) : String(error)}\n`,

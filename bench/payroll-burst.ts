@@ -1,7 +1,8 @@
 import { performance } from 'node:perf_hooks'
 import { type Fleet, HoldfastError } from 'holdfast'
-import { atLeast, atMost, type Figure, median, percentile, round } from './figure.ts'
+import { atLeast, atMost, type Figure, median, percentile, round, told } from './figure.ts'
 import { tenant } from './stand.ts'
+import { Offered } from './traffic.ts'
 import { workFor, workTimes } from './windows.ts'
 import { addToBalance, insertBalances, insertEntry, pause } from './work.ts'
 
@@ -19,7 +20,8 @@ const share = 0.8
 /** What a read waits for a node when the request does not say. */
 const waitMs = 50
 
-interface Seen {
+/** A read that found no node in time waited without an end. */
+export interface Seen {
   readonly byFollower: boolean
   readonly waitedMs: number
 }
@@ -38,18 +40,21 @@ export async function payrollBurstFigures(
   const perSecond = share * median(capacities)
   progress(`${Math.round(perSecond)} writes a second for ${burstMs / 1_000} s, each read back`)
   const seen = await offered(turn, perSecond, burstMs)
-  const unit = (of: string) =>
-    `${of} ${seen.length} reads at ${Math.round(perSecond)} writes/s for ${burstMs / 1_000} s`
+  return burstFigures(seen, `${seen.length} reads at ${Math.round(perSecond)} writes/s for ${burstMs / 1_000} s`)
+}
+
+export function burstFigures(seen: readonly Seen[], of: string): Figure[] {
+  const refused = seen.filter(({ waitedMs }) => waitedMs === Number.POSITIVE_INFINITY).length
   const byFollowers = seen.filter(({ byFollower }) => byFollower).length / seen.length
   const waitsMs = seen.map(({ waitedMs }) => waitedMs)
   const name = 'session reads in a payroll burst'
   return [
-    atLeast(`${name}: served by followers`, round(byFollowers, 4), unit('of'), 0.9),
-    atMost(`${name}: p95 wait`, percentile(waitsMs, 0.95), unit('ms, of'), 50),
+    atLeast(`${name}: served by followers`, round(byFollowers, 4), `of ${of}`, 0.9),
+    atMost(`${name}: p95 wait`, percentile(waitsMs, 0.95), `ms, of ${of}`, 50),
+    told(`${name}: refused in their time`, refused, `of ${of}`, 'one that was refused waits without an end'),
   ]
 }
 
-/** One that found no node in time has waited for as long as it may, and no follower has served it. */
 async function readBack(fleet: Fleet, account: number): Promise<Seen> {
   const subject = `account-${account % accounts}`
   const values = [tenant, subject]
@@ -63,7 +68,7 @@ async function readBack(fleet: Fleet, account: number): Promise<Seen> {
     return { byFollower: served[0]?.role === 'follower', waitedMs: served[0]?.waitedMs ?? 0 }
   } catch (error) {
     if (!(error instanceof HoldfastError && (error.code === 'frontier_not_reached' || isQueue(error)))) throw error
-    return { byFollower: false, waitedMs: waitMs }
+    return { byFollower: false, waitedMs: Number.POSITIVE_INFINITY }
   }
 }
 
@@ -73,11 +78,11 @@ function isQueue({ code, detail }: HoldfastError): boolean {
 }
 
 async function offered<T>(turn: (n: number) => Promise<T>, perSecond: number, forMs: number): Promise<T[]> {
-  const underway: Promise<T>[] = []
+  const underway = new Offered<T>()
   const started = performance.now()
   for (let sinceMs = 0; sinceMs < forMs; sinceMs = performance.now() - started) {
-    while (underway.length < (sinceMs * perSecond) / 1_000) underway.push(turn(underway.length))
+    while (underway.count < (sinceMs * perSecond) / 1_000) underway.add(turn(underway.count))
     await pause(1)
   }
-  return Promise.all(underway)
+  return underway.ended()
 }

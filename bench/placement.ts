@@ -2,6 +2,7 @@ import { performance } from 'node:perf_hooks'
 import { openFleet } from 'holdfast'
 import { configBelow } from '../examples/payledger/demo/config.ts'
 import { atMost, type Figure } from './figure.ts'
+import { unlessInterrupted } from './interrupt.ts'
 import { withFolder } from './stand.ts'
 
 /** How long PayLedger's fleet takes from nothing to ready, and again on the data that it has. */
@@ -13,7 +14,7 @@ export function benchPlacement(progress: (text: string) => void): Promise<Figure
       const begun = performance.now()
       const fleet = await openFleet({ config })
       try {
-        const { ready } = await fleet.status()
+        const { ready } = await unlessInterrupted(fleet.status())
         const tookMs = Math.round(performance.now() - begun)
         if (!ready) throw new Error('the fleet was opened and is not ready')
         return tookMs

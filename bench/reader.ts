@@ -69,6 +69,8 @@ class ReadingGateway {
       case 'write':
         this.#isOver = false
         this.#traffic = keepWriting(this.#fleet, order.tenant, () => this.#isOver)
+        // Told to who asks it to rest.
+        this.#traffic.catch(() => undefined)
         return Promise.resolve()
       case 'rest':
         this.#isOver = true

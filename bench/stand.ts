@@ -5,6 +5,7 @@ import { fileURLToPath } from 'node:url'
 import type { Fleet, FleetConfigInput } from 'holdfast'
 import { openFleet } from 'holdfast'
 import pg from 'pg'
+import { unlessInterrupted } from './interrupt.ts'
 
 /** What a bench runs on: a fleet of two shards, 80 ms apart, and the same servers without Holdfast. */
 
@@ -55,9 +56,12 @@ export function withStand<T>(
       return client
     }
     try {
-      return await use({ fleet, config, dataDir, connect, targetOf: (place) => targetOf(dataDir, place) })
+      return await unlessInterrupted(
+        use({ fleet, config, dataDir, connect, targetOf: (place) => targetOf(dataDir, place) }),
+      )
     } finally {
-      await Promise.all(clients.map((client) => client.end()))
+      // Whatever a connection ends with, its server does not stay behind.
+      await Promise.allSettled(clients.map((client) => client.end()))
       await fleet.close()
     }
   })

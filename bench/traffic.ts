@@ -13,12 +13,34 @@ export async function whileWorking<T>(
 ): Promise<T> {
   let over = false
   const working = work(() => over)
+  // What it fails with is told at the end: unheard until then, it would end the process, and leave the servers behind.
+  working.catch(() => undefined)
   await pause(500)
   try {
     return await measure()
   } finally {
     over = true
     await working
+  }
+}
+
+/** Work that is begun whether what was begun before has ended or not. */
+export class Offered<T> {
+  readonly #underway: Promise<T>[] = []
+
+  get count(): number {
+    return this.#underway.length
+  }
+
+  add(work: Promise<T>): void {
+    // Heard of at the end.
+    work.catch(() => undefined)
+    this.#underway.push(work)
+  }
+
+  /** What came of each. Rejects with what the first of them failed with. */
+  ended(): Promise<T[]> {
+    return Promise.all(this.#underway)
   }
 }
 
@@ -32,10 +54,10 @@ export async function keepWriting(fleet: Fleet, tenant: string, isOver: () => bo
 
 /** Ten global commits a second. */
 export async function keepCommitting(fleet: Fleet, isOver: () => boolean): Promise<void> {
-  const underway: Promise<void>[] = []
+  const underway = new Offered<void>()
   while (!isOver()) {
-    underway.push(commitOverBoth(fleet))
+    underway.add(commitOverBoth(fleet))
     await pause(globalEveryMs)
   }
-  await Promise.all(underway)
+  await underway.ended()
 }

@@ -1,5 +1,5 @@
 import { faultsOf } from 'holdfast/testing'
-import { atMost, type Figure, told } from './figure.ts'
+import { atMost, exactly, type Figure } from './figure.ts'
 import { withProcesses } from './processes.ts'
 import { orderReader } from './read-waits.ts'
 import type { GatheredReport, ReaderTask, SampleReport } from './reader.ts'
@@ -45,7 +45,7 @@ export function waitingReadersFigures(progress: (text: string) => void): Promise
       const count = readers.toLocaleString('en')
       return [
         atMost(`watcher: gateway CPU with ${count} readers waiting on one lagging follower`, sample.cores, 'cores', 1),
-        told('of those readers, answered once the follower went on', answered / readers, 'of all', 'all come at once'),
+        exactly('of those readers, answered once the follower went on', answered / readers, 'of all', 1),
       ]
     })
   }, survivingRegion)

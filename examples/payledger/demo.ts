@@ -10,32 +10,52 @@ import { Story, StoryBroken } from './demo/story.ts'
 /**
  * The production day of PayLedger, played for real: PostgreSQL servers in three regions, an approval, a bad day, and the
  * proof of the approval before and after it. Everything is made in a fresh folder and removed at the end.
- *
- *   npm run demo                narrates, with progress on a terminal
- *   npm run --silent demo -- --json    one document on stdout, the narration on stderr
- *
- * Exits with 0 only if every check held. Ctrl-C stops the servers in order.
  */
+const usage = `npm run demo -- [options]
+
+  --json   one document on stdout, the narration on stderr: npm run --silent demo -- --json
+  --help   this
+
+Ends with 0 when every check held, 1 when one did not, 2 for a call that makes no sense, 130 when broken off; Ctrl-C
+stops the servers in order.
+`
+
 async function main(): Promise<number> {
-  const { values } = parseArgs({ options: { json: { type: 'boolean', default: false } } })
+  const asked = read()
+  if (asked === undefined) return 2
+  if (asked.help) {
+    process.stdout.write(usage)
+    return 0
+  }
   const started = performance.now()
   const interrupted = new AbortController()
-  for (const signal of ['SIGINT', 'SIGTERM'] as const) {
-    process.once(signal, () => {
+  // A second one changes nothing: servers that are not stopped in order would stay behind.
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) {
+    process.on(signal, () => {
       process.stderr.write('\nStopping; servers that are being started are stopped once they run.\n')
       interrupted.abort()
     })
   }
 
-  const story = new Story(displayOn(values.json ? process.stderr : process.stdout), interrupted.signal)
+  const story = new Story(displayOn(asked.json ? process.stderr : process.stdout), interrupted.signal)
   const result = await play(story, interrupted.signal)
   const ok = story.ok && result !== undefined
   const durationMs = Math.round(performance.now() - started)
-  if (values.json)
+  if (asked.json)
     process.stdout.write(`${JSON.stringify({ ok, durationMs, steps: story.steps, ...result }, null, 2)}\n`)
   else process.stdout.write(`\n${verdict(story, interrupted.signal.aborted)} in ${(durationMs / 1000).toFixed(1)} s\n`)
   if (interrupted.signal.aborted) return 130
   return ok ? 0 : 1
+}
+
+function read(): { json: boolean; help: boolean } | undefined {
+  try {
+    const no = { type: 'boolean', default: false } as const
+    return parseArgs({ options: { json: no, help: no } }).values
+  } catch (error) {
+    process.stderr.write(`${error instanceof Error ? error.message : String(error)}\n--help tells what there is\n`)
+    return undefined
+  }
 }
 
 /** The day from the first server to the last; the result when it was played to its end. */

@@ -1,6 +1,7 @@
 import { parseArgs } from 'node:util'
 import { stepsPlay } from '../crash/steps-play.ts'
 import { fleetPlay } from './fleet-play.ts'
+import type { KeptHistory } from './history-file.ts'
 import { readHistory } from './history-file.ts'
 import { modelPlay, sessionModelPlay } from './model-play.ts'
 import type { Asked, Part, Play } from './play.ts'
@@ -47,14 +48,13 @@ export async function main(args: readonly string[]): Promise<number> {
   try {
     ;({ wish, json } = read(args))
   } catch (error) {
-    say(`${error instanceof Error ? error.message : String(error)}\n--help tells what there is`)
-    return 2
+    return makesNoSense(error)
   }
   if (wish.check !== undefined) return checkAgain(wish.check)
   say(`seed ${wish.seed}`)
   const stop = new AbortController()
   // All of them, so that no server outlives its supervisor.
-  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.once(signal, () => stop.abort())
+  for (const signal of ['SIGINT', 'SIGTERM', 'SIGHUP'] as const) process.on(signal, () => stop.abort())
   const report = new Report()
   const asked = { ...wish, untilMs: Date.now() + wish.minutes * 60_000, signal: stop.signal }
   for (const one of plays) if (isAskedFor(one, wish) && !stop.signal.aborted) await one.play(asked, report)
@@ -75,7 +75,14 @@ function isAskedFor(one: Play, { workload, fault, part }: Pick<Wish, 'workload' 
 }
 
 async function checkAgain(path: string): Promise<number> {
-  const { workload, seed, history } = await readHistory(path)
+  let kept: KeptHistory
+  try {
+    kept = await readHistory(path)
+    known('workload', kept.workload, ({ workloads }) => workloads)
+  } catch (error) {
+    return makesNoSense(error)
+  }
+  const { workload, seed, history } = kept
   const violations = workloadOf(workload).check(history)
   say(`${workload}, seed ${seed}: ${violations.length} violations`)
   for (const { kind, explanation } of violations) say(`     ${kind}: ${explanation}`)
@@ -125,6 +132,11 @@ function readPart(text: string): Part {
   const [, at = 0, of = 0] = (/^(\d+)\/(\d+)$/.exec(text) ?? []).map(Number)
   if (at < 1 || at > of) throw new Error(`--part takes one of several, as 2/5, not ${text}`)
   return { at, of }
+}
+
+function makesNoSense(error: unknown): number {
+  say(`${error instanceof Error ? error.message : String(error)}\n--help tells what there is`)
+  return 2
 }
 
 function known(what: string, name: string | undefined, of: (play: Play) => readonly string[]): void {
