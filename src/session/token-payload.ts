@@ -37,7 +37,8 @@ const position = new DataView(new ArrayBuffer(8))
 /** Writes the payload where the writer stands. */
 export function writePayload(writer: CborWriter, { issuedAtSeconds, lifetimeSeconds, frontier }: TokenBody): void {
   const entries = entriesOf(frontier)
-  const { ids, branches } = tableOfIds(entries)
+  const table = tableOfIds(entries)
+  const { ids, branches } = table
   writer.map(branches.length === 0 ? 5 : 6)
   writer.count(key.issuedAt)
   writer.count(issuedAtSeconds)
@@ -49,7 +50,7 @@ export function writePayload(writer: CborWriter, { issuedAtSeconds, lifetimeSeco
   writeUuids(writer, entries, ids)
   writer.count(key.rows)
   writer.list(entries.length)
-  for (const entry of entries) writeRow(writer, entry, frontier.timestamp, ids)
+  for (const entry of entries) writeRow(writer, entry, frontier.timestamp, table)
   if (branches.length > 0) {
     writer.count(key.branchTimestamps)
     writer.list(branches.length)
@@ -80,7 +81,7 @@ function writeUuids(writer: CborWriter, entries: readonly Entry[], ids: readonly
   for (const id of ids) at = writeUuid(writer.bytes, at, id)
 }
 
-function writeRow(writer: CborWriter, entry: Entry, timestamp: Hlc, ids: readonly TransactionId[]): void {
+function writeRow(writer: CborWriter, entry: Entry, timestamp: Hlc, table: IdTable): void {
   const { ref, of, history } = entry
   const { lastTransactionIds, pending, seenTimestamp } = history
   writer.list(rowHead + lastTransactionIds.length + pending.length + (seenTimestamp === undefined ? 0 : 1))
@@ -95,33 +96,53 @@ function writeRow(writer: CborWriter, entry: Entry, timestamp: Hlc, ids: readonl
       (history.pendingForgotten ? flag.pendingForgotten : 0) |
       (of.historiesForgotten ? flag.historiesForgotten : 0),
   )
-  for (const id of lastTransactionIds) writer.count(indexOf(ids, id))
-  for (const { transactionId } of pending) writer.count(indexOf(ids, transactionId))
+  for (const id of lastTransactionIds) writer.count(indexOf(table, id))
+  for (const { transactionId } of pending) writer.count(indexOf(table, transactionId))
   if (seenTimestamp !== undefined) writer.bigCount(timeBefore(timestamp, seenTimestamp))
 }
 
-function indexOf(ids: readonly TransactionId[], id: TransactionId): number {
-  const index = ids.indexOf(id)
+/** Of so few names one is found sooner by a look at each than by its hash; of a session over hundreds of shards it is not. */
+const lookedAtMax = 32
+
+interface IdTable {
+  readonly ids: readonly TransactionId[]
+  readonly branches: readonly PendingBranch[]
+  /** Of many. */
+  readonly indexes: ReadonlyMap<TransactionId, number> | undefined
+}
+
+function indexOf({ ids, indexes }: IdTable, id: TransactionId): number {
+  const index = indexes === undefined ? ids.indexOf(id) : (indexes.get(id) ?? -1)
   assert(index >= 0, 'every id of a row is in the table')
   return index
 }
 
 /** Branches first, since they have timestamps; within each part in order, so that equal frontiers make equal bytes. */
-function tableOfIds(entries: readonly Entry[]): { ids: TransactionId[]; branches: PendingBranch[] } {
+function tableOfIds(entries: readonly Entry[]): IdTable {
+  const named = namesOf(entries)
   const branches: PendingBranch[] = []
   const ids: TransactionId[] = []
+  const seen = named > lookedAtMax ? new Set<TransactionId>() : undefined
+  const isNew = (id: TransactionId) => (seen === undefined ? !ids.includes(id) : seen.size < seen.add(id).size)
   for (const { history } of entries) {
     for (const branch of history.pending) {
-      if (!branches.some(({ transactionId }) => transactionId === branch.transactionId)) branches.push(branch)
+      if (!isNew(branch.transactionId)) continue
+      branches.push(branch)
+      ids.push(branch.transactionId)
     }
   }
   if (branches.length > 1) branches.sort((a, b) => (a.transactionId < b.transactionId ? -1 : 1))
-  for (const { transactionId } of branches) ids.push(transactionId)
-  for (const { history } of entries) {
-    for (const id of history.lastTransactionIds) if (!ids.includes(id)) ids.push(id)
-  }
-  const others = ids.length - branches.length
-  return { ids: others > 1 ? [...ids.slice(0, -others), ...ids.slice(-others).sort()] : ids, branches }
+  for (const { history } of entries) for (const id of history.lastTransactionIds) if (isNew(id)) ids.push(id)
+  const others = ids.splice(branches.length)
+  const all = [...branches.map(({ transactionId }) => transactionId), ...others.sort()]
+  return { ids: all, branches, indexes: seen && new Map(all.map((id, index) => [id, index])) }
+}
+
+/** How many there are at most. */
+function namesOf(entries: readonly Entry[]): number {
+  let names = 0
+  for (const { history } of entries) names += history.pending.length + history.lastTransactionIds.length
+  return names
 }
 
 function timeBefore(timestamp: Hlc, earlier: Hlc): bigint {
