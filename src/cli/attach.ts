@@ -5,6 +5,7 @@ import { loadConfig } from '../fleet/config.ts'
 import { attachFleet, quietRuntime } from '../fleet/fleet.ts'
 import type { Gateway } from '../fleet/gateway.ts'
 import { configOf, requireSupervisor } from '../fleet/registry.ts'
+import { findStartedFrom } from '../fleet/started-from.ts'
 import { exitCodes, printError, printJson } from './output.ts'
 
 /** What every command takes. */
@@ -22,14 +23,22 @@ export function optionsOf<Own extends object = object>(command: Command): Common
 
 /** The data directory that a command is about. */
 export async function dataDirOf(options: CommonOptions): Promise<string> {
-  if (options.dataDir !== undefined) return resolve(options.dataDir)
-  return (await loadConfig(options.config)).dataDir
+  return options.dataDir === undefined ? (await configFor(options)).dataDir : resolve(options.dataDir)
 }
 
-/** The configuration that a command is about; a data directory knows the one that runs on it. */
+/**
+ * The configuration that a command is about: that of the file, and where it is not one any more, what the fleet that was started
+ * from it runs by. A data directory knows the one that runs on it.
+ */
 export async function configFor(options: CommonOptions): Promise<FleetConfig> {
-  if (options.dataDir === undefined) return loadConfig(options.config)
-  return configOf(await requireSupervisor(resolve(options.dataDir)))
+  if (options.dataDir !== undefined) return configOf(await requireSupervisor(resolve(options.dataDir)))
+  try {
+    return await loadConfig(options.config)
+  } catch (error) {
+    const running = await findStartedFrom(options.config)
+    if (running === undefined) throw error
+    return configOf(running)
+  }
 }
 
 /** Runs a command on the running fleet; prints its document with `--json`, else what `show` makes of it. */

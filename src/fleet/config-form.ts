@@ -91,6 +91,8 @@ const webhook = z.url({
   error: 'is not a web address; write it with its scheme, e.g. http://127.0.0.1:9999/hook',
 })
 
+export const dataDirDefault = '.holdfast'
+
 const mapping = z
   .record(z.string(), z.unknown())
   .nullish()
@@ -137,7 +139,7 @@ export function configForms(baseDir: string) {
   return {
     root: section({
       fleet: forms.fleetName,
-      dataDir: path.default(resolve(baseDir, '.holdfast')),
+      dataDir: path.default(resolve(baseDir, dataDirDefault)),
       listen: listen.default({ host: '127.0.0.1', port: 7400 }),
       app: optionalPath,
       maxClockOffset: milliseconds

@@ -128,11 +128,33 @@ export type DomainConfigInput =
     }
 
 /**
+ * A configuration as it was read: with this alone it can be had again, whatever becomes of the file. Plain data, so that JSON
+ * keeps it.
+ */
+export interface ConfigReference {
+  readonly source: FleetConfigInput
+  /** Relative paths are taken from here. */
+  readonly baseDir: string
+  /** The file that it was read from, absolute; null where it was given as an object. */
+  readonly file: string | null
+}
+
+/**
  * Reads a configuration file, or takes the same thing as an object. Relative paths are taken from the file's
  * folder, for an object from `baseDir`. Throws `config_invalid` with every problem and its line; a retry fails again.
  */
 export async function loadConfig(source: string | FleetConfigInput, baseDir = process.cwd()): Promise<FleetConfig> {
-  if (typeof source !== 'string') return configFrom(objectSource(source), baseDir)
+  return (await readConfig(source, baseDir)).config
+}
+
+/** The same, with what it was read from. */
+export async function readConfig(
+  source: string | FleetConfigInput,
+  baseDir = process.cwd(),
+): Promise<{ readonly reference: ConfigReference; readonly config: FleetConfig }> {
+  if (typeof source !== 'string') {
+    return { reference: { source, baseDir, file: null }, config: configFrom(objectSource(source), baseDir) }
+  }
   const file = resolve(baseDir, source)
   let text: string
   try {
@@ -143,7 +165,10 @@ export async function loadConfig(source: string | FleetConfigInput, baseDir = pr
       cause,
     })
   }
-  return parseConfig(text, { baseDir: dirname(file), file: source })
+  const yaml = yamlSource(text, source)
+  const config = configFrom(yaml, dirname(file))
+  // It has just been seen to have the form.
+  return { reference: { source: yaml.value as FleetConfigInput, baseDir: dirname(file), file }, config }
 }
 
 /** A configuration from its YAML text. `file` is what messages call it. Throws `config_invalid`. */

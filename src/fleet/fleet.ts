@@ -12,8 +12,8 @@ import { nameRelease, packageRelease, releaseChecksum } from '../postgres/releas
 import { regionOf } from './region.ts'
 import type { RegionName } from '../directory/topology.ts'
 import type { InDoubtBranch } from '../transaction/in-doubt.ts'
-import type { FleetConfig } from './config.ts'
-import { loadConfig } from './config.ts'
+import type { ConfigReference, FleetConfig } from './config.ts'
+import { readConfig } from './config.ts'
 import { ControlClient } from './control.ts'
 import type { Call } from './control.ts'
 import { serveControl } from './control.ts'
@@ -23,7 +23,7 @@ import { composeGateway } from './gateway-parts.ts'
 import { fleetHome } from './home.ts'
 import { loadOrMakeKeys, readTokenKeys, retirementOf } from './keys.ts'
 import { callTo } from './operations/operations.ts'
-import type { ConfigReference, GatewayAddress } from './registry.ts'
+import type { GatewayAddress } from './registry.ts'
 import {
   configOf,
   controlSocketOf,
@@ -194,11 +194,7 @@ async function openGateway(
 export async function resolveConfig(
   options: OpenFleetOptions,
 ): Promise<{ reference: ConfigReference; config: FleetConfig }> {
-  if (options.config !== undefined) {
-    const reference = { source: options.config, baseDir: process.cwd() }
-    const config = await loadConfig(reference.source, reference.baseDir)
-    return { reference, config }
-  }
+  if (options.config !== undefined) return readConfig(options.config)
   if (options.dataDir === undefined) {
     throw new HoldfastError('argument_invalid', 'neither a configuration nor a data directory was given', {
       hint: "write openFleet({ config: 'holdfast.yaml' })",

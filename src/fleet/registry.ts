@@ -3,15 +3,18 @@ import { HoldfastError } from '../base/errors.ts'
 import type { RegionName } from '../directory/topology.ts'
 import type { Release } from '../postgres/release.ts'
 import { nameRelease, releaseChecksum } from '../postgres/release.ts'
-import type { FleetConfig, FleetConfigInput } from './config.ts'
+import type { ConfigReference, FleetConfig } from './config.ts'
 import { loadConfig } from './config.ts'
 import type { FleetHome } from './home.ts'
 import { fleetHome, readJsonFile, writeFileDurably } from './home.ts'
 import { lockHolder } from './supervisor-lock.ts'
 
 /**
- * What a running supervisor leaves in the data directory, mode 0600, so that gateways and commands can attach: where it
- * answers, and which configuration it runs.
+ * What a running supervisor leaves in the data directory, so that gateways and commands can attach: where it answers, and the
+ * configuration that it runs by. They take it from here and never from the file, which may be another one by now: two
+ * configurations of one fleet would archive in one place and restore from another.
+ *
+ * Mode 0600, as the keys have it: whoever knows the address of a webhook may be able to write there.
  */
 export interface Registry {
   readonly pid: number
@@ -20,12 +23,6 @@ export interface Registry {
   readonly release?: { readonly name: string; readonly checksum: string }
   readonly config: ConfigReference
   readonly gateways: readonly GatewayAddress[]
-}
-
-/** A configuration by its file, or the object itself. */
-export interface ConfigReference {
-  readonly source: string | FleetConfigInput
-  readonly baseDir: string
 }
 
 export interface GatewayAddress {

@@ -2,22 +2,19 @@ import { rm, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { afterEach, beforeEach, expect, test } from 'vitest'
 import { stringify } from 'yaml'
-import { configBelow } from '../../examples/payledger/demo/config.ts'
 import { leftBehind } from '../../examples/payledger/demo/leftovers.ts'
 import { present } from '../../src/base/assert.ts'
 import { exitCodes } from '../../src/cli/output.ts'
 import type { ShardName } from '../../src/directory/topology.ts'
-import type { FleetConfigInput, ShardConfigInput } from '../../src/fleet/config.ts'
+import type { ShardConfigInput } from '../../src/fleet/config.ts'
 import { openFleet, quietRuntime, resolveConfig, startFleet } from '../../src/fleet/fleet.ts'
 import { nodeOf } from '../../src/fleet/shard-servers.ts'
 import { withConnection } from '../../src/postgres/postgres.ts'
 import { Command } from '../support/command.ts'
 import { temporaryFolder } from '../support/fleet.ts'
+import { oneShard, shard, tenant } from '../support/one-shard.ts'
 
 /** `holdfast up` as its user meets it: started, stopped, killed, started again, started twice. */
-
-const shard = 'eu-west/payroll'
-const tenant = 'globex-eu'
 
 let root: string
 let configFile: string
@@ -34,20 +31,8 @@ beforeEach(async () => {
   configFile = join(root, 'holdfast.yaml')
 })
 
-/** One shard is enough to own servers, followers, links and gateways. */
-async function oneShard(how: ShardConfigInput): Promise<FleetConfigInput> {
-  const { domains, tenants, ...config } = await configBelow(root)
-  const one = {
-    shards: { [shard]: how },
-    domains: { payroll: present(domains?.['payroll'], 'the domain') },
-    tenants: { [tenant]: present(tenants?.[tenant], 'the tenant') },
-    invariants: null,
-  }
-  return { ...config, ...one, listen: '127.0.0.1:0' }
-}
-
 async function configure(how: ShardConfigInput): Promise<void> {
-  await writeFile(configFile, stringify(await oneShard(how)))
+  await writeFile(configFile, stringify(await oneShard(root, how)))
 }
 
 afterEach(async () => {
@@ -138,7 +123,7 @@ test('Ctrl-C while it starts leaves nothing running', async () => {
 test('a changed maxClockOffset is taken up at the next start', async () => {
   const bounds = []
   for (const maxClockOffset of [500, 250]) {
-    const changed = { ...(await oneShard({ durability: 'local', followers: [] })), maxClockOffset }
+    const changed = { ...(await oneShard(root, { durability: 'local', followers: [] })), maxClockOffset }
     const { reference, config } = await resolveConfig({ config: changed })
     const fleet = await startFleet(reference, config, false, quietRuntime)
     const { supervisor } = fleet

@@ -16,6 +16,7 @@ import type { CommonOptions } from '../attach.ts'
 import { attachFleet, quietRuntime } from '../../fleet/fleet.ts'
 import { configFor, optionsOf, report } from '../attach.ts'
 import { printLine } from '../output.ts'
+import { fileFindings } from './config-findings.ts'
 import { connectionFindings, settingFindings } from './server-findings.ts'
 
 /** One thing that was looked at. `warning` is legal and worth knowing; `problem` is neither. */
@@ -127,6 +128,7 @@ async function examineFleet(config: FleetConfig): Promise<Finding[]> {
       { what: 'fleet', status: ready ? 'ok' : 'problem', detail: ready ? 'running and ready' : 'running, not ready' },
       ...unreachable.map((node) => ({ what: 'node', status: 'problem' as const, detail: `${node} does not answer` })),
       ...durabilityFindings(shards),
+      ...(await fileFindings(registry.config)),
       ...settingFindings(servers),
       // `up` runs one a region; who runs others of his own has to add them.
       ...connectionFindings(servers, Math.max(config.regions.size, registry.gateways.length)),
