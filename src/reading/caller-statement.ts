@@ -11,6 +11,12 @@ export function requireAllowed(text: string): void {
   if (!verdict.allowed) throw new HoldfastError('statement_refused', verdict.reason, { hint: verdict.hint })
 }
 
+export function readHasEnded(): HoldfastError {
+  return new HoldfastError('argument_invalid', 'the read has ended', {
+    hint: 'await every statement in the function that the read was given',
+  })
+}
+
 export function toStatement(query: string | DomainQuery, values: readonly unknown[] | undefined): Statement {
   const { text, values: own, rowMode, types } = typeof query === 'string' ? { text: query } : query
   const bound = values ?? own

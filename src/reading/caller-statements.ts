@@ -2,6 +2,7 @@ import { present } from '../base/assert.ts'
 import type { FleetNode } from '../directory/topology.ts'
 import type { Connection } from '../postgres/connection.ts'
 import type { Statement, StatementOutcome } from '../postgres/statement.ts'
+import { readHasEnded } from './caller-statement.ts'
 import type { ReadEnvironment } from './environment.ts'
 import { flightOfStatement } from './lateness.ts'
 import * as store from './read-store.ts'
@@ -25,7 +26,9 @@ export class CallerStatements {
     return this.#connection.session
   }
 
+  /** Throws `argument_invalid` behind the end: it would run bound to nobody, as the gateway. */
   async send(statement: Statement): Promise<StatementOutcome> {
+    if (this.#ended) throw readHasEnded()
     const head = this.#takesRole ? [store.becomeBound] : []
     const outcomes = await flightOfStatement(this.#environment, this.#node, this.#connection, [...head, statement])
     if (head.length > 0) store.requireTag(outcomes[0], 'SET')
@@ -34,6 +37,7 @@ export class CallerStatements {
   }
 
   async sendAsGateway(statement: Statement, withinMs: number): Promise<StatementOutcome> {
+    if (this.#ended) throw readHasEnded()
     const [outcome] = await this.#connection.flight([statement], withinMs)
     return present(outcome, 'one outcome a statement')
   }

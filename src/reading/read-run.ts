@@ -10,7 +10,7 @@ import type { Frontier } from '../session/frontier.ts'
 import { emptyFrontier } from '../session/frontier.ts'
 import type { DecidedSettled } from '../transaction/settle-decided.ts'
 import type { QueryResult } from '../transaction/transaction.ts'
-import { requireAllowed, toQueryResult, toStatement } from './caller-statement.ts'
+import { readHasEnded, requireAllowed, toQueryResult, toStatement } from './caller-statement.ts'
 import { countCrossRegion } from './cross-region.ts'
 import type { ReadEnvironment } from './environment.ts'
 import type { RoutedPlacement } from './judgement.ts'
@@ -127,7 +127,7 @@ export class ReadRun {
   }
 
   async #send<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
-    if (this.#ended) throw new HoldfastError('argument_invalid', 'the read has ended')
+    if (this.#ended) throw readHasEnded()
     requireAllowed(statement.text)
     try {
       return toQueryResult<R>(await this.#ask(domain as DomainName, statement))

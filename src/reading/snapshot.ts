@@ -1,5 +1,6 @@
 import { present } from '../base/assert.ts'
 import { HoldfastError, isHoldfastError } from '../base/errors.ts'
+import { Underway } from '../base/underway.ts'
 import type { Placement } from '../directory/directory.ts'
 import { tenantHome } from '../directory/directory.ts'
 import type { FleetNode, NodeId, ShardName, TenantName } from '../directory/topology.ts'
@@ -8,7 +9,7 @@ import type { ConnectionTarget, Statement, StatementResult } from '../postgres/s
 import type { Frontier } from '../session/frontier.ts'
 import { emptyFrontier } from '../session/frontier.ts'
 import type { QueryResult } from '../transaction/transaction.ts'
-import { requireAllowed, toQueryResult, toStatement } from './caller-statement.ts'
+import { readHasEnded, requireAllowed, toQueryResult, toStatement } from './caller-statement.ts'
 import { countCrossRegion } from './cross-region.ts'
 import type { ReadEnvironment } from './environment.ts'
 import type { RoutedPlacement } from './judgement.ts'
@@ -66,7 +67,7 @@ export async function snapshot<T>(
     const bound = [...taken.bound.values()]
     // Its domains are declared, so wherever they lie it reaches there on purpose.
     for (const { snapshot: one } of bound) countCrossRegion(environment, { route: request.route }, one.node)
-    const value = await body(readerOf(taken, request.domains))
+    const value = await untilEnded((ask) => body(readerOf(taken, request.domains, ask)))
     return { value, frontier: bound.reduce(advanceBy, frontier), served: bound.map(servedBy) }
   } finally {
     endAll(taken.bound)
@@ -106,8 +107,23 @@ async function takeForTenant(
   }
 }
 
-function readerOf({ bound, placements }: TenantSnapshots, domains: readonly string[]): Read {
-  const ask = async <R>(domain: string, statement: Statement) => {
+/** Sends a statement of the caller, while his function runs. */
+type Ask = <R>(send: () => Promise<R>) => Promise<R>
+
+/** R8: what the function left behind is waited for, and nothing is sent behind the end of the transactions that it belongs to. */
+async function untilEnded<T>(body: (ask: Ask) => Promise<T>): Promise<T> {
+  const underway = new Underway()
+  let ended = false
+  try {
+    return await body((send) => underway.begin(ended ? Promise.reject(readHasEnded()) : send()))
+  } finally {
+    ended = true
+    await underway.ended()
+  }
+}
+
+function readerOf({ bound, placements }: TenantSnapshots, domains: readonly string[], ask: Ask): Read {
+  const send = async <R>(domain: string, statement: Statement) => {
     const placement = placements.find((placed) => placed.domain === domain)
     if (placement === undefined) {
       throw new HoldfastError('unknown_domain', `domain ${domain} was not declared for the snapshot`, {
@@ -118,8 +134,8 @@ function readerOf({ bound, placements }: TenantSnapshots, domains: readonly stri
     return toQueryResult<R>(await queryOn(bound, placement.shard, statement))
   }
   return {
-    query: (domain, text, values) => ask(domain, toStatement(text, values)),
-    client: (domain) => ({ query: (query, values) => ask(domain, toStatement(query, values)) }),
+    query: (domain, text, values) => ask(() => send(domain, toStatement(text, values))),
+    client: (domain) => ({ query: (query, values) => ask(() => send(domain, toStatement(query, values))) }),
   }
 }
 
@@ -160,11 +176,13 @@ export async function snapshotAsOperator<T>(
   const demands = [...new Set([...shardsOf.values()].flat())].map((shard) => ({ ...demandOn(shard), targetOf }))
   const bound = await takeSnapshots(environment, demands, new WaitBudget(environment.limits.waitMs))
   try {
-    const value = await body({
-      shardsOf: (domain) => present(shardsOf.get(domain), `domain ${domain} is declared`),
-      query: async <R>(shard: ShardName, text: string, values?: readonly unknown[]) =>
-        toQueryResult<R>(await queryOn(bound, shard, toStatement(text, values))),
-    })
+    const value = await untilEnded((ask) =>
+      body({
+        shardsOf: (domain) => present(shardsOf.get(domain), `domain ${domain} is declared`),
+        query: <R>(shard: ShardName, text: string, values?: readonly unknown[]) =>
+          ask(async () => toQueryResult<R>(await queryOn(bound, shard, toStatement(text, values)))),
+      }),
+    )
     return { value, served: [...bound.values()].map(servedBy) }
   } finally {
     endAll(bound)

@@ -170,6 +170,24 @@ describe('what a snapshot may be asked', () => {
     }
   })
 
+  test('R8: nothing that its function left behind runs once it has ended', async () => {
+    const { reading } = fixture.gateway
+    const asAdministrator = {
+      domains,
+      targetOf: (node: Parameters<typeof reading.targetOf>[0]) => fixture.shards.target(node),
+    }
+    const left: Promise<unknown>[] = []
+    const leave = async (ask: (text: string) => Promise<unknown>) => {
+      const late = ask('select 1').then(() => ask('select current_user'))
+      late.catch(() => undefined)
+      left.push(late)
+    }
+    await snapshot(reading, { tenant, domains }, (read) => leave((text) => read.query('payroll', text)))
+    await snapshotAsOperator(reading, asAdministrator, (read) => leave((text) => read.query(payrollShard, text)))
+    const hasEnded = { status: 'rejected', reason: { code: 'argument_invalid', message: 'the read has ended' } }
+    expect(await Promise.allSettled(left)).toMatchObject([hasEnded, hasEnded])
+  })
+
   test('a tenant is shown its own rows', async () => {
     await approve(newId(), 'acme-de')
     const { value } = await snapshot(fixture.gateway.reading, { tenant: 'acme-de', domains }, bothSides)
