@@ -2,9 +2,9 @@ import { HoldfastError } from '../base/errors.ts'
 import { endsWithin } from '../base/within.ts'
 import type { NodeId, ShardName } from '../directory/topology.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { primaryOf, shardOf } from './environment.ts'
+import { primaryOf } from './environment.ts'
 import type { InDoubtBranch } from './in-doubt.ts'
-import { listInDoubt, resolveBranch } from './in-doubt.ts'
+import { describe, listInDoubt, resolveBranch } from './in-doubt.ts'
 
 /**
  * Settling what is decided on a shard, for one who must find there whatever anybody was told of before he came: a `strong`
@@ -13,7 +13,7 @@ import { listInDoubt, resolveBranch } from './in-doubt.ts'
  * What was acknowledged before the call was prepared before it: it is visible, or in the first listing. So those that are
  * prepared meanwhile are nobody's concern. On a busy shard there is always one more of them that another is just settling,
  * and who waited for none to be left would wait for ever. Of those in the first listing one may be left that its home, asked
- * after the call, has no record of: nobody was told of that commit either.
+ * after the call, has no record of, once a barrier has passed there behind the question: nobody was told of that commit either.
  */
 export interface DecidedSettled {
   /** The primary that was asked. What another one has prepared is not known. */
@@ -86,13 +86,19 @@ async function resolveFirst(
 
 /** Undefined when it is settled, or nobody was told of its commit. */
 async function resolve(environment: TransactionEnvironment, branch: InDoubtBranch): Promise<Open | undefined> {
+  const home = environment.topology.current().shards.get(branch.name.home)
   const resolution = await resolveBranch(environment, branch, Number.POSITIVE_INFINITY)
   if (resolution.kind === 'settled') return undefined
-  const needsPerson = resolution.kind === 'needs person'
-  // An open home that has no record of it has told nobody of a commit.
-  const isUndecided =
-    !needsPerson && resolution.failed === null && shardOf(environment, branch.name.home).state === 'open'
-  return isUndecided ? undefined : { why: resolution.why, needsPerson }
+  const open = { why: resolution.why, needsPerson: resolution.kind === 'needs person' }
+  const hasNoRecord = resolution.kind === 'left' && resolution.failed === null && home?.state === 'open'
+  if (!hasNoRecord) return open
+  try {
+    // Of a home that was replaced unheard the decision may wait for followers that it has lost, invisible, and be told elsewhere.
+    await environment.barriers.pass(home.name, home.primary.id)
+    return undefined
+  } catch (error) {
+    return { ...open, why: describe(error) }
+  }
 }
 
 function unsettled(participant: ShardName, why: string): HoldfastError {

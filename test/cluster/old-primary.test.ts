@@ -8,11 +8,13 @@ import { DirectoryStore } from '../../src/directory/directory-store.ts'
 import type { FleetNode, RegionName, Topology, TransactionId } from '../../src/directory/topology.ts'
 import { ConnectionPools } from '../../src/postgres/pools.ts'
 import { withConnection } from '../../src/postgres/postgres.ts'
+import { read } from '../../src/reading/reading.ts'
 import { passBarrier } from '../../src/transaction/barrier.ts'
 import type { TransactionEnvironment, TransactionLimits } from '../../src/transaction/environment.ts'
 import { transactionEnvironment, transactionLimitsDefault } from '../../src/transaction/environment.ts'
 import { lookUpOutcome } from '../../src/transaction/outcome.ts'
 import { Resolver } from '../../src/transaction/resolver.ts'
+import { settleDecided } from '../../src/transaction/settle-decided.ts'
 import type { TransactRequest } from '../../src/transaction/transaction.ts'
 import { transact } from '../../src/transaction/transaction.ts'
 import { onBackgroundFailure } from '../support/background-failure.ts'
@@ -22,6 +24,7 @@ import { ClockKeepers } from '../support/clock-keepers.ts'
 import { eventually } from '../support/eventually.ts'
 import { payrollPlan, payrollShard, treasuryShard } from '../support/payroll-plan.ts'
 import { nameFollowers, promoteBeside } from '../support/promotion.ts'
+import { readingIn } from '../support/reading-gateway.ts'
 import { TestShards } from '../support/shards.ts'
 
 /**
@@ -110,6 +113,14 @@ const record = (environment: TransactionEnvironment, run: string, chosen: Chosen
     tx.query('payroll', `insert into runs (tenant, id, status) values ($1, $2, 'draft')`, [tenant, run]),
   )
 
+/** The runs that have a hold, as a `strong` read of this gateway finds them. */
+async function readStrongly(environment: TransactionEnvironment): Promise<string[]> {
+  const { value } = await read(readingIn(environment), { tenant, level: 'strong' }, (reader) =>
+    reader.query<{ run: string }>('treasury', 'select run from holds order by run'),
+  )
+  return value.rows.map(({ run }) => run)
+}
+
 const ask = async <R>(node: Pick<FleetNode, 'host' | 'port'>, sql: string, values: readonly unknown[] = []) =>
   (await withConnection(cluster.target(node), (admin) => admin.query<R & Record<string, unknown>>(sql, values))).rows
 
@@ -166,6 +177,11 @@ test('a decision that was sent and not answered is told by the new primary, and 
   )
   ;({ before, old } = await promoteWhileFrozen())
   expect(await lookUpOutcome(await gateway(), id)).toMatchObject({ outcome: 'committed', home: payrollShard })
+  // The old home hides the decision: it still waits there for followers. Who asks it learns nothing.
+  const late = await gateway(() => before, quick)
+  await expect(settleDecided(late, treasuryShard, 200)).rejects.toMatchObject({ code: 'node_unavailable' })
+  await expect(readStrongly(late)).rejects.toMatchObject({ code: 'node_unavailable' })
+  expect(await readStrongly(await gateway())).toEqual(['before', 'decided'])
   view = cluster.topology.current()
   const again = await approve(await gateway(), 'decided', 'key-decided')
   expect(again).toMatchObject({ transactionId: id, replayed: true, value: 'decided' })

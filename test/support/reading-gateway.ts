@@ -67,9 +67,7 @@ export async function openReadingGateway(
     {
       ...common,
       distanceMs: () => 0,
-      settle: async (shard, transactionId) => void (await pushBranch(resolving, shard, transactionId)),
-      settleAll: (shard, withinMs) => settleDecided(resolving, shard, withinMs),
-      barrier: async ({ shard, id }) => void (await resolving.barriers.pass(shard, id)),
+      ...settlingBy(resolving),
       ...options.parts,
     },
     { ...readLimitsDefault, ...options.limits },
@@ -99,5 +97,18 @@ export async function openReadingGateway(
       await Promise.all([writing.background.drain(), resolving.background.drain()])
       await pools.close()
     },
+  }
+}
+
+/** The reads of a gateway whose transactions run in that environment. */
+export function readingIn(environment: TransactionEnvironment): ReadEnvironment {
+  return readEnvironment({ ...environment, distanceMs: () => 0, ...settlingBy(environment) })
+}
+
+function settlingBy(environment: TransactionEnvironment): Pick<ReadParts, 'settle' | 'settleAll' | 'barrier'> {
+  return {
+    settle: async (shard, transactionId) => void (await pushBranch(environment, shard, transactionId)),
+    settleAll: (shard, withinMs) => settleDecided(environment, shard, withinMs),
+    barrier: async ({ shard, id }) => void (await environment.barriers.pass(shard, id)),
   }
 }
