@@ -79,6 +79,17 @@ export class LostFollowers {
   }
 
   /**
+   * Of a shard that takes no traffic before its barrier, in its turn: retires what is lost where nobody else could acknowledge that
+   * barrier. No promotion was begun, so its primary has every commit that was acknowledged. Throws what keeps it from that.
+   */
+  async retireAwaited(name: ShardName): Promise<void> {
+    const seen = await this.#look(name).catch(() => undefined)
+    if (seen === undefined || seen.lost.length === 0) return
+    if (!canAcknowledge(this.#supervisor.shardServers, name, this.#without(name, seen.lost)))
+      await this.#retire(name, seen.lost)
+  }
+
+  /**
    * Starts a follower, as often as it takes to know whether it will ever start. False where not: then it is lost. Throws what may
    * be over another time.
    */
@@ -155,9 +166,13 @@ export class LostFollowers {
   #canSpare(name: ShardName, { lost, following }: Looked): boolean {
     const { topology, shardServers } = this.#supervisor
     const shard = topology.shard(name)
-    const rest = { ...shard, nodes: shard.nodes.filter((node) => !lost.includes(node)) }
-    const isAlone = shard.durability === 'local' || !canAcknowledge(shardServers, name, rest)
+    const isAlone = shard.durability === 'local' || !canAcknowledge(shardServers, name, this.#without(name, lost))
     return shard.state === 'open' && (isAlone || following.some((node) => shardServers.counts(name, shard, node)))
+  }
+
+  #without(name: ShardName, lost: readonly NodeDocument[]): ShardDocument {
+    const shard = this.#supervisor.topology.shard(name)
+    return { ...shard, nodes: shard.nodes.filter((node) => !lost.includes(node)) }
   }
 
   async #retire(name: ShardName, lost: readonly NodeDocument[]): Promise<void> {

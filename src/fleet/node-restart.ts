@@ -31,11 +31,13 @@ export async function restartNode(
  * meanwhile tells of a change, perhaps of another start, that the barrier says nothing of (F2): who made it opens the shard.
  */
 async function openBehindBarrier(supervisor: Supervisor, name: ShardName, fenced: ShardDocument): Promise<void> {
-  const { topology, shardServers } = supervisor
+  const { topology, shardServers, lostFollowers } = supervisor
   const awaited = await supervisor.exclusively(async () => {
     const isDue = topology.shard(name) === fenced && (await mayOpen(supervisor, fenced))
+    if (!isDue) return fenced
+    await lostFollowers.retireAwaited(name)
     // What was rebuilt in the background ended with the primary that it was built from (V9).
-    return isDue ? ensureAcknowledged(supervisor, name) : fenced
+    return ensureAcknowledged(supervisor, name)
   })
   if (!(await passesBarrier(supervisor, name, awaited))) return
   await supervisor.exclusively(async () => {

@@ -1,0 +1,75 @@
+import { rm } from 'node:fs/promises'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { temporaryFolder } from '../../test/support/fleet.ts'
+import type { Clock } from '../base/clock.ts'
+import { systemClock } from '../base/clock.ts'
+import { silentProgress } from '../base/progress.ts'
+import type { OnStep } from '../base/step.ts'
+import { noStep } from '../base/step.ts'
+import type { NodeId, ShardName } from '../directory/topology.ts'
+import { packageRelease } from '../postgres/release.ts'
+import { loadConfig } from './config.ts'
+import { bringBack, restartNode } from './node-restart.ts'
+import { nodeOf } from './shard-servers.ts'
+import { Supervisor } from './supervisor.ts'
+
+/** A primary that is started again where nobody is left who could acknowledge its barrier, on real servers. */
+
+const payroll = 'eu-west/payroll' as ShardName
+const follower = `${payroll}.2` as NodeId
+vi.setConfig({ testTimeout: 180_000 })
+
+/** One on which nobody looks at the followers of a shard by himself. */
+const still: Clock = {
+  ...systemClock,
+  sleep: (ms, until) => systemClock.sleep(ms === 5_000 ? 3_600_000 : ms, until),
+}
+
+let root: string
+let supervisor: Supervisor
+
+async function start(onStep: OnStep = noStep): Promise<void> {
+  const config = await loadConfig(
+    {
+      fleet: 'restart',
+      dataDir: `${root}/data`,
+      regions: { 'eu-west': { jurisdiction: 'EU' }, 'eu-central': { jurisdiction: 'EU' } },
+      shards: { [payroll]: { durability: 'quorum', followers: ['eu-central'], survive: 'region' } },
+      domains: {},
+      tenants: {},
+    },
+    root,
+  )
+  const release = await packageRelease()
+  supervisor = await Supervisor.start({ config, wan: false, progress: silentProgress, clock: still, onStep, release })
+}
+
+beforeEach(async () => {
+  root = await temporaryFolder()
+})
+
+afterEach(async () => {
+  await supervisor.close()
+  await rm(root, { recursive: true, force: true, maxRetries: 5 })
+})
+
+const shard = () => supervisor.topology.shard(payroll)
+const ids = () => shard().nodes.map(({ id }) => id)
+
+async function loseFollower(): Promise<void> {
+  await supervisor.servers.kill(follower)
+  const node = nodeOf(shard(), follower)
+  await rm(supervisor.servers.dataDirOf(node.folder), { recursive: true })
+  expect(await supervisor.lostFollowers.start(node, () => restartNode(supervisor, follower))).toBe(false)
+}
+
+test('V9: the only one that its barrier would wait for is lost: its place is built anew before it', async () => {
+  await start()
+  const { primary } = shard()
+  await supervisor.servers.kill(primary)
+  await loseFollower()
+  await bringBack(supervisor, primary)
+  expect(shard().state).toBe('open')
+  expect(ids()).toEqual([primary, `${payroll}.3`])
+  await supervisor.shardServers.barrier(nodeOf(shard(), primary), 30_000)
+})
