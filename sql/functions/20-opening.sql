@@ -65,6 +65,11 @@ begin
   values (p_tenant, p_key, p_request_hash, p_transaction)
   on conflict do nothing;
   if found then
+    -- Keys are kept for an hour at least: whoever was born within half of one lies above every watermark, and pays nothing.
+    if holdfast.transaction_born_ms(p_transaction)
+       < greatest(extract(epoch from clock_timestamp()) * 1000, pg_sequence_last_value('holdfast.hlc') >> 16) - 1800000 then
+      perform holdfast.require_claimable(p_transaction);
+    end if;
     return;
   end if;
   select i.transaction_id, i.request_hash = p_request_hash, i.value

@@ -130,18 +130,40 @@ begin
 end
 $$;
 
--- Whoever slept for longer than keys are kept cannot know any more whether the key was used. Rows that arrive by replay pass.
+-- Whoever slept for longer than keys are kept cannot know any more whether the key was used. Always raises.
+create or replace function holdfast.refuse_claim(p_transaction uuid) returns void
+language plpgsql
+as $$
+begin
+  raise exception 'transaction % was born before keys that may have been collected', p_transaction using errcode = 'HF017';
+end
+$$;
+
+-- Rows that arrive by replay pass.
 create or replace function holdfast.refuse_old_claim() returns trigger
 language plpgsql
 as $$
 begin
-  perform from holdfast.shard s
+  perform holdfast.refuse_claim(new.transaction_id) from holdfast.shard s
   where holdfast.transaction_born_ms(new.transaction_id) < s.keys_collected_through_ms;
-  if found then
-    raise exception 'transaction % was born before keys that may have been collected', new.transaction_id
-      using errcode = 'HF017';
-  end if;
   return new;
+end
+$$;
+
+-- Behind a claim: its insert may have waited for a collector that removed the key, whose watermark was committed with that, after
+-- the trigger had looked. A statement of its own sees it. Where the snapshot is that of the transaction, a lock tells only that
+-- the row of the shard has changed since; that is taken for the watermark, for what is run again gets a younger id.
+create or replace function holdfast.require_claimable(p_transaction uuid) returns void
+language plpgsql
+as $$
+begin
+  perform holdfast.refuse_claim(p_transaction) from holdfast.shard s
+  where holdfast.transaction_born_ms(p_transaction) < s.keys_collected_through_ms;
+  if current_setting('transaction_isolation') <> 'read committed' then
+    perform from holdfast.shard for share;
+  end if;
+exception when serialization_failure then
+  perform holdfast.refuse_claim(p_transaction);
 end
 $$;
 
@@ -164,7 +186,8 @@ create or replace trigger age_key before update of value on holdfast.idempotency
 revoke all on function holdfast.announce_collection(text, integer, bigint), holdfast.require_uncollected_at(text, uuid),
   holdfast.open_transactions(), holdfast.raise_collection(bigint, integer), holdfast.collect_records(uuid[], integer),
   holdfast.first_born_at(bigint), holdfast.collect_decisions(text, integer, bigint, integer),
-  holdfast.collect_keys(bigint, bigint, integer, integer), holdfast.refuse_old_claim(), holdfast.age_key()
+  holdfast.collect_keys(bigint, bigint, integer, integer), holdfast.refuse_claim(uuid), holdfast.refuse_old_claim(),
+  holdfast.require_claimable(uuid), holdfast.age_key()
   from public;
 grant execute on function holdfast.announce_collection(text, integer, bigint), holdfast.open_transactions(),
   holdfast.raise_collection(bigint, integer), holdfast.collect_records(uuid[], integer),

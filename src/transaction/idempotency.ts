@@ -15,6 +15,22 @@ import type { Committed, TransactRequest } from './transaction.ts'
  * second use waits for it there; what it then reads counts only behind a barrier.
  */
 
+/** Half of the hour that keys are kept for at least (K8): no request goes on for longer that has one. */
+const ageMsMax = 1_800_000
+
+/**
+ * An attempt under a new id claims as if it were born now, and home cannot see that it slept since before the key was used. Throws
+ * `idempotency_expired` (never).
+ */
+export function requireYoung({ idempotencyKey: key }: TransactRequest, ageMs: number): void {
+  if (key === undefined || ageMs <= ageMsMax) return
+  throw new HoldfastError(
+    'idempotency_expired',
+    `the request with key ${key} began ${ageMs} ms ago, and the key may have been used and collected since`,
+    { hint: 'look whether it has run, then send it with a new key', detail: { key } },
+  )
+}
+
 /**
  * What a key stands for. Two requests are the same when this is; how their bodies name keys in order is no matter. Throws
  * `argument_invalid` for a request that does not survive JSON.

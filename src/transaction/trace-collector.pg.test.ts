@@ -3,6 +3,7 @@ import { approve, both, eager, gate, gatewayOf, newRun, request } from '../../te
 import { everything, presumedAborted } from '../../test/support/collection.ts'
 import { DatabaseShards, home, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
+import { ShiftedClock } from '../../test/support/shifted-clock.ts'
 import { systemClock } from '../base/clock.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
 import type { TransactionId } from '../directory/topology.ts'
@@ -33,6 +34,17 @@ async function approved(environment: TransactionEnvironment, run: string, key?: 
   await environment.background.drain()
   return committed
 }
+
+/** An id whose first 48 bits say so. */
+const bornAt = (ms: number) => {
+  const born = ms.toString(16).padStart(12, '0')
+  return `${born.slice(0, 8)}-${born.slice(8)}${newTimeOrderedUuid().slice(13)}` as TransactionId
+}
+
+/** Who waits for another transaction's end, in this database. */
+const waiting = `
+  select from pg_locks w join pg_stat_activity a using (pid)
+  where w.locktype = 'transactionid' and not w.granted and a.datname = current_database()`
 
 const decisions = async () =>
   (await shards.rows<{ outcome: string }>(treasury, 'select outcome from holdfast.decision order by 1')).map(
@@ -154,6 +166,44 @@ describe('K8: a key', () => {
     expect(await both(shards, run)).toEqual([0, 0])
     expect(await keys()).toEqual([])
   })
+
+  test('is not claimed under a younger id by who slept between two attempts', async () => {
+    await shards.rows(
+      home,
+      `create function unserializable() returns void language plpgsql as 'begin raise serialization_failure; end'`,
+    )
+    const clock = new ShiftedClock()
+    const environment = await gatewayOf(shards, { clock })
+    const run = newRun()
+    const slept = transact(environment, request(run, { idempotencyKey: 'k' }), async (tx) => {
+      clock.shiftMs = 3_600_000
+      await tx.query('payroll', 'select unserializable()')
+    })
+    await expect(slept).rejects.toMatchObject({ code: 'idempotency_expired', detail: { key: 'k' } })
+    expect(await keys()).toEqual([])
+  })
+
+  test.each(['read committed', 'repeatable read', 'serializable'] as const)(
+    'is not claimed by who slept, and waits for the collector that removes it (%s)',
+    async (isolation) => {
+      const environment = await gatewayOf(shards)
+      await approved(environment, newRun(), 'k')
+      await untilOld()
+      await shards.rows(home, 'begin')
+      const collect = `select holdfast.collect_keys($1, 3000, 10, 1) as count`
+      expect(await shards.rows(home, collect, [systemClock.wallMs()])).toEqual([{ count: 1 }])
+
+      const run = newRun()
+      const transactionId = bornAt(systemClock.wallMs() - 3_600_000)
+      const slept = transact(environment, request(run, { idempotencyKey: 'k', transactionId, isolation }), approve(run))
+      slept.catch(() => undefined)
+      await eventually(async () => (await shards.rows(home, waiting)).length === 1)
+      await shards.rows(home, 'commit')
+      await expect(slept).rejects.toMatchObject({ code: 'idempotency_expired' })
+      expect(await both(shards, run)).toEqual([0, 0])
+      expect(await keys()).toEqual([])
+    },
+  )
 
   test('is claimed below the watermark by nobody, also where a caller chose an old id', async () => {
     const transactionId = newTimeOrderedUuid() as TransactionId

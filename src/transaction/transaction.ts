@@ -7,7 +7,7 @@ import type { Lsn } from '../postgres/lsn.ts'
 import type { AttemptEnd } from './attempt.ts'
 import { Attempt } from './attempt.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { hashRequest, replay } from './idempotency.ts'
+import { hashRequest, replay, requireYoung } from './idempotency.ts'
 import { journalAttempt } from './journal.ts'
 import { nextAttempt } from './retry.ts'
 import { leftTrace } from './sql-errors.ts'
@@ -33,7 +33,7 @@ import { leftTrace } from './sql-errors.ts'
  *   T8  The caller's function is run again only when nothing was written: once for a stale placement, topology or lost
  *       server, a batch that was wrongly taken for a reading (Q6), or when an answer was lost and the abort is proven; a few times for serialisation failures, for locks
  *       that were waited for too long, as in a deadlock over two shards, and for statements that were prepared before their
- *       tables were altered; each time under an id of its own.
+ *       tables were altered; each time under an id of its own. Not with a key that may have been collected meanwhile (K8).
  *
  * Owns: the attempt (`attempt.ts`), the parts (`shard-transaction.ts`), the vote (`participant.ts`), the decision
  * (`commit-protocol.ts`, `coordinator.ts`), the question of what became of it (`outcome.ts`), settling (`settlement.ts`,
@@ -150,9 +150,11 @@ export async function transact<T>(
   const request = takeRequest(asked)
   // A caller that chose the id asks for that one later: another may not take its place.
   const isTriedOnce = request.transactionId !== undefined
+  const beganMs = environment.clock.wallMs()
   let trustsBatches = !isTriedOnce
   let refreshes = 0
   for (let attempts = 1; ; attempts += 1) {
+    requireYoung(request, environment.clock.wallMs() - beganMs)
     const transactionId = request.transactionId ?? (newTimeOrderedUuid() as TransactionId)
     const end = await runAttempt(environment, request, transactionId, trustsBatches, body)
     if (end.kind === 'committed') return end.committed
