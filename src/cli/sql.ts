@@ -1,5 +1,6 @@
 import type { Gateway } from '../fleet/gateway.ts'
 import { formatHlc } from '../hlc/hlc.ts'
+import { exactTypes } from '../postgres/exact-types.ts'
 import type { Served } from '../reading/served.ts'
 import { printLine } from './output.ts'
 import { isReading } from './statement-kind.ts'
@@ -36,12 +37,14 @@ export async function sql(fleet: Gateway, options: SqlOptions, statement: string
   const { tenant, domain, actor, action, subject = domain, session } = options
   if (isReading(statement)) {
     const level = session === undefined ? 'primary' : 'session'
-    const answer = await fleet.read({ tenant, level, session }, async (read) => read.query(domain, statement))
+    const answer = await fleet.read({ tenant, level, session }, (read) =>
+      read.client(domain).query<Row>({ text: statement, types: exactTypes }),
+    )
     const { rows } = answer.value
     return { kind: 'read', rows, rowCount: rows.length, session: answer.session, served: answer.served }
   }
   const outcome = await fleet.transact({ tenant, action, subject, actor, session }, async (tx) => {
-    const { rows, rowCount } = await tx.query(domain, statement)
+    const { rows, rowCount } = await tx.client(domain).query<Row>({ text: statement, types: exactTypes })
     return { rows, rowCount: rowCount ?? 0 }
   })
   return {

@@ -17,7 +17,8 @@ export interface TransactRequest {
   readonly actor: string
   /**
    * The first use of a key within the tenant decides; every later use for the same request gets the first outcome
-   * again, with `replayed: true`. The value must survive JSON, since that is how it is kept.
+   * again, with `replayed: true`. The value must survive JSON, since that is how it is kept: the first use gets it in that
+   * form too, a `Date` as text and a `Buffer` as `{ type, data }`. Return text where digits or the order of keys matter.
    */
   readonly idempotencyKey?: string | undefined
   /** What the key stands for beyond action, subject and actor, e.g. the body of an HTTP request. Survives JSON. */

@@ -1,4 +1,5 @@
 import { expect, test } from 'vitest'
+import { JsonText } from '../base/json-text.ts'
 import { isNestedDeeper, toJson } from './json.ts'
 
 test('a bigint travels as a decimal string, at any depth', () => {
@@ -9,6 +10,20 @@ test('a bigint travels as a decimal string, at any depth', () => {
 
 test('bytes travel as PostgreSQL writes them', () => {
   expect(toJson({ a: Buffer.from([1, 255]), b: new Uint8Array([16]) })).toBe('{"a":"\\\\x01ff","b":"\\\\x10"}')
+})
+
+test('numbers that JSON has not travel by the names that PostgreSQL gives them', () => {
+  expect(toJson([Number.NaN, Number.POSITIVE_INFINITY, Number.NEGATIVE_INFINITY])).toBe(
+    '["NaN","Infinity","-Infinity"]',
+  )
+})
+
+test('what is JSON already is written as it is, wherever it stands', () => {
+  const document = new JsonText('{"cents": 9007199254740993}')
+  expect(toJson({ a: document, b: [document, new JsonText('"$&"')] })).toBe(
+    '{"a":{"cents": 9007199254740993},"b":[{"cents": 9007199254740993},"$&"]}',
+  )
+  expect(toJson(new JsonText('1.10'))).toBe('1.10')
 })
 
 test('a date travels as ISO 8601 in UTC, and what JSON has itself stays as it is', () => {

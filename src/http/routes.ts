@@ -1,8 +1,10 @@
 import type { z } from 'zod'
 import { HoldfastError } from '../base/errors.ts'
+import { JsonText } from '../base/json-text.ts'
 import type { TimelineDocument } from '../fleet/documents.ts'
 import { evidenceDocument, statusDocument, timelineDocument, transactionDocument } from '../fleet/documents.ts'
 import type { Fleet } from '../fleet/fleet-api.ts'
+import { exactTypes } from '../postgres/exact-types.ts'
 import type { QueryResult } from '../transaction/transaction.ts'
 import { formatHlc, parseHlc } from '../hlc/hlc.ts'
 import type { AppRequest, AppResponse, AppRoute } from './app-route.ts'
@@ -17,6 +19,7 @@ import {
   transactionForm,
   transactionView,
 } from './forms.ts'
+import { toJson } from './json.ts'
 
 /** A route of the API: what it does, and what OpenAPI says of it. */
 export interface ApiRoute extends AppRoute {
@@ -100,14 +103,14 @@ async function runTransaction(request: AppRequest): Promise<AppResponse> {
   const outcome = await request.fleet.transact(
     { ...action, session, idempotencyKey, request: { statements, events } },
     async (tx) => {
-      const results: (ReturnType<typeof resultOf> | null)[] = []
+      const results: (Result | null)[] = []
       for (const { domain, text, values, batch, rows } of statements) {
         if (batch) {
           tx.batch(domain, [rows === undefined ? [text, values] : [text, values, { rows }]])
           results.push(null)
           continue
         }
-        const result = await tx.query(domain, text, values)
+        const result = await tx.client(domain).query({ text, types: exactTypes }, values)
         if (rows !== undefined && rows !== result.rowCount) {
           throw new HoldfastError(
             'transaction_refused',
@@ -117,10 +120,13 @@ async function runTransaction(request: AppRequest): Promise<AppResponse> {
         results.push(resultOf(result))
       }
       for (const { name, payload } of events) tx.emit(name, payload)
-      return results
+      // A text, since what a key keeps is read as JSON again: numbers would be rounded, and keys change their order.
+      return toJson(results)
     },
   )
-  const { value: results, transactionId, commitTimestamp, shards, replayed } = outcome
+  const { value, transactionId, commitTimestamp, shards, replayed } = outcome
+  // Keys of earlier releases kept the results themselves.
+  const results = typeof value === 'string' ? new JsonText(value) : value
   const body = { transactionId, commitTimestamp: formatHlc(commitTimestamp), shards, replayed, results }
   return { status: 200, body, session: outcome.session }
 }
@@ -128,8 +134,10 @@ async function runTransaction(request: AppRequest): Promise<AppResponse> {
 async function runReads({ fleet, body, session }: AppRequest): Promise<AppResponse> {
   const { tenant, snapshot, route, queries, ...how } = inForm(readForm, body, 'body')
   const run = async (read: Parameters<Parameters<Fleet['read']>[1]>[0]) => {
-    const results: ReturnType<typeof resultOf>[] = []
-    for (const { domain, text, values } of queries) results.push(resultOf(await read.query(domain, text, values)))
+    const results: Result[] = []
+    for (const { domain, text, values } of queries) {
+      results.push(resultOf(await read.client(domain).query({ text, types: exactTypes }, values)))
+    }
     return results
   }
   const domains = [...new Set(queries.map(({ domain }) => domain))]
@@ -164,7 +172,9 @@ function answer(body: unknown): AppResponse {
   return { status: 200, body }
 }
 
-function resultOf({ rows, rowCount }: QueryResult) {
+type Result = Pick<QueryResult, 'rows' | 'rowCount'>
+
+function resultOf({ rows, rowCount }: QueryResult): Result {
   return { rows, rowCount }
 }
 

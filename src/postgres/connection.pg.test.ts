@@ -212,6 +212,20 @@ describe('a flight', () => {
     await observer.query(`alter database ${database.name} reset client_min_messages`)
   })
 
+  test('no setting of a database changes the form in which values are written', async () => {
+    const styles = { DateStyle: 'German', IntervalStyle: 'iso_8601', extra_float_digits: '0' }
+    for (const [name, value] of Object.entries(styles)) {
+      await observer.query(`alter database ${database.name} set ${name} = '${value}'`)
+    }
+    const styled = await Connection.connect(database.target(), 5_000)
+    const { rows } = await styled.query(
+      `select date '2026-04-01'::text as day, interval '1 day'::text as span, (0.1::float8 + 0.2::float8)::text as sum`,
+    )
+    expect(rows).toEqual([{ day: '2026-04-01', span: '1 day', sum: '0.30000000000000004' }])
+    styled.release()
+    for (const name of Object.keys(styles)) await observer.query(`alter database ${database.name} reset ${name}`)
+  })
+
   test('a terminated backend: what was answered stays answered, the rest is unknown', async () => {
     const flight = connection.flight([
       { text: 'insert into item values (1)' },

@@ -63,8 +63,9 @@ export function clientConfig(target: ConnectionTarget, connectWithinMs: number):
     connectionTimeoutMillis: connectWithinMs,
     // Given, so that PGSSLMODE and PGOPTIONS of the environment decide nothing.
     ssl: false,
-    // A role or database set to `error` would hide the warning that turns a commit into an unknown outcome.
-    options: '-c client_min_messages=warning',
+    // A role or database set to `error` would hide the warning that turns a commit into an unknown outcome, and another
+    // style or fewer digits would change values: whoever reads their text knows but one form.
+    options: '-c client_min_messages=warning -c DateStyle=ISO -c IntervalStyle=postgres -c extra_float_digits=1',
     pipeline: true,
   }
 }

@@ -24,7 +24,7 @@ Results go to stdout, progress and logs to stderr. With \`--json\` stdout has on
 | 8 | check_failed: also of a command whose document tells of a check that failed |
 
 In documents, timestamps are in text form (\`2026-04-02T10:00:05.120Z+0003\`), positions as PostgreSQL writes them (\`16/B374D848\`), and
-\`int8\`, \`numeric\` and \`bytea\` of rows are strings.
+\`int8\`, \`numeric\` and \`bytea\` of rows are strings. \`sql\` tells its rows as they are [told over HTTP](http.md#values).
 
 A test holds this page equal to the program and writes it anew with
 \`npx vitest run --project unit src/cli/program.test.ts --update\`.

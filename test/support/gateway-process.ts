@@ -11,6 +11,7 @@ export interface GatewayProcessOptions {
   readonly crashAt?: StepName
   /** Stops at steps, and tells: at this one first, or at none before `pauseAt`. */
   readonly pauses?: { readonly at: StepName; readonly shard: string } | 'when told'
+  readonly env?: Readonly<Record<string, string>>
   /** Its log is dropped: under faults it says much. */
   readonly quiet?: boolean
 }
@@ -35,13 +36,13 @@ export class GatewayProcess {
   }
 
   static async start(options: GatewayProcessOptions): Promise<GatewayProcess> {
-    const { dataDir, region, quiet = false } = options
+    const { dataDir, region, env, quiet = false } = options
     const program = fileURLToPath(new URL('../../dist/cli/cli.js', import.meta.url))
     const child = spawn(
       process.execPath,
       [program, 'gateway', '--data-dir', dataDir, '--region', region, '--port', '0'],
       {
-        env: { ...process.env, ...stepSettings(options) },
+        env: { ...process.env, ...env, ...stepSettings(options) },
         stdio: ['ignore', 'ignore', quiet ? 'ignore' : 'inherit', 'ipc'],
       },
     )
