@@ -156,7 +156,8 @@ class Search {
   ): Promise<Omit<ProvenSnapshot, 'waitedMs' | 'rerouted'> | undefined> {
     const pushed = new Set<string>()
     const untilMs = this.#waitedMs + this.#budget.leftMs * share
-    const leftMs = () => untilMs - this.#waitedMs
+    // Other shards of the read may have waited meanwhile, while this one worked.
+    const leftMs = () => Math.min(untilMs - this.#waitedMs, this.#budget.leftMs)
     let mayBeLean = true
     for (;;) {
       const opened = await this.#open(node, mayBeLean, leftMs())
@@ -195,12 +196,12 @@ class Search {
       const expects = (remembered: Remembered) => mayBeLean && isExpected(this.#demand, remembered)
       const request = { node, target: targetOf(node), tenant, question, isExpected: expects, queueMs }
       const opened = await ShardSnapshot.open(this.#environment, request, this.#first)
-      this.#spend(opened.queuedMs)
+      this.#spend(opened.queuedMs, startedMs)
       return opened
     } catch (error) {
       if (!(error instanceof NodeLost)) throw error
       // A statement that ran is work; a node that did not answer was waited for.
-      if (error.why === 'lost' || error.why === 'busy') this.#spend(clock.monotonicMs() - startedMs)
+      if (error.why === 'lost' || error.why === 'busy') this.#spend(clock.monotonicMs() - startedMs, startedMs)
       this.#note({ node: node.id, why: error.why })
       const isBusy = error.why === 'busy'
       this.#isCrowded ||= isBusy
@@ -210,8 +211,8 @@ class Search {
     }
   }
 
-  #spend(ms: number): void {
-    this.#budget.spend(ms)
+  #spend(ms: number, fromMs: number): void {
+    this.#budget.spend(ms, fromMs)
     this.#waitedMs += ms
   }
 
@@ -236,24 +237,27 @@ class Search {
       return false
     }
     if (fresh.length === 0) return false
-    const { clock } = this.#environment
-    const startedMs = clock.monotonicMs()
-    const inTime = await endsWithin(clock, settled, withinMs)
-    this.#spend(clock.monotonicMs() - startedMs)
-    return inTime
+    const ended = this.#budget.begin()
+    try {
+      return await endsWithin(this.#environment.clock, settled, withinMs)
+    } finally {
+      this.#waitedMs += ended()
+    }
   }
 
   async #wait(verdict: Verdict, { node, positionBefore }: ShardSnapshot, withinMs: number): Promise<boolean> {
     if (withinMs <= 0) return false
-    const { clock, watch, topology } = this.#environment
+    const { watch, topology } = this.#environment
     const awaited = awaitedFor(verdict, positionBefore, this.#demand.frontier)
     const closing = awaited.what === 'closed' ? awaited.timestamp : awaited.what === 'transactions' && awaited.orClosed
     const primary = topology.current().shards.get(node.shard)?.primary
     if (closing !== false && primary !== undefined) watch.requestClosing(primary, closing)
-    const startedMs = clock.monotonicMs()
-    const end = await watch.until(node, awaited, withinMs)
-    this.#spend(clock.monotonicMs() - startedMs)
-    return end === 'met'
+    const ended = this.#budget.begin()
+    try {
+      return (await watch.until(node, awaited, withinMs)) === 'met'
+    } finally {
+      this.#waitedMs += ended()
+    }
   }
 
   #rank(shard: ShardTopology): FleetNode[] {

@@ -189,8 +189,9 @@ export class ReadRun {
 
   /** R7, on the budget of the read. */
   async #settleAll(shard: ShardName): Promise<DecidedSettled> {
-    const settled = await this.#environment.settleAll(shard, this.#budget.leftMs)
-    this.#budget.spend(settled.waitedMs)
+    const { settleAll, clock } = this.#environment
+    const settled = await settleAll(shard, this.#budget.leftMs)
+    this.#budget.spend(settled.waitedMs, clock.monotonicMs() - settled.waitedMs)
     return settled
   }
 

@@ -129,7 +129,7 @@ export async function read<T>(
   const { limits, metrics, region, clock } = environment
   const startedMs = clock.monotonicMs()
   const level = request.level ?? 'session'
-  const budget = new WaitBudget(waitMsOf(environment, request))
+  const budget = new WaitBudget(waitMsOf(environment, request), clock)
   await explainFrontier(environment, request.tenant, request.frontier ?? emptyFrontier)
   const avoid = new Set<NodeId>()
   for (let runs = 1; ; runs += 1) {

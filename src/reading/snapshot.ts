@@ -1,6 +1,7 @@
 import { present } from '../base/assert.ts'
 import { HoldfastError, isHoldfastError } from '../base/errors.ts'
 import { Underway } from '../base/underway.ts'
+import { endsWithin } from '../base/within.ts'
 import type { Placement } from '../directory/directory.ts'
 import { tenantHome } from '../directory/directory.ts'
 import type { FleetNode, NodeId, ShardName, TenantName } from '../directory/topology.ts'
@@ -26,6 +27,7 @@ import { advanceBy, requireServed, servedBy } from './served.ts'
 import type { ShardSnapshot } from './shard-snapshot.ts'
 import type { Fractures, SnapshotView } from './snapshot-rounds.ts'
 import { findFractures, isBranchOn, leastClosed } from './snapshot-rounds.ts'
+import type { Waiting } from './wait-budget.ts'
 import { requireWait, WaitBudget, waitMsOf } from './wait-budget.ts'
 
 /**
@@ -37,7 +39,10 @@ export interface SnapshotRequest extends Pick<Declared, 'route'> {
   readonly tenant: string
   readonly domains: readonly string[]
   readonly frontier?: Frontier | undefined
-  /** How long primaries may take to show what the frontier demands. When left out as long as those of a `read`. */
+  /**
+   * How long primaries may take to show what the frontier demands, and the branches that others wrote to be settled. When left out
+   * as long as for a `strong` read.
+   */
   readonly waitMs?: number | undefined
 }
 
@@ -57,7 +62,7 @@ export async function snapshot<T>(
   requireDeclared(request)
   requireWait(request)
   const frontier = request.frontier ?? emptyFrontier
-  const budget = new WaitBudget(waitMsOf(environment, request))
+  const budget = budgetOf(environment, request)
   const taken = await takeForTenant(environment, request, budget).catch(async (error: unknown) => {
     if (!isHoldfastError(error, 'placement_stale')) throw error
     await environment.directory.refresh()
@@ -174,7 +179,7 @@ export async function snapshotAsOperator<T>(
   const shardsOf = new Map(request.domains.map((domain) => [domain, authoritativeShards(environment, domain)]))
   const { targetOf } = request
   const demands = [...new Set([...shardsOf.values()].flat())].map((shard) => ({ ...demandOn(shard), targetOf }))
-  const bound = await takeSnapshots(environment, demands, new WaitBudget(environment.limits.waitMs))
+  const bound = await takeSnapshots(environment, demands, budgetOf(environment, {}))
   try {
     const value = await untilEnded((ask) =>
       body({
@@ -246,7 +251,7 @@ async function takeSnapshots(
       if (fractures.size === 0) return bound
       if (rounds === roundsMax) throw contended(fractures)
       const again = demands.filter(({ shard }) => fractures.has(shard))
-      await allOf(again.map(({ shard }) => settleOn(environment, shard, fractures)))
+      await settleWithin(environment, again, fractures, budget)
       await allOf(again.map(open))
       await allOf([...bound].filter(([shard]) => fractures.has(shard)).map(list))
     }
@@ -264,9 +269,31 @@ async function globalTransactionsIn(taken: ShardSnapshot, above: Hlc): Promise<G
   }
 }
 
-async function settleOn({ settle }: ReadEnvironment, shard: ShardName, fractures: Fractures): Promise<void> {
-  const branches = (fractures.get(shard) ?? []).filter((transaction) => isBranchOn(shard, transaction))
-  await allOf(branches.map(({ transactionId }) => settle(shard, transactionId)))
+/** What is not settled in time goes on without this snapshot, which is then taken again as it is. */
+async function settleWithin(
+  { settle, clock }: ReadEnvironment,
+  on: readonly { readonly shard: ShardName }[],
+  fractures: Fractures,
+  budget: WaitBudget,
+): Promise<void> {
+  const settled = on.flatMap(({ shard }) =>
+    (fractures.get(shard) ?? [])
+      .filter((transaction) => isBranchOn(shard, transaction))
+      .map(({ transactionId }) => settle(shard, transactionId)),
+  )
+  if (settled.length === 0) return
+  const { leftMs } = budget
+  const ended = budget.begin()
+  try {
+    await endsWithin(clock, allOf(settled), leftMs)
+  } finally {
+    ended()
+  }
+}
+
+/** A branch of anybody may have to be settled for it, as for a `strong` read. */
+function budgetOf(environment: ReadEnvironment, { waitMs, frontier }: Omit<Waiting, 'level'>): WaitBudget {
+  return new WaitBudget(waitMsOf(environment, { waitMs, frontier, level: 'strong' }), environment.clock)
 }
 
 function contended(fractures: Fractures): HoldfastError {

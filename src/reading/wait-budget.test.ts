@@ -1,9 +1,10 @@
-import { expect, test } from 'vitest'
+import { describe, expect, test } from 'vitest'
+import { ManualClock } from '../../test/support/manual-clock.ts'
 import { branch, demand, frontierOn, payroll } from '../../test/support/session-values.ts'
 import type { Jurisdiction, RegionName, Topology } from '../directory/topology.ts'
 import { readLimitsDefault } from './environment.ts'
 import type { Waiting } from './wait-budget.ts'
-import { requireWait, waitMsMax, waitMsOf } from './wait-budget.ts'
+import { requireWait, WaitBudget, waitMsMax, waitMsOf } from './wait-budget.ts'
 
 const regions = new Map([
   ['eu-west', 'EU'],
@@ -32,6 +33,50 @@ test.each([
   ['that says how long', { waitMs: 0, level: 'causal', frontier: pending }, 0, 0],
 ] as [string, Waiting, number, number][])('a read %s', (_, waiting, farMs, nearMs) => {
   expect([waitMsOf(far, waiting), waitMsOf(near, waiting)]).toEqual([farMs, nearMs])
+})
+
+describe('a budget', () => {
+  const clock = new ManualClock()
+
+  test('is spent once by shards that wait at the same time', async () => {
+    const budget = new WaitBudget(50, clock)
+    const ends = [budget.begin(), budget.begin()]
+    await clock.advance(30)
+    expect(ends.map((end) => end())).toEqual([30, 30])
+    expect(budget.leftMs).toBe(20)
+  })
+
+  test('is spent by one that goes on waiting', async () => {
+    const budget = new WaitBudget(50, clock)
+    const first = budget.begin()
+    await clock.advance(49)
+    const second = budget.begin()
+    expect(budget.leftMs).toBe(1)
+    await clock.advance(10)
+    expect([first(), second(), budget.leftMs]).toEqual([59, 10, 0])
+  })
+
+  test('is not spent by what lies between two waits', async () => {
+    const budget = new WaitBudget(50, clock)
+    const first = budget.begin()
+    await clock.advance(20)
+    first()
+    await clock.advance(1_000)
+    // Stood in a queue for the first ten of them.
+    budget.spend(10, clock.monotonicMs() - 1_000)
+    budget.spend(5, clock.monotonicMs() - 1_005)
+    expect(budget.leftMs).toBe(20)
+  })
+
+  test('an end that is told twice counts once', async () => {
+    const budget = new WaitBudget(50, clock)
+    const end = budget.begin()
+    await clock.advance(10)
+    end()
+    await clock.advance(10)
+    end()
+    expect(budget.leftMs).toBe(40)
+  })
 })
 
 test.each([Number.NaN, Number.POSITIVE_INFINITY, Number.MAX_SAFE_INTEGER, waitMsMax + 1, -1, '50', null])(

@@ -1,23 +1,65 @@
+import type { Clock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Frontier } from '../session/frontier.ts'
 import type { ReadEnvironment } from './environment.ts'
 import type { ReadLevel } from './reading.ts'
 
-/** How long one read may wait, for nodes and for connections: over all shards that it touches, nodes that it asks and runs. */
-export class WaitBudget {
-  #leftMs: number
+interface Span {
+  readonly fromMs: number
+  readonly untilMs: number
+}
 
-  constructor(ms: number) {
-    this.#leftMs = ms
+/**
+ * How long one read may wait, for nodes and for connections: over all shards that it touches, nodes that it asks and runs. Waits of
+ * several shards at once pass together, so the time in which any of them waits is spent once; a wait that goes on is spent as it goes.
+ */
+export class WaitBudget {
+  readonly #ms: number
+  readonly #clock: Clock
+  #spent: readonly Span[] = []
+  readonly #running = new Set<{ readonly fromMs: number }>()
+
+  constructor(ms: number, clock: Clock) {
+    this.#ms = ms
+    this.#clock = clock
   }
 
   get leftMs(): number {
-    return Math.max(0, this.#leftMs)
+    const untilMs = this.#clock.monotonicMs()
+    const running = [...this.#running].map(({ fromMs }) => ({ fromMs, untilMs }))
+    return Math.max(0, this.#ms - lengthMs(union([...this.#spent, ...running])))
   }
 
-  spend(ms: number): void {
-    this.#leftMs -= ms
+  /** A wait begins. Gives its end, which tells how long it was. */
+  begin(): () => number {
+    const wait = { fromMs: this.#clock.monotonicMs() }
+    this.#running.add(wait)
+    return () => {
+      const ms = this.#clock.monotonicMs() - wait.fromMs
+      if (this.#running.delete(wait)) this.spend(ms, wait.fromMs)
+      return ms
+    }
   }
+
+  /** A wait that was one only in hindsight. */
+  spend(ms: number, fromMs: number): void {
+    if (ms > 0) this.#spent = union([...this.#spent, { fromMs, untilMs: fromMs + ms }])
+  }
+}
+
+/** The same time in spans that do not overlap. */
+function union(spans: readonly Span[]): Span[] {
+  const apart: Span[] = []
+  for (const span of spans.toSorted((a, b) => a.fromMs - b.fromMs)) {
+    const last = apart.at(-1)
+    if (last === undefined || span.fromMs > last.untilMs) apart.push(span)
+    else apart[apart.length - 1] = { fromMs: last.fromMs, untilMs: Math.max(last.untilMs, span.untilMs) }
+  }
+  return apart
+}
+
+function lengthMs(spans: readonly Span[]): number {
+  return spans.reduce((sum, { fromMs, untilMs }) => sum + untilMs - fromMs, 0)
 }
 
 /** What a read says of its waiting, and what sizes its budget when it says nothing. */

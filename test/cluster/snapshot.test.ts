@@ -157,6 +157,34 @@ describe('a branch that the session wrote', () => {
   })
 })
 
+describe('a branch that somebody wrote', () => {
+  test('R2: is not waited for beyond the budget, over all rounds', async () => {
+    await approveUnsettled(newId())
+    const clock = new ManualClock()
+    const settling: Promise<void>[] = []
+    const slow = await fixture.open({
+      parts: {
+        clock,
+        settle: () => {
+          settling.push(clock.sleep(2_000))
+          return Promise.all(settling).then(() => undefined)
+        },
+      },
+    })
+    const taken = snapshot(slow.reading, { tenant, domains, waitMs: 50 }, bothSides)
+    let ended = false
+    const end = taken.catch((error: unknown) => error).finally(() => (ended = true))
+    await eventually(() => clock.sleeping === 2)
+    await clock.advance(50)
+    await eventually(async () => {
+      await clock.advance(0)
+      return ended
+    })
+    expect(await end).toMatchObject({ code: 'snapshot_contended' })
+    await clock.advance(2_000)
+  })
+})
+
 describe('what a snapshot may be asked', () => {
   test('domains that were declared, by statements that read', async () => {
     const { reading } = fixture.gateway
