@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
+import { folderInMemory } from './test/support/memory-folder.ts'
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url))
 
@@ -11,6 +12,10 @@ const retry = process.env['CI'] === undefined ? 0 : 2
 
 /** Vitest leaves one for itself, which on two of them is half of the machine. */
 const cores = Math.max(availableParallelism(), 2)
+
+/** For all that a run stores, in this process and in its workers, unless somebody has said where. */
+const temporary = process.env['TMPDIR'] ?? folderInMemory()
+if (temporary !== undefined) process.env['TMPDIR'] = temporary
 
 export default defineConfig({
   test: {
