@@ -1,6 +1,7 @@
 import { availableParallelism } from 'node:os'
 import { fileURLToPath } from 'node:url'
 import { defineConfig } from 'vitest/config'
+import { LongestFirst } from './test/support/longest-first.ts'
 import { folderInMemory } from './test/support/memory-folder.ts'
 
 const path = (relative: string) => fileURLToPath(new URL(relative, import.meta.url))
@@ -19,6 +20,7 @@ if (temporary !== undefined) process.env['TMPDIR'] = temporary
 
 export default defineConfig({
   test: {
+    sequence: { sequencer: LongestFirst },
     projects: [
       {
         resolve: { alias },
@@ -37,7 +39,7 @@ export default defineConfig({
           name: 'postgres',
           sequence: { groupOrder: 1 },
           // Most of what these do is to wait for servers.
-          maxWorkers: cores + 1,
+          maxWorkers: cores + 2,
           retry,
           include: ['src/**/*.pg.test.ts'],
           globalSetup: ['test/support/postgres-server.ts'],
@@ -52,7 +54,7 @@ export default defineConfig({
           name: 'cluster',
           // A fleet is a dozen processes, which wait for each other half of the time.
           sequence: { groupOrder: 2 },
-          maxWorkers: Math.min(cores, 2),
+          maxWorkers: Math.min(cores, 2) + 1,
           retry,
           include: ['test/cluster/**/*.test.ts', 'test/drills/**/*.test.ts', 'examples/**/*.test.ts'],
           testTimeout: 180_000,
