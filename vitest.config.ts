@@ -26,6 +26,7 @@ export default defineConfig({
         resolve: { alias },
         test: {
           name: 'unit',
+          isolate: false,
           sequence: { groupOrder: 0 },
           maxWorkers: cores,
           testTimeout: 120_000,
