@@ -1,6 +1,6 @@
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
-import { approve, both, eager, gate, gatewayOf, newRun, request } from '../../test/support/approval.ts'
-import { DatabaseShards, home, treasury } from '../../test/support/database-shards.ts'
+import { approve, both, eager, gate, gatewayOf, insertHold, newRun, request } from '../../test/support/approval.ts'
+import { DatabaseShards, home, localTenant, scratch, tenant, treasury } from '../../test/support/database-shards.ts'
 import { ShiftedClock } from '../../test/support/shifted-clock.ts'
 import { present } from '../base/assert.ts'
 import { systemClock } from '../base/clock.ts'
@@ -60,11 +60,22 @@ const acceptOrTell = (decision: AcceptedDecision) =>
 const acceptAt = async (shard: ShardName, does: (decision: AcceptedDecision) => Promise<unknown> = acceptOrTell) =>
   acceptClock(await gatewayOf(shards), shard, by, does)
 
+/** Whose action it is, and where it is decided. */
+const atHome = { at: home, tenant, act: approve }
+const atAnotherHome: typeof atHome = {
+  at: scratch,
+  tenant: localTenant,
+  act: (run) => async (tx) => {
+    await tx.query('scratch', 'insert into notes values ($1, $2)', [localTenant, run])
+    tx.batch('treasury', [[insertHold, [localTenant, run]]])
+  },
+}
+
 /**
  * Decided while server and gateway of home are an hour ahead; the gateway dies before it settles the branch. `meanwhile` takes
  * place between the two: behind the prepare, before that.
  */
-async function decidedAhead(run: string, meanwhile = async () => {}) {
+async function decidedAhead(run: string, meanwhile = async () => {}, { at, tenant, act } = atHome) {
   const clock = new ShiftedClock()
   const settling = gate('global decision row')
   const { environment, kill } = await shards.gateway({
@@ -73,14 +84,14 @@ async function decidedAhead(run: string, meanwhile = async () => {}) {
       if (step === 'global prepare acknowledged') {
         await meanwhile()
         clock.shiftMs = hourMs
-        await setWall(home, hourMs)
+        await setWall(at, hourMs)
         // As the keeper of the clock does within milliseconds.
-        await shards.rows(home, 'select holdfast.tick($1)', [hlcFromWallMs(clock.wallMs())])
+        await shards.rows(at, 'select holdfast.tick($1)', [hlcFromWallMs(clock.wallMs())])
       }
       await settling.onStep(step, where)
     },
   })
-  const decided = await transact(environment, request(run), approve(run))
+  const decided = await transact(environment, request(run, { tenant }), act(run))
   await settling.reached
   await kill()
   return decided
@@ -226,14 +237,41 @@ describe('a decision of a home whose two walls jumped ahead between vote and sta
     expect(await acceptAt(treasury)).toMatchObject([{ transactionId }])
   })
 
+  const moveRecord = (transactionId: TransactionId, by: number, at = home) =>
+    shards.rows(
+      at,
+      'update holdfast.transaction_record set commit_timestamp = commit_timestamp + $2 where transaction_id = $1',
+      [transactionId, by],
+    )
+
+  test('C8: nothing is accepted while a home does not tell, or is fenced: it may have one with another way out', async () => {
+    await shards.rows(scratch, `update holdfast.shard set durability = 'quorum'`)
+    shards.replaceShard(scratch, { durability: 'quorum' })
+    const earlier = await decidedAhead(newRun(), undefined, atAnotherHome)
+    await decidedAhead(newRun())
+    await setWall(home, 0)
+    await setWall(scratch, 0)
+    await moveRecord(earlier.transactionId, -1, scratch)
+    const { primary } = shards.shard(scratch)
+
+    shards.replaceShard(scratch, { primary: { ...primary, port: 1 } })
+    await expect(acceptAt(treasury)).rejects.toMatchObject({ code: 'node_unavailable' })
+    expect(await shards.rows(treasury, rowsKept)).toEqual([])
+    shards.replaceShard(scratch, { primary, state: 'fenced' })
+    await expect(acceptAt(treasury)).rejects.toMatchObject({
+      code: 'node_unavailable',
+      message: expect.stringMatching(/home eu-west\/scratch is fenced/) as string,
+    })
+    expect(await shards.rows(treasury, rowsKept)).toEqual([])
+    shards.replaceShard(scratch, { state: 'open' })
+    await expect(acceptAt(treasury)).rejects.toMatchObject({
+      code: 'clock_acceptance_refused',
+      message: expect.stringMatching(/^eu-west\/scratch has .*: put the record right there/) as string,
+    })
+  })
+
   test('C8: nothing is accepted above one with another way out, which the clock would pass; below it is', async () => {
     const { later, earlier } = await decidedCrosswise()
-    const moveRecord = (transactionId: TransactionId, by: number) =>
-      shards.rows(
-        home,
-        'update holdfast.transaction_record set commit_timestamp = commit_timestamp + $2 where transaction_id = $1',
-        [transactionId, by],
-      )
     const out = expect.stringMatching(/^eu-west\/payroll has .*: put the record right there/) as string
     await moveRecord(earlier, -1)
     await expect(acceptAt(treasury)).rejects.toMatchObject({ code: 'clock_acceptance_refused', message: out })

@@ -71,10 +71,10 @@ async function wallsBeside(environment: TransactionEnvironment, shard: ShardName
 /**
  * Has every decision accepted that a shard refuses for its time, where that is the way out: `accept` is asked for each, the
  * earliest time first, since an acceptance covers all times below it and no row would be written of those. So none is accepted
- * above a decision with another way out, which it would let pass with the fault in it. Tells what stands, and of a second call
- * of the same person with the same reason what the first one did. Throws `clock_acceptance_refused` (never) where nothing is to
- * be accepted, and `node_unavailable` (safe) when a home that has a word in it does not answer; what was accepted until then
- * stands, and it may be repeated.
+ * above a decision with another way out, which it would let pass with the fault in it; nor any while a home does not tell what
+ * it has decided, for that may be such a one. Tells what stands, and of a second call of the same person with the same reason what
+ * the first one did. Throws `clock_acceptance_refused` (never) where nothing is to be accepted, and `node_unavailable` (safe) when
+ * the home of a branch does not answer or is not open; what was accepted until then stands, and it may be repeated.
  */
 export async function acceptClock(
   environment: TransactionEnvironment,
@@ -87,10 +87,10 @@ export async function acceptClock(
     throw silent(shard, error)
   })
   const examined = await Promise.allSettled(branches.map((branch) => candidateOf(environment, branch)))
+  const failed = examined.find((one) => one.status === 'rejected')
+  if (failed !== undefined) throw silent(shard, failed.reason)
   const refused = examined.flatMap((one) => (one.status === 'fulfilled' && one.value !== undefined ? [one.value] : []))
   if (refused.length === 0) {
-    const failed = examined.find((one) => one.status === 'rejected')
-    if (failed !== undefined) throw silent(shard, failed.reason)
     const isSame = ({ actor, reason }: ClockAcceptance) => actor === by.actor && reason === by.reason
     const before = (await listAcceptances(environment, shard)).filter(isSame)
     if (before.length > 0) return before
@@ -123,8 +123,9 @@ async function isHeldUp(environment: TransactionEnvironment, branch: InDoubtBran
 async function candidateOf(environment: TransactionEnvironment, branch: InDoubtBranch) {
   const { gid, name } = branch
   const home = shardOf(environment, name.home)
+  if (home.state !== 'open') throw silent(name.participant, `home ${home.name} is ${home.state}`)
   const heard = await askHome(environment, name)
-  if (home.state !== 'open' || heard.kind !== 'record') return undefined
+  if (heard.kind !== 'record') return undefined
   const found = await examineDecision(environment, branch, heard.decision)
   if (found === undefined) return undefined
   const { refusal, remedy, walls } = found
