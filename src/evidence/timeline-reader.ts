@@ -1,9 +1,11 @@
 import type { ShardArchive } from '../archive/archive.ts'
 import { nameOf } from '../archive/redo-transaction.ts'
-import { assert } from '../base/assert.ts'
+import { assert, present } from '../base/assert.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs, hlcZero, maxHlc, toHlc } from '../hlc/hlc.ts'
+import { ServerError } from '../postgres/failure.ts'
+import { sqlState } from '../postgres/sqlstate.ts'
 import type { TransactionEnvironment } from '../transaction/environment.ts'
 import { primaryOf, primaryTarget } from '../transaction/environment.ts'
 import type { TimelineEntry, TimelineRange } from './timeline.ts'
@@ -55,22 +57,33 @@ async function closedThrough(
   shards: readonly ShardName[],
   until: Hlc | undefined,
 ): Promise<Hlc> {
-  const { clock } = environment
   const clocks = await Promise.all(shards.map((shard) => ask(environment, shard, readClock)))
   const now = clocks.reduce(maxHlc, hlcZero)
   const wanted = until !== undefined && until <= now ? toHlc(until > 0n ? until - 1n : 0n) : now
-  const deadline = clock.monotonicMs() + closeWithinMs
   const closed = await Promise.all(
-    shards.map(async (shard) => {
-      await ask(environment, shard, requestClosing(wanted, hlcFromWallMs(clock.wallMs())))
-      for (;;) {
-        const reached = await ask(environment, shard, readClosed)
-        if (reached >= wanted || clock.monotonicMs() > deadline) return reached
-        await clock.sleep(pollMs)
-      }
-    }),
+    shards.map((shard, index) => closeOn(environment, shard, wanted, present(clocks[index], 'a clock'))),
   )
   return closed.reduce((least, each) => (each < least ? each : least), wanted)
+}
+
+/**
+ * How far a shard is closed, by when what is wanted is closed or the time is up. One whose wall was set back cannot follow the
+ * others there; what it has stamped itself it closes all the same.
+ */
+async function closeOn(environment: TransactionEnvironment, shard: ShardName, wanted: Hlc, own: Hlc): Promise<Hlc> {
+  const { clock } = environment
+  const request = (timestamp: Hlc) =>
+    ask(environment, shard, requestClosing(timestamp, hlcFromWallMs(clock.wallMs()))).then(() => timestamp)
+  const deadline = clock.monotonicMs() + closeWithinMs
+  const aim = await request(wanted).catch((error: unknown) => {
+    if (!(error instanceof ServerError && error.sqlState === sqlState.clockOffsetExceeded)) throw error
+    return request(own)
+  })
+  for (;;) {
+    const reached = await ask(environment, shard, readClosed)
+    if (reached >= aim || clock.monotonicMs() > deadline) return reached
+    await clock.sleep(pollMs)
+  }
 }
 
 async function ask(

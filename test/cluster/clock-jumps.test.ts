@@ -3,6 +3,7 @@ import { present } from '../../src/base/assert.ts'
 import { systemClock } from '../../src/base/clock.ts'
 import type { MetricName, Metrics } from '../../src/base/metrics.ts'
 import type { RegionName } from '../../src/directory/topology.ts'
+import { readTimeline } from '../../src/evidence/timeline-reader.ts'
 import { hlcFromWallMs } from '../../src/hlc/hlc.ts'
 import type { Connection } from '../../src/postgres/connection.ts'
 import { sqlState } from '../../src/postgres/sqlstate.ts'
@@ -80,12 +81,13 @@ const setServerWall = (ms: number) => admin.query('update public.wall_offset set
 const now = () => hlcFromWallMs(systemClock.wallMs())
 const ms = (count: number) => BigInt(count) << 16n
 
-async function value(sql: string, values: readonly unknown[] = []): Promise<bigint> {
-  const { rows } = await admin.query<{ value: string }>(`select (${sql})::bigint as value`, values)
+async function value(sql: string, values: readonly unknown[] = [], at = admin): Promise<bigint> {
+  const { rows } = await at.query<{ value: string }>(`select (${sql})::bigint as value`, values)
   return BigInt(present(rows[0], 'a row').value)
 }
 
-const clockNow = () => value('select last_value from holdfast.hlc')
+const clockOf = (at: Connection) => value('select last_value from holdfast.hlc', [], at)
+const clockNow = () => clockOf(admin)
 const closed = () => value('select closed_timestamp from holdfast.closed')
 
 let runs = 0
@@ -179,6 +181,22 @@ describe("a server's wall", () => {
     expectInOrder()
   })
 
+  test('V5: an hour back, the merged history ends at its clock, and holds what was committed before', async () => {
+    keepers.run('keeper')
+    keepers.run('treasury', { shard: treasuryShard, region: us })
+    await commit(true)
+    await setServerWall(-hourMs)
+    await commit()
+    const before = await clockNow()
+    const treasury = await shards.connect('us-east/treasury.1')
+    await eventually(async () => (await clockOf(treasury)) > before + ms(1))
+    treasury.release()
+    const told: bigint[] = []
+    const sources = { environment: gateway.writing, archives: new Map() }
+    for await (const { commitTimestamp } of readTimeline(sources)) told.push(commitTimestamp)
+    expect(told).toEqual(expect.arrayContaining(stamps))
+  })
+
   test('global commits are refused before the vote while it is far back, and go on by themselves', async () => {
     keepers.run('keeper')
     keepers.run('treasury', { shard: treasuryShard, region: us })
@@ -186,9 +204,7 @@ describe("a server's wall", () => {
     await setServerWall(-hourMs)
     // The participant's clock goes on, so that it stamps above this home's, which stands still.
     const treasury = await shards.connect('us-east/treasury.1')
-    const clockOf = 'select last_value::text as clock from holdfast.hlc'
-    const ahead = async () => BigInt(present((await treasury.query<{ clock: string }>(clockOf)).rows[0], 'a row').clock)
-    await eventually(async () => (await ahead()) > (await clockNow()) + ms(1))
+    await eventually(async () => (await clockOf(treasury)) > (await clockNow()) + ms(1))
     treasury.release()
     await expect(commit(true)).rejects.toMatchObject({ code: 'clock_offset_exceeded' })
     expect(told.get('clock_refused_total')).toBeGreaterThan(0)
