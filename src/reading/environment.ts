@@ -36,7 +36,7 @@ export interface ReadParts {
   readonly distanceMs: (from: RegionName, to: RegionName) => number
   /** Settles a branch whose decision may be known, at its participant. Never rejects; a proof tells what came of it. */
   readonly settle: (participant: ShardName, transactionId: TransactionId) => Promise<void>
-  /** Settles what was decided on a shard before the call. Rejects where that is not known, or not done within that time. */
+  /** Settles what was decided on a shard before the call. Throws `node_unavailable` or `shard_fenced` where that is not known, or not done within that time. */
   readonly settleAll: (participant: ShardName, withinMs: number) => Promise<DecidedSettled>
   /** Resolves when everything visible on this primary at the call is on its followers. Rejects when that is not known. */
   readonly barrier: (primary: FleetNode) => Promise<void>

@@ -121,6 +121,12 @@ export function toReadError(
   })
 }
 
+/** The failure to settle what was decided on a primary: one that does not answer is told as it is where a snapshot is opened. */
+export function toSettlingError(error: HoldfastError, node: FleetNode): unknown {
+  const why = leavingFor(error.cause, 'opening')
+  return why === undefined ? error : toReadError(new NodeLost(node, why, error.cause), node, [{ node: node.id, why }])
+}
+
 function connectionError(error: ConnectionLost, place: { readonly node: string }): HoldfastError {
   if (!isOverdue(error)) {
     const message = `node ${place.node} does not answer: ${error.message}`

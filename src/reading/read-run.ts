@@ -2,7 +2,7 @@ import { HoldfastError, isHoldfastError } from '../base/errors.ts'
 import { Underway } from '../base/underway.ts'
 import type { Placement } from '../directory/directory.ts'
 import { serviceOf } from '../directory/directory.ts'
-import type { DomainName, FleetNode, NodeId, ShardName, TenantName } from '../directory/topology.ts'
+import type { DomainName, FleetNode, NodeId, ShardName, ShardState, TenantName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs } from '../hlc/hlc.ts'
 import type { Statement, StatementResult } from '../postgres/statement.ts'
@@ -16,7 +16,7 @@ import type { ReadEnvironment } from './environment.ts'
 import type { RoutedPlacement } from './judgement.ts'
 import type { SnapshotDemand } from './proven-snapshot.ts'
 import { openProven } from './proven-snapshot.ts'
-import { NodeLost, toReadError } from './read-failure.ts'
+import { NodeLost, toReadError, toSettlingError } from './read-failure.ts'
 import type { Answer, Read, ReadRequest } from './reading.ts'
 import type { Bound } from './served.ts'
 import { advanceBy, requireServed, servedBy } from './served.ts'
@@ -102,14 +102,20 @@ export class ReadRun {
 
   /** A primary that was demoted under the read does not pass one. Where the fleet has another by now, that one is read. */
   async #passOn(node: FleetNode): Promise<void> {
-    const { barrier, topology } = this.#environment
     try {
-      await barrier(node)
+      await this.#environment.barrier(node)
     } catch (error) {
-      const shard = (await topology.refresh()).shards.get(node.shard)
-      if (shard !== undefined && shard.primary.id !== node.id) this.#lost ??= new NodeLost(node, 'lost', error)
+      await this.#leaveReplaced(node, 'open', error)
       throw error
     }
+  }
+
+  /** `state` is that of the shard when the node was asked. */
+  async #leaveReplaced(node: FleetNode, state: ShardState, cause: unknown): Promise<void> {
+    const shard = (await this.#environment.topology.refresh()).shards.get(node.shard)
+    const isReplaced = shard !== undefined && shard.primary.id !== node.id
+    const hasOpened = shard?.state === 'open' && state !== 'open'
+    if (isReplaced || hasOpened) this.#lost ??= new NodeLost(node, 'lost', cause)
   }
 
   #query<R>(domain: string, statement: Statement): Promise<QueryResult<R>> {
@@ -187,12 +193,21 @@ export class ReadRun {
     throw toReadError(this.#lost, node)
   }
 
-  /** R7, on the budget of the read. */
-  async #settleAll(shard: ShardName): Promise<DecidedSettled> {
-    const { settleAll, clock } = this.#environment
-    const settled = await settleAll(shard, this.#budget.leftMs)
-    this.#budget.spend(settled.waitedMs, clock.monotonicMs() - settled.waitedMs)
-    return settled
+  /** R7, on the budget of the read. Where the fleet has another primary by now than the one that was asked, that one is read. */
+  async #settleAll(name: ShardName): Promise<DecidedSettled> {
+    const { settleAll, topology, clock } = this.#environment
+    const shard = topology.current().shards.get(name)
+    const startedMs = clock.monotonicMs()
+    try {
+      const settled = await settleAll(name, this.#budget.leftMs)
+      this.#budget.spend(settled.waitedMs, clock.monotonicMs() - settled.waitedMs)
+      return settled
+    } catch (error) {
+      this.#budget.spend(clock.monotonicMs() - startedMs, startedMs)
+      if (shard === undefined || !(error instanceof HoldfastError)) throw error
+      await this.#leaveReplaced(shard.primary, shard.state, error)
+      throw toSettlingError(error, shard.primary)
+    }
   }
 
   #demand({ shard, routed }: Route): SnapshotDemand {

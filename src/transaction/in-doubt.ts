@@ -28,11 +28,13 @@ export interface InDoubtBranch {
 export async function listInDoubt(
   environment: TransactionEnvironment,
   participant: ShardName,
+  withinMs = environment.limits.serviceWithinMs,
 ): Promise<InDoubtBranch[]> {
   const [outcome] = await environment.pools.flight(
     primaryTarget(environment, participant),
     [decisions.selectPrepared(gidPrefix(environment.fleet))],
-    environment.limits.serviceWithinMs,
+    withinMs,
+    withinMs,
   )
   return decisions.readPrepared(present(outcome, 'the prepared transactions')).flatMap(({ gid, ageMs }) => {
     const name = parseGid(gid, environment.fleet, participant)

@@ -3,7 +3,8 @@ import { approve, gate, gatewayOf, insertRun, newRun, request } from '../../test
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import type { OnStep } from '../base/step.ts'
 import type { TransactionId } from '../directory/topology.ts'
-import type { TransactionEnvironment } from './environment.ts'
+import { ConnectionPools } from '../postgres/pools.ts'
+import type { TargetOf, TransactionEnvironment } from './environment.ts'
 import { pushBranch } from './in-doubt.ts'
 import { settleDecided } from './settle-decided.ts'
 import type { Tx } from './transaction.ts'
@@ -80,6 +81,48 @@ describe('S11: who knows of more branches than it names', () => {
       request('again'),
       async (tx) => void (await tx.query('payroll', insertRun, [tenant, newRun()])),
     )
+  })
+})
+
+describe('a shard that does not answer', () => {
+  test('is told as `node_unavailable`, to whoever writes there as to whoever reads', async () => {
+    const environment = await gatewayOf(shards)
+    const targetOf: TargetOf = (node) => ({
+      ...environment.targetOf(node),
+      ...(node.shard === treasury ? { port: 1 } : {}),
+    })
+    const told = { code: 'node_unavailable', retry: 'safe', detail: { shard: treasury } }
+    await expect(settleDecided({ ...environment, targetOf }, treasury)).rejects.toMatchObject(told)
+    const look = (tx: Tx) => tx.query('treasury', 'select 1 from holds')
+    const looking = request('look', { pendingForgotten: [treasury] })
+    await expect(transact({ ...environment, targetOf }, looking, look)).rejects.toMatchObject(told)
+  })
+
+  test('is not asked while it is fenced', async () => {
+    const environment = await gatewayOf(shards)
+    shards.replaceShard(treasury, { state: 'fenced' })
+    const told = { code: 'shard_fenced', retry: 'safe', detail: { shard: treasury } }
+    await expect(settleDecided(environment, treasury)).rejects.toMatchObject(told)
+    shards.replaceShard(treasury, { state: 'open' })
+    await settleDecided(environment, treasury)
+  })
+
+  test('R14: has as long to answer, and its queue to move, as its reader has left, and a second at least', async () => {
+    const asked: unknown[] = []
+    class Recording extends ConnectionPools {
+      override flight(...[target, statements, ...limits]: Parameters<ConnectionPools['flight']>) {
+        asked.push(limits)
+        return super.flight(target, statements, ...limits)
+      }
+    }
+    const pools = new Recording()
+    try {
+      const environment = { ...(await gatewayOf(shards)), pools }
+      for (const leftMs of [0, 3_000, 60_000]) await settleDecided(environment, treasury, leftMs)
+      expect(asked).toEqual([1_000, 3_000, environment.limits.serviceWithinMs].map((ms) => [ms, ms]))
+    } finally {
+      await pools.close()
+    }
   })
 })
 

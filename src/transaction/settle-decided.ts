@@ -1,8 +1,9 @@
 import { HoldfastError } from '../base/errors.ts'
 import { endsWithin } from '../base/within.ts'
-import type { NodeId, ShardName } from '../directory/topology.ts'
+import type { FleetNode, NodeId, ShardName } from '../directory/topology.ts'
+import { ConnectionLost, ServerError } from '../postgres/failure.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { primaryOf } from './environment.ts'
+import { shardOf } from './environment.ts'
 import type { InDoubtBranch } from './in-doubt.ts'
 import { describe, listInDoubt, resolveBranch } from './in-doubt.ts'
 
@@ -27,10 +28,13 @@ const atOnceMax = 3
 /** Between two looks at those that another settles, or whose home is being replaced. */
 const pauseMs = 20
 const withinMsDefault = 2_000
+/** A listing is no wait, and has this long even where nothing may be waited for. */
+const listWithinMs = 1_000
 
 /**
- * Gives up none that may still be decided. Throws `node_unavailable` where one may be decided and its home does not say, not
- * within that time, or a person must; whoever was told of that commit would not find it here. Retry safe.
+ * Gives up none that may still be decided. Throws `node_unavailable` where the shard does not answer, or where one may be
+ * decided and its home does not say, not within that time, or a person must; whoever was told of that commit would not find
+ * it here. `shard_fenced` where the shard has no primary that takes traffic. Retry safe.
  */
 export async function settleDecided(
   environment: TransactionEnvironment,
@@ -38,8 +42,13 @@ export async function settleDecided(
   withinMs = withinMsDefault,
 ): Promise<DecidedSettled> {
   const { clock } = environment
-  const on = primaryOf(environment, participant).id
-  let listed = await listInDoubt(environment, participant)
+  const { primary, state } = shardOf(environment, participant)
+  if (state !== 'open') {
+    throw new HoldfastError('shard_fenced', `${participant} is ${state}: its branches cannot be settled`, {
+      detail: { shard: participant },
+    })
+  }
+  let listed = await list(environment, primary, withinMs)
   const beganMs = clock.monotonicMs()
   const waitedMs = () => clock.monotonicMs() - beganMs
   const sought = new Set(listed.map(({ gid }) => gid))
@@ -52,11 +61,28 @@ export async function settleDecided(
     if (lasting !== undefined) throw unsettled(participant, lasting.why)
     if (sought.size === 0) break
     if (open.length > 0) await clock.sleep(pauseMs)
-    listed = await listInDoubt(environment, participant)
+    listed = await list(environment, primary, withinMs - waitedMs())
     const gids = new Set(listed.map(({ gid }) => gid))
     for (const gid of sought) if (!gids.has(gid)) sought.delete(gid)
   }
-  return { on, waitedMs: waitedMs() }
+  return { on: primary.id, waitedMs: waitedMs() }
+}
+
+async function list(
+  environment: TransactionEnvironment,
+  { shard, id }: FleetNode,
+  leftMs: number,
+): Promise<InDoubtBranch[]> {
+  const { serviceWithinMs } = environment.limits
+  try {
+    return await listInDoubt(environment, shard, Math.min(serviceWithinMs, Math.max(listWithinMs, leftMs)))
+  } catch (cause) {
+    if (!(cause instanceof ConnectionLost || cause instanceof ServerError)) throw cause
+    throw new HoldfastError('node_unavailable', `the branches on ${shard} cannot be listed: ${describe(cause)}`, {
+      detail: { shard, node: id },
+      cause,
+    })
+  }
 }
 
 /** Why it may be decided all the same. */

@@ -1,6 +1,8 @@
 import { afterAll, describe, expect, test } from 'vitest'
 import { present } from '../../src/base/assert.ts'
 import { deferred } from '../../src/base/deferred.ts'
+import type { Metrics } from '../../src/base/metrics.ts'
+import { silentMetrics } from '../../src/base/metrics.ts'
 import { newRandomUuid } from '../../src/base/random.ts'
 import type { Epoch, FleetNode, HistoryId, NodeId } from '../../src/directory/topology.ts'
 import { nodeSettings } from '../../src/fleet/node-settings.ts'
@@ -11,8 +13,10 @@ import { installSchema } from '../../src/postgres/schema.ts'
 import { upstreamFile, writeSettings } from '../../src/postgres/server/data-directory.ts'
 import { promote, waitSilent } from '../../src/postgres/server/follower.ts'
 import { sqlState } from '../../src/postgres/sqlstate.ts'
+import type { ReadParts } from '../../src/reading/environment.ts'
 import type { Read, ReadRequest } from '../../src/reading/reading.ts'
 import { read } from '../../src/reading/reading.ts'
+import { settleDecided } from '../../src/transaction/settle-decided.ts'
 import type { Running } from '../support/archive.ts'
 import { acknowledgedBy, startAcknowledging } from '../support/acknowledging-follower.ts'
 import { eventually } from '../support/eventually.ts'
@@ -176,6 +180,7 @@ describe('a promotion under the reader’s feet', () => {
 
   test('R4, R15, S4: reads that it meets answer from their snapshots, and none begins before it is over', async () => {
     next = fixture.shards.node(near)
+    const before = fixture.shards.topology.current()
     await readNear(one, { frontier: (await insertRun('a', 'early')).frontier })
     const over = deferred<void>()
     const onFollower = await span({ prefer: near }, over.promise)
@@ -216,6 +221,16 @@ describe('a promotion under the reader’s feet', () => {
     const { value, served } = await strong.reading
     expect(value).toEqual({ runs: 2, before: ['early', 'later'], after: ['early', 'later'] })
     expect(served[0]).toMatchObject({ node: near, role: 'primary' })
+
+    // One that has not heard of it, and whose old primary is away, asks the fleet before it says that nobody answers.
+    const { shards } = fixture
+    let known = before
+    const topology = { current: () => known, refresh: () => Promise.resolve((known = shards.topology.current())) }
+    const targetOf = (node: FleetNode) => ({ ...shards.targetOf(node), ...(node.id === primary ? { port: 1 } : {}) })
+    const settling = { ...fixture.gateway.writing, topology, targetOf }
+    const settleAll: ReadParts['settleAll'] = (shard, withinMs) => settleDecided(settling, shard, withinMs)
+    const unheard = await fixture.open({ parts: { topology, targetOf, settleAll } })
+    expect((await read(unheard.reading, { tenant, level: 'strong' }, statuses)).served[0]).toMatchObject({ node: near })
   })
 
   test('R4: a read goes on from its snapshot while its shard is fenced, and none begins', async () => {
@@ -230,6 +245,12 @@ describe('a promotion under the reader’s feet', () => {
   })
 
   test('R2: a primary that ends in the middle of a read, with nobody to take its place, is told', async () => {
+    const failed: string[] = []
+    const metrics: Metrics = {
+      ...silentMetrics,
+      count: (name, labels) => void failed.push(`${name} ${labels?.['level']}`),
+    }
+    const counting = await fixture.open({ metrics })
     const ended = deferred<void>()
     const { reading } = await span({}, ended.promise)
     const told = expect(reading).rejects.toMatchObject({
@@ -240,5 +261,12 @@ describe('a promotion under the reader’s feet', () => {
     await fixture.shards.server(near).stop('immediate')
     ended.resolve()
     await told
+    // So is one that must settle what is decided there before it has a snapshot.
+    await expect(read(counting.reading, { tenant, level: 'strong' }, one)).rejects.toMatchObject({
+      code: 'node_unavailable',
+      retry: 'safe',
+      detail: { node: near, why: 'lost', retryAfterMs: expect.any(Number), asked: [{ node: near, why: 'lost' }] },
+    })
+    expect(failed).toContain('session_read_failed_total strong')
   })
 })
