@@ -114,10 +114,12 @@ export interface RedoThrough {
   readonly clockAtFrom: Hlc | null
 }
 
+/** The id of a transaction that has a stamp. */
+export function stampedId(identity: RedoIdentity): TransactionId | null {
+  return identity.kind === 'home' || identity.kind === 'branch' ? identity.transactionId : null
+}
+
 /** The transaction id, or `shard@LSN` when it has none: what a person names a transaction by. */
-export function nameOf(transaction: RedoTransaction): string {
-  const { identity } = transaction
-  return identity.kind === 'home' || identity.kind === 'branch'
-    ? identity.transactionId
-    : `${transaction.shard}@${formatLsn(transaction.commitLsn)}`
+export function nameOf({ identity, shard, commitLsn }: RedoTransaction): string {
+  return stampedId(identity) ?? `${shard}@${formatLsn(commitLsn)}`
 }

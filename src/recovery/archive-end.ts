@@ -4,9 +4,9 @@ import type { Clock } from '../base/clock.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcZero, maxHlc, toHlc } from '../hlc/hlc.ts'
+import type { ShardHistory } from './history.ts'
+import { highestOf } from './history.ts'
 import type { Bound } from './position.ts'
-import { highestOf } from './position.ts'
-import type { ShardHistory } from './target.ts'
 
 /**
  * Where the end of the archives lies for a restore.

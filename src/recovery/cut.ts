@@ -7,12 +7,12 @@ import type { WalAudit } from '../archive/wal-audit.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { toHlc } from '../hlc/hlc.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { formatLsn } from '../postgres/lsn.ts'
+import type { CommitDecision, ShardHistory, TransactionName } from './history.ts'
+import { decisionOf, lowestOf, readSince } from './history.ts'
 import type { Bound, Position } from './position.ts'
-import { isWithin, positionOf } from './position.ts'
-import type { ShardHistory, TransactionName } from './target.ts'
+import { firstBeyond, isWithin, positionOf } from './position.ts'
 
 /**
  * The cut: what must be there after a restore, and per shard the physical stop that goes as far as possible towards it.
@@ -23,27 +23,21 @@ import type { ShardHistory, TransactionName } from './target.ts'
  */
 export interface Wanted {
   readonly bound: Bound
-  readonly excluded: ReadonlySet<TransactionName>
+  /** With their timestamps. */
+  readonly excluded: ReadonlyMap<TransactionName, Hlc>
 }
 
 export interface Cut {
   readonly wanted: Wanted
   readonly shards: ReadonlyMap<ShardName, ShardCut>
-  /**
-   * Stamped transactions that the redo streams show as committed and wanted, with their timestamps. A restored branch
-   * of one of them is committed, wherever the stop of its home lies (HZ-X10).
-   */
-  readonly committed: ReadonlyMap<TransactionId, Hlc>
 }
 
 export interface ShardCut {
   readonly shard: ShardName
   /** The start of the first commit in log order that must not be there; null when all of the stream is wanted. */
   readonly limit: Lsn | null
-  /** In commit order: what must be there. */
-  readonly wanted: readonly RedoStep[]
-  /** In commit order: what must not. */
-  readonly leftOut: readonly RedoTransaction[]
+  /** How many commits must not, those of the platform among them. */
+  readonly leftOut: number
 }
 
 /** A commit to apply, with the changes that belong: a commit of the platform may serve several transactions. */
@@ -52,26 +46,33 @@ export interface RedoStep {
   readonly changes: readonly RowChange[]
 }
 
-export function planCut(histories: readonly ShardHistory[], wanted: Wanted): Cut {
+export async function planCut(histories: readonly ShardHistory[], wanted: Wanted): Promise<Cut> {
   const shards = new Map<ShardName, ShardCut>()
-  const committed = new Map<TransactionId, Hlc>()
-  for (const { shard, transactions } of histories) {
-    const steps: RedoStep[] = []
-    const leftOut: RedoTransaction[] = []
+  for (const history of histories) {
     let limit: Lsn | null = null
-    for (const transaction of transactions) {
+    let leftOut = 0
+    for await (const transaction of readUnwanted(history, wanted)) {
       const changes = wantedChanges(transaction, wanted)
-      if (changes !== null) {
-        steps.push({ transaction, changes })
-        for (const one of decidedBy(transaction, changes)) committed.set(one.transactionId, one.timestamp)
-      }
       if (changes?.length === transaction.changes.length) continue
       limit ??= transaction.commitLsn
-      if (changes === null) leftOut.push(transaction)
+      if (changes === null) leftOut++
     }
-    shards.set(shard, { shard, limit, wanted: steps, leftOut })
+    shards.set(history.shard, { shard: history.shard, limit, leftOut })
   }
-  return { wanted, shards, committed }
+  return { wanted, shards }
+}
+
+/** What is left out on a shard, in commit order; commits of the platform's own aside. */
+export async function* readLeftOut(history: ShardHistory, wanted: Wanted): AsyncGenerator<RedoTransaction, void> {
+  for await (const transaction of readUnwanted(history, wanted)) {
+    if (transaction.identity.kind !== 'platform' && wantedChanges(transaction, wanted) === null) yield transaction
+  }
+}
+
+/** From somewhere before the first that is not wanted. */
+function readUnwanted(history: ShardHistory, { bound, excluded }: Wanted): AsyncIterable<RedoTransaction> {
+  const beyond = firstBeyond(bound)
+  return readSince(history, lowestOf(beyond === null ? excluded.values() : [beyond, ...excluded.values()]))
 }
 
 /** The changes of a commit that must be there; null when the commit must not. */
@@ -85,7 +86,7 @@ function wantedChanges(transaction: RedoTransaction, wanted: Wanted): readonly R
   return kept.length > 0 || (whole && transaction.changes.length === 0) ? kept : null
 }
 
-function isWanted(position: Position, name: TransactionName, { bound, excluded }: Wanted): boolean {
+export function isWanted(position: Position, name: TransactionName, { bound, excluded }: Wanted): boolean {
   return isWithin(bound, position) && !excluded.has(name)
 }
 
@@ -94,22 +95,6 @@ function decidedBy({ identity }: RedoTransaction, changes: readonly RowChange[])
     return [{ transactionId: identity.transactionId, timestamp: identity.commitTimestamp }]
   }
   return changes.flatMap((change) => decisionOf(change) ?? [])
-}
-
-interface CommitDecision {
-  readonly transactionId: TransactionId
-  readonly timestamp: Hlc
-}
-
-/**
- * The decision to commit that a row holds. Such a row goes and stays with its transaction: it stands in the log before
- * the branch that it settles, so without this it would be restored for transactions that are not.
- */
-function decisionOf(change: RowChange): CommitDecision | null {
-  if (change.relation !== 'holdfast.decision' || change.op !== 'insert') return null
-  const { transaction_id: id, commit_timestamp: timestamp } = change.after
-  if (id == null || timestamp == null) return null
-  return { transactionId: id as TransactionId, timestamp: toHlc(BigInt(timestamp)) }
 }
 
 /** Where the physical replay of one shard ends. */
@@ -165,13 +150,45 @@ export function chooseBackup(
 }
 
 /** What is wanted and not physically there: to be redone, in commit order. */
-export function absentBehind(stop: Stop, cut: ShardCut): readonly RedoStep[] {
-  return cut.wanted.filter(({ transaction }) => !isBefore(stop, transaction))
+export async function* absentBehind(stop: Stop, history: ShardHistory, wanted: Wanted): AsyncGenerator<RedoStep, void> {
+  for await (const transaction of history.read(reachedBy(stop))) {
+    if (isBefore(stop, transaction)) continue
+    const changes = wantedChanges(transaction, wanted)
+    if (changes !== null) yield { transaction, changes }
+  }
+}
+
+/** The position up to which a physical replay to the stop has everything. */
+export function reachedBy(stop: Stop): Lsn {
+  return stop.kind === 'before' ? stop.lsn : stop.through
 }
 
 /** Whether a physical replay to the stop contains the commit. */
 function isBefore(stop: Stop, transaction: Pick<RedoTransaction, 'commitLsn' | 'endLsn'>): boolean {
   return stop.kind === 'before' ? transaction.commitLsn < stop.lsn : transaction.endLsn <= stop.through
+}
+
+/** Decisions to commit, with their timestamps, over some prepared branches. */
+export type CommitDecisions = ReadonlyMap<TransactionId, Hlc>
+
+/**
+ * Which of some transactions the redo stream of a shard shows behind its stop as committed and wanted. A restored branch of one of
+ * them is committed, wherever the stop of its home lies (HZ-X10). What lies before the stop is in the restored server itself.
+ */
+export async function committedBehind(
+  stop: Stop,
+  history: ShardHistory,
+  wanted: Wanted,
+  ids: ReadonlySet<TransactionId>,
+): Promise<CommitDecisions> {
+  const committed = new Map<TransactionId, Hlc>()
+  if (ids.size === 0) return committed
+  for await (const { transaction, changes } of absentBehind(stop, history, wanted)) {
+    for (const one of decidedBy(transaction, changes)) {
+      if (ids.has(one.transactionId)) committed.set(one.transactionId, one.timestamp)
+    }
+  }
+  return committed
 }
 
 /** A decision that a restored server holds; null for ABORTED. */
@@ -183,8 +200,8 @@ export type RestoredDecisions = ReadonlyMap<TransactionId, Hlc | null>
  */
 export function decideBranch(
   transactionId: TransactionId,
-  cut: Pick<Cut, 'committed'>,
+  committed: CommitDecisions,
   restored: RestoredDecisions,
 ): Hlc | null {
-  return cut.committed.get(transactionId) ?? restored.get(transactionId) ?? null
+  return committed.get(transactionId) ?? restored.get(transactionId) ?? null
 }

@@ -1,10 +1,10 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { Epoch, HistoryId, ShardName, TransactionId } from '../directory/topology.ts'
-import type { RedoTransaction } from '../archive/redo-transaction.ts'
-import { nameOf } from '../archive/redo-transaction.ts'
+import { nameOf, stampedId } from '../archive/redo-transaction.ts'
+import { readLeftOut } from './cut.ts'
+import type { TransactionName } from './history.ts'
 import type { Delivery } from './invariant-check.ts'
 import type { HistoryPlan } from './restore-plan.ts'
-import type { TransactionName } from './target.ts'
 
 /**
  * What a cutover does with each shard. One whose history loses nothing goes on as it is, at a new epoch; the others go
@@ -42,7 +42,7 @@ export function planCutover(
 ): ShardCutover[] {
   return standings.map((standing) => {
     const { shard, epoch, isAlive } = standing
-    const loses = (plan.cut.shards.get(shard)?.leftOut.length ?? 0) > 0
+    const loses = (plan.cut.shards.get(shard)?.leftOut ?? 0) > 0
     return isAlive && !loses
       ? { kind: 'keep', shard, epoch: fenceEpoch(standing) }
       : { kind: 'switch', shard, epoch: (epoch + 2) as Epoch, historyId: newHistoryId() }
@@ -53,32 +53,35 @@ export function planCutover(
  * R9: what is left out must be what was asked for. An environment that ends at its target leaves out everything behind it,
  * which is a loss that a person has to accept by word.
  */
-export function requireNoLoss(plan: HistoryPlan, acceptLoss: boolean): void {
+export async function requireNoLoss(plan: HistoryPlan, acceptLoss: boolean): Promise<void> {
   if (plan.exclusion !== null || acceptLoss) return
-  const lost = new Set(leftOutOf(plan).map(nameOf))
-  if (lost.size === 0) return
-  throw new HoldfastError('check_failed', `the cutover would lose ${lost.size} transactions behind the target`, {
+  const { names } = await leftOutOf(plan)
+  if (names.length === 0) return
+  throw new HoldfastError('check_failed', `the cutover would lose ${names.length} transactions behind the target`, {
     hint: 'restore without the ones that were wrong, or accept the loss',
-    detail: { lost: [...lost].slice(0, 100) },
+    detail: { lost: names.slice(0, 100) },
   })
 }
 
-/** What is no longer in history on any shard; commits of the platform's own aside. */
-export function leftOutOf(plan: HistoryPlan): RedoTransaction[] {
-  const all = [...plan.cut.shards.values()].flatMap(({ leftOut }) => leftOut)
-  return all.filter(({ identity }) => identity.kind !== 'platform')
+/** What is no longer in history on any shard, each once; commits of the platform's own aside. */
+export interface LeftOut {
+  readonly names: readonly TransactionName[]
+  /** Of those with an id, which is what tokens carry. */
+  readonly ids: readonly TransactionId[]
 }
 
-export function leftOutNames(plan: HistoryPlan): TransactionName[] {
-  return [...new Set(leftOutOf(plan).map(nameOf))]
-}
-
-/** Those with an id, which is what tokens carry. */
-export function leftOutIds(plan: HistoryPlan): TransactionId[] {
-  const ids = leftOutOf(plan).flatMap(({ identity }) =>
-    identity.kind === 'home' || identity.kind === 'branch' ? [identity.transactionId] : [],
-  )
-  return [...new Set(ids)]
+export async function leftOutOf({ shards, cut }: HistoryPlan): Promise<LeftOut> {
+  const names = new Set<TransactionName>()
+  const ids = new Set<TransactionId>()
+  for (const [shard, { history }] of shards) {
+    if (cut.shards.get(shard)?.leftOut === 0) continue
+    for await (const transaction of readLeftOut(history, cut.wanted)) {
+      names.add(nameOf(transaction))
+      const id = stampedId(transaction.identity)
+      if (id !== null) ids.add(id)
+    }
+  }
+  return { names: [...names], ids: [...ids] }
 }
 
 /** An effect that left, whose cause is no longer in history. */

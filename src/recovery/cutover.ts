@@ -9,7 +9,7 @@ import { reopen, standingsOf, toFenced } from './cutover-fleet.ts'
 import type { CutoverDecision } from './cutover-journal.ts'
 import { dropJournal, loadJournal, storeJournal } from './cutover-journal.ts'
 import type { Compensation, ShardCutover, ShardStanding } from './cutover-plan.ts'
-import { compensationsFor, leftOutIds, leftOutNames, planCutover, requireNoLoss } from './cutover-plan.ts'
+import { compensationsFor, leftOutOf, planCutover, requireNoLoss } from './cutover-plan.ts'
 import { retire, switchOver } from './cutover-switch.ts'
 import type { Gate } from './drill-report.ts'
 import { checkClasses } from './drill-report.ts'
@@ -113,9 +113,9 @@ async function prepare(
   const servers = await startEnvironment(context, environment)
   const standings = await gates.pass('catch up', async () => {
     const plan = await planNow(context, environment)
-    requireNoLoss(plan, acceptLoss)
+    await requireNoLoss(plan, acceptLoss)
     await requireFreeTimelines(context, servers)
-    const detail = await decideAndRedo(context, plan, servers)
+    const { detail } = await decideAndRedo(context, plan, servers)
     // Again: that may have taken minutes, and who ended meanwhile is brought back only when the cutover has ended.
     const value = standNow()
     const places = value.map(({ shard, isAlive }) => {
@@ -131,13 +131,14 @@ async function prepare(
   const fenced = standings.filter(({ isAlive }) => isAlive).map((one) => toFenced(fleet, one))
   try {
     const plan = await standStill(context, fenced, environment, servers, gates)
-    requireNoLoss(plan, acceptLoss)
+    await requireNoLoss(plan, acceptLoss)
+    const leftOut = await leftOutOf(plan)
     const shards = planCutover(plan, standings, () => newRandomUuid() as HistoryId)
     const decision: CutoverDecision = {
       standings,
       shards,
-      leftOut: leftOutNames(plan),
-      leftOutIds: leftOutIds(plan),
+      leftOut: leftOut.names,
+      leftOutIds: leftOut.ids,
     }
     await storeJournal(folder, { ...decision, state: 'switching' })
     return decision
@@ -169,7 +170,8 @@ async function standStill(
   })
   const plan = await gates.pass('redo', async () => {
     const value = await planNow(context, environment)
-    return { value, detail: await decideAndRedo(context, value, servers) }
+    const { detail } = await decideAndRedo(context, value, servers)
+    return { value, detail }
   })
   await gates.pass('verify', async () => {
     const checks = await checkEverything(context, plan, servers)
@@ -183,7 +185,7 @@ async function standStill(
 
 async function planNow(context: RecoveryContext, environment: Environment): Promise<HistoryPlan> {
   const stops = new Map(environment.shards.map(({ shard, stop }) => [shard, stop]))
-  const plan = planCatchUp(await freeze(context.archives), environment, stops)
+  const plan = await planCatchUp(await freeze(context.archives, environment), stops)
   if (plan.exclusion !== null) requireAccepted(plan.exclusion)
   return plan
 }

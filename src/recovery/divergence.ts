@@ -1,7 +1,7 @@
 import type { RelationName, RelationShape, RowChange, RowImage } from '../archive/redo-transaction.ts'
+import type { TransactionName } from './history.ts'
 import type { RowKey, Shapes } from './row-key.ts'
 import { imagesOf, keyOf, referableKey, referencedKey, sameRow } from './row-key.ts'
-import type { TransactionName } from './target.ts'
 
 /** Why a transaction cannot be replayed when others are left out. */
 export interface Conflict {

@@ -5,12 +5,13 @@ import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import type { Conflict } from './divergence.ts'
 import { Divergence } from './divergence.ts'
+import type { ShardHistory, TransactionName } from './history.ts'
+import { lowestOf, readSince } from './history.ts'
 import type { Bound, Position } from './position.ts'
 import { comparePositions, isWithin, positionOf } from './position.ts'
 import type { RowKey, Shapes } from './row-key.ts'
 import { isApplicationRelation, touchedKeys } from './row-key.ts'
-import type { ShardHistory, TransactionName } from './target.ts'
-import { findTransaction } from './target.ts'
+import { findPosition } from './target.ts'
 
 /**
  * What must go when some transactions are left out of history.
@@ -31,9 +32,11 @@ export interface Exclusion {
   readonly dragged: readonly (CommitSummary & { readonly shard: ShardName; readonly because: Conflict })[]
   /** Later transactions that stay and that touch keys which an excluded one touched. */
   readonly review: readonly (CommitSummary & { readonly touches: readonly RowKey[] })[]
-  /** The names of all that is left out. */
-  readonly closure: ReadonlySet<TransactionName>
+  /** The names of all that is left out, with their timestamps. */
+  readonly closure: ReadonlyMap<TransactionName, Hlc>
 }
+
+type Closure = Exclusion['closure']
 
 /** A commit as a person sees it. */
 export interface CommitSummary {
@@ -52,26 +55,27 @@ export interface CommitSummary {
  * Closes a set of transactions over what depends on them, up to the bound. Throws `unknown_transaction`, or
  * `restore_unreachable` for one that lies behind the bound.
  */
-export function closeExclusion(
+export async function closeExclusion(
   histories: readonly ShardHistory[],
   shapesOf: ReadonlyMap<ShardName, Shapes>,
   names: readonly TransactionName[],
   bound: Bound,
-): Exclusion {
+): Promise<Exclusion> {
   const asked = new Set(names)
-  for (const name of asked) requireWithin(name, histories, bound)
-  const closure = new Set(asked)
+  const closure = new Map([...asked].map((name) => [name, requireWithin(name, histories, bound).timestamp]))
   const reasons = new Map<TransactionName, { shard: ShardName; because: Conflict }>()
   for (let size = -1; size !== closure.size; ) {
     size = closure.size
     for (const history of histories) {
-      for (const [name, because] of findConflicts(history, shapesIn(shapesOf, history.shard), closure, bound)) {
-        closure.add(name)
+      const found = await findConflicts(history, shapesIn(shapesOf, history.shard), closure, bound)
+      for (const [name, { timestamp, because }] of found) {
+        closure.set(name, timestamp)
         reasons.set(name, { shard: history.shard, because })
       }
     }
   }
-  const summaries = summarise(histories)
+  const touches = await findTouches(histories, shapesOf, closure, bound)
+  const summaries = await summarise(histories, new Map([...closure, ...timestampsOf(touches)]))
   const pick = (wanted: Iterable<TransactionName>) =>
     [...wanted].flatMap((name) => summaries.get(name) ?? []).sort((a, b) => comparePositions(a.position, b.position))
   return {
@@ -80,7 +84,10 @@ export function closeExclusion(
       const reason = reasons.get(summary.name)
       return reason === undefined ? [] : [{ ...summary, ...reason }]
     }),
-    review: reviewOf(histories, shapesOf, closure, bound, summaries),
+    review: pick(touches.keys()).map(({ summary }) => ({
+      ...summary,
+      touches: [...(touches.get(summary.name)?.keys ?? [])].sort(),
+    })),
     closure,
   }
 }
@@ -114,21 +121,21 @@ export function describeConflict({ kind, relation, key, of }: Conflict): string 
 }
 
 /** One walk over a shard: what cannot be replayed without the excluded. What is found counts as excluded at once. */
-function findConflicts(
-  { transactions }: ShardHistory,
+async function findConflicts(
+  history: ShardHistory,
   shapes: Shapes,
-  closure: ReadonlySet<TransactionName>,
+  closure: Closure,
   bound: Bound,
-): Map<TransactionName, Conflict> {
-  const found = new Map<TransactionName, Conflict>()
+): Promise<Map<TransactionName, { timestamp: Hlc; because: Conflict }>> {
+  const found = new Map<TransactionName, { timestamp: Hlc; because: Conflict }>()
   const divergence = new Divergence(shapes)
-  for (const transaction of transactions) {
+  for await (const transaction of readSince(history, lowestOf(closure.values()))) {
     const name = nameOf(transaction)
     if (!isReplayable(transaction, bound) || (divergence.isEmpty && !closure.has(name))) continue
     const changes = transaction.changes.filter(({ relation }) => isApplicationRelation(relation))
-    const conflict = closure.has(name) ? null : firstOf(changes, (change) => divergence.conflictOf(change))
-    if (conflict !== null) found.set(name, conflict)
-    if (conflict !== null || closure.has(name)) for (const change of changes) divergence.leaveOut(change, name)
+    const because = closure.has(name) ? null : firstOf(changes, (change) => divergence.conflictOf(change))
+    if (because !== null) found.set(name, { timestamp: positionOf(transaction).timestamp, because })
+    if (because !== null || closure.has(name)) for (const change of changes) divergence.leaveOut(change, name)
   }
   return found
 }
@@ -146,30 +153,29 @@ function firstOf<T, R>(items: readonly T[], find: (item: T) => R | null): R | nu
   return null
 }
 
-function requireWithin(name: TransactionName, histories: readonly ShardHistory[], bound: Bound): void {
-  const [found] = findTransaction(name, histories)
-  if (isWithin(bound, positionOf(found))) return
+function requireWithin(name: TransactionName, histories: readonly ShardHistory[], bound: Bound): Position {
+  const found = findPosition(name, histories)
+  if (isWithin(bound, found)) return found
   throw new HoldfastError('restore_unreachable', `transaction ${name} lies behind what all archives hold`, {
     hint: 'try again when the archives have caught up',
     detail: { transaction: name },
   })
 }
 
-type Summaries = ReadonlyMap<TransactionName, { readonly summary: CommitSummary; readonly position: Position }>
+type Touches = Map<TransactionName, { readonly timestamp: Hlc; readonly keys: Set<RowKey> }>
 
-function reviewOf(
+async function findTouches(
   histories: readonly ShardHistory[],
   shapesOf: ReadonlyMap<ShardName, Shapes>,
-  closure: ReadonlySet<TransactionName>,
+  closure: Closure,
   bound: Bound,
-  summaries: Summaries,
-): Exclusion['review'] {
-  const touches = new Map<TransactionName, Set<RowKey>>()
-  for (const { shard, transactions } of histories) {
-    const shapes = shapesIn(shapesOf, shard)
+): Promise<Touches> {
+  const touches: Touches = new Map()
+  for (const history of histories) {
+    const shapes = shapesIn(shapesOf, history.shard)
     const keys = new Set<RowKey>()
     const emptied = new Set<RelationName>()
-    for (const transaction of transactions) {
+    for await (const transaction of readSince(history, lowestOf(closure.values()))) {
       const name = nameOf(transaction)
       if (!isReplayable(transaction, bound)) continue
       const isExcluded = closure.has(name)
@@ -182,27 +188,33 @@ function reviewOf(
           continue
         }
         const common = touchedKeys(change, shapes).filter((key) => keys.has(key) || emptied.has(change.relation))
-        if (common.length > 0) touches.set(name, new Set([...(touches.get(name) ?? []), ...common]))
+        if (common.length === 0) continue
+        const known = touches.get(name) ?? { timestamp: positionOf(transaction).timestamp, keys: new Set() }
+        for (const key of common) known.keys.add(key)
+        touches.set(name, known)
       }
     }
   }
-  return [...touches]
-    .flatMap(([name, keys]) => {
-      const found = summaries.get(name)
-      return found === undefined ? [] : [{ ...found, keys }]
-    })
-    .sort((a, b) => comparePositions(a.position, b.position))
-    .map(({ summary, keys }) => ({ ...summary, touches: [...keys].sort() }))
+  return touches
 }
 
-function summarise(histories: readonly ShardHistory[]): Summaries {
+function timestampsOf(touches: Touches): [TransactionName, Hlc][] {
+  return [...touches].map(([name, { timestamp }]) => [name, timestamp])
+}
+
+type Summaries = ReadonlyMap<TransactionName, { readonly summary: CommitSummary; readonly position: Position }>
+
+/** Of these alone, each with all of its shards. */
+async function summarise(
+  histories: readonly ShardHistory[],
+  wanted: ReadonlyMap<TransactionName, Hlc>,
+): Promise<Summaries> {
   const found = new Map<TransactionName, { summary: CommitSummary; position: Position }>()
-  for (const { shard, transactions } of histories) {
-    for (const transaction of transactions) {
-      if (transaction.identity.kind === 'platform') continue
+  for (const history of histories) {
+    for await (const transaction of readSince(history, lowestOf(wanted.values()))) {
       const name = nameOf(transaction)
-      const known = found.get(name)
-      const shards = [...(known?.summary.shards ?? []), shard]
+      if (transaction.identity.kind === 'platform' || !wanted.has(name)) continue
+      const shards = [...(found.get(name)?.summary.shards ?? []), history.shard]
       found.set(name, { summary: summaryOf(transaction, shards), position: positionOf(transaction) })
     }
   }

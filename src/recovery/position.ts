@@ -1,7 +1,7 @@
-import type { RedoThrough, RedoTransaction } from '../archive/redo-transaction.ts'
+import type { RedoTransaction } from '../archive/redo-transaction.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { compareCommits, hlcZero, maxHlc, toHlc } from '../hlc/hlc.ts'
+import { compareCommits, hlcZero, toHlc } from '../hlc/hlc.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 
 /**
@@ -87,18 +87,9 @@ export function timestampNeeded(bound: Bound): Hlc | undefined {
   }
 }
 
-/** Also past what was closed: a reader may have been told that nothing comes below it any more. */
-export function highestOf(
-  histories: readonly { readonly redo: RedoThrough; readonly transactions: readonly RedoTransaction[] }[],
-): Hlc {
-  return histories.reduce<Hlc>(
-    (highest, { redo, transactions }) =>
-      transactions.reduce(
-        (seen, transaction) => maxHlc(seen, positionOf(transaction).timestamp),
-        maxHlc(highest, redo.closedTimestamp),
-      ),
-    hlcZero,
-  )
+/** Below it everything is within the bound; null where everything is. */
+export function firstBeyond(bound: Bound): Hlc | null {
+  return bound.kind === 'end' ? (bound.through ?? null) : (timestampNeeded(bound) ?? null)
 }
 
 /** The last timestamp of which everything is within the bound; undefined where it has no end. */

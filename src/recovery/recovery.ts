@@ -47,6 +47,8 @@ import type { MigrationFiles } from './redo-migration.ts'
  *       comes behind it. One that no migration made, or whose file is not known, stops the redo.
  *   R11 An environment stays until it is dropped, with its servers and what they hold. None is dropped that the fleet runs on,
  *       or that a cutover has begun with.
+ *   R12 What a restore, a dry run and a cutover hold in memory does not grow with the redo stream. What they need of it again they
+ *       read again from the archive, which has it as it was.
  *
  * HAZARD: other DDL, large objects and sequences that no column draws from are not in the redo stream (HZ-R1).
  */

@@ -77,9 +77,9 @@ test('R10: a migration is run where it stands, in place of its rows, and rows of
     [update(relation, { code: '1', first: 'b', serial: '1' }, { first: 'moved' }), migration()],
     [update(relation, { code: '1', first: 'moved', serial: '1' }, { first: 'c' })],
   )
-  expect(await redo(admin, all, shapes, files(renaming))).toBe(4)
+  expect(await redo(admin, all, shapes, files(renaming))).toMatchObject({ transactions: 4 })
   expect(await rows()).toEqual([{ code: '1', first: 'c', serial: '1' }])
-  expect(await redo(admin, all, shapes, files(renaming))).toBe(0)
+  expect(await redo(admin, all, shapes, files(renaming))).toMatchObject({ transactions: 0 })
   const known = await admin.query('select name from public.holdfast_migration where owner = $1', [owner])
   expect(known.rows).toEqual([{ name: renaming.name }])
   const { rows: settings } = await admin.query(`select current_setting('session_replication_role') as role`)
@@ -113,14 +113,13 @@ test('R4: what lies before a change of the key is redone on a server from before
     [insert(relation, { id: '1', first: 'a' }), insert(relation, { id: '2', first: 'a' })],
     [update(relation, { id: '1', first: 'a' }, { first: 'b' })],
   )
-  expect(await redo(admin, all, shapes)).toBe(2)
+  expect(await redo(admin, all, shapes)).toMatchObject({ transactions: 2 })
   expect((await rows()).toSorted((a, b) => Number(a['id']) - Number(b['id']))).toEqual([
     { id: '1', first: 'b' },
     { id: '2', first: 'a' },
   ])
-  await moveSequences(
-    admin,
-    all.map(({ transaction }) => transaction),
-    shapes,
-  )
+  const read = async function* () {
+    for (const { transaction } of all) yield transaction
+  }
+  await moveSequences(admin, read, shapes)
 })

@@ -1,13 +1,13 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { RedoTransaction } from '../archive/redo-transaction.ts'
-import { nameOf } from '../archive/redo-transaction.ts'
+import { nameOf, stampedId } from '../archive/redo-transaction.ts'
 import type { Connection } from '../postgres/connection.ts'
 import { formatLsn } from '../postgres/lsn.ts'
 import type { RedoStep } from './cut.ts'
 import type { RedoStatement } from './redo-plan.ts'
 import { planRedo, redoSettings } from './redo-plan.ts'
 import type { MigrationFiles } from './redo-migration.ts'
-import { MigrationRefused, migrationsIn, noMigrationFiles, runMigrations } from './redo-migration.ts'
+import { isUpgrade, MigrationRefused, migrationsIn, noMigrationFiles, runMigrations } from './redo-migration.ts'
 import * as store from './restore-store.ts'
 import type { Shapes } from './row-key.ts'
 
@@ -16,34 +16,86 @@ import type { Shapes } from './row-key.ts'
  * again, e.g. after a crash, or with more at the end: what is marked, or was there before, is skipped. A branch that was
  * in the physical restore and is in the stream as well is there before (HZ-R3).
  *
+ * Steps are taken as they come, a stretch of them at once, since there may be more than fits in memory.
+ *
  * Throws `redo_conflict` at the first that does not find the rows as they were, or is a migration that cannot be made anew (R10);
  * those before it stay applied.
  */
 export async function redo(
   admin: Connection,
-  steps: readonly RedoStep[],
+  steps: AsyncIterable<RedoStep> | Iterable<RedoStep>,
   shapes: Shapes,
   files: MigrationFiles = noMigrationFiles,
-): Promise<number> {
-  if (steps.length === 0) return 0
+): Promise<Redone> {
+  let transactions = 0
+  let isUpgraded = false
+  let isPrepared = false
+  for await (const stretch of stretchesOf(steps)) {
+    if (!isPrepared) await prepare(admin)
+    isPrepared = true
+    const isThere = await findThere(admin, stretch)
+    for (const step of stretch) {
+      isUpgraded ||= isUpgrade(step)
+      if (isThere(step.transaction)) continue
+      if (migrationsIn(step).length > 0) await redoMigrations(admin, step, files)
+      else await redoOne(admin, step, shapes)
+      transactions++
+    }
+  }
+  return { transactions, isUpgrade: isUpgraded }
+}
+
+export interface Redone {
+  /** How many were applied. */
+  readonly transactions: number
+  /** Whether a release of the platform changed the schema in one of the steps, applied now or before. */
+  readonly isUpgrade: boolean
+}
+
+/** Changes that are held at once, of one transaction more: enough to ask for all of a stretch at once what is there. */
+const stretchChangesMax = 1_000
+
+async function* stretchesOf(
+  steps: AsyncIterable<RedoStep> | Iterable<RedoStep>,
+): AsyncGenerator<readonly RedoStep[], void> {
+  let stretch: RedoStep[] = []
+  let changes = 0
+  for await (const step of steps) {
+    stretch.push(step)
+    // One without a change is held as well.
+    changes += Math.max(1, step.changes.length)
+    if (changes < stretchChangesMax) continue
+    yield stretch
+    stretch = []
+    changes = 0
+  }
+  if (stretch.length > 0) yield stretch
+}
+
+async function prepare(admin: Connection): Promise<void> {
   await store.ensureMarkers(admin)
   for (const [name, value] of Object.entries(redoSettings)) {
     await admin.query('select set_config($1, $2, false)', [name, value])
   }
   // A crash loses marks and rows together, so nothing here has to wait for the disk.
   await admin.query(`select set_config('synchronous_commit', 'off', false)`)
-  const marked = await store.readRedone(admin)
-  const there = new Set((await store.readTransactions(admin)).map(({ transactionId }) => transactionId))
-  let redone = 0
-  for (const step of steps) {
-    const { identity, commitLsn } = step.transaction
-    const isThere = (identity.kind === 'home' || identity.kind === 'branch') && there.has(identity.transactionId)
-    if (isThere || marked.has(commitLsn)) continue
-    if (migrationsIn(step).length > 0) await redoMigrations(admin, step, files)
-    else await redoOne(admin, step, shapes)
-    redone++
+}
+
+/** What of a stretch was there before it, or is marked. */
+async function findThere(
+  admin: Connection,
+  stretch: readonly RedoStep[],
+): Promise<(transaction: RedoTransaction) => boolean> {
+  const ids = stretch.flatMap(({ transaction: { identity } }) => stampedId(identity) ?? [])
+  const there = await store.readThere(admin, ids)
+  const marked = await store.readRedone(
+    admin,
+    stretch.map(({ transaction }) => transaction.commitLsn),
+  )
+  return ({ identity, commitLsn }) => {
+    const id = stampedId(identity)
+    return marked.has(commitLsn) || (id !== null && there.has(id))
   }
-  return redone
 }
 
 async function redoOne(admin: Connection, step: RedoStep, shapes: Shapes): Promise<void> {

@@ -1,23 +1,25 @@
 import type { ShardArchive } from '../archive/archive.ts'
 import type { BaseBackupEntry } from '../archive/base-backups.ts'
-import type { RedoThrough, RedoTransaction } from '../archive/redo-transaction.ts'
 import type { TimelineHistory } from '../archive/timeline.ts'
 import { present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
+import type { Lsn } from '../postgres/lsn.ts'
 import { formatLsn } from '../postgres/lsn.ts'
 import { boundOn, endOf, waitGoingOn } from './archive-end.ts'
-import type { Cut, RedoStep, ShardCut, Stop } from './cut.ts'
-import { absentBehind, chooseBackup, chooseStop, planCut } from './cut.ts'
+import type { Cut, Stop } from './cut.ts'
+import { chooseBackup, chooseStop, planCut, reachedBy } from './cut.ts'
 import type { Exclusion } from './exclusion.ts'
 import { closeExclusion } from './exclusion.ts'
+import type { ShardHistory, TransactionName } from './history.ts'
+import { highestOf, Surveyor } from './history.ts'
 import type { Bound } from './position.ts'
-import { highestOf, isWithin, positionOf } from './position.ts'
+import { isWithin } from './position.ts'
 import type { Shapes } from './row-key.ts'
-import type { RecoveryTarget, ShardHistory, TransactionName } from './target.ts'
-import { closedInAllArchives, findTransaction, requireReachable, resolveTarget } from './target.ts'
+import type { RecoveryTarget } from './target.ts'
+import { closedInAllArchives, findPosition, namesIn, requireReachable, resolveTarget } from './target.ts'
 
 export interface RestoreRequest {
   readonly target: RecoveryTarget
@@ -28,6 +30,8 @@ export interface RestoreRequest {
 
 /** What the archives say at one moment: the frozen timeline that a restore is planned over. */
 export interface Frozen {
+  /** The histories know the transactions that it names, and no other. */
+  readonly request: Pick<RestoreRequest, 'target' | 'without'>
   readonly histories: readonly ShardHistory[]
   readonly shapes: ReadonlyMap<ShardName, Shapes>
   readonly timelines: ReadonlyMap<ShardName, TimelineHistory>
@@ -49,13 +53,8 @@ export interface HistoryPlan {
 export interface ShardHistoryPlan {
   readonly shard: ShardName
   readonly stop: Stop
-  readonly cut: ShardCut
-  readonly absent: readonly RedoStep[]
+  readonly history: ShardHistory
   readonly shapes: Shapes
-  /** Everything the stream has, for sequences and for the comparison of ids. */
-  readonly transactions: readonly RedoTransaction[]
-  /** How far the stream goes, and since where it has no hole. */
-  readonly redo: RedoThrough
 }
 
 /** A history, and the way to it from the archives. */
@@ -71,7 +70,10 @@ export interface ShardPlan extends ShardHistoryPlan {
   readonly backup: BaseBackupEntry
 }
 
-export async function freeze(archives: ReadonlyMap<ShardName, ShardArchive>): Promise<Frozen> {
+export async function freeze(
+  archives: ReadonlyMap<ShardName, ShardArchive>,
+  request: Frozen['request'],
+): Promise<Frozen> {
   const histories: ShardHistory[] = []
   const shapes = new Map<ShardName, Shapes>()
   const timelines = new Map<ShardName, TimelineHistory>()
@@ -81,37 +83,39 @@ export async function freeze(archives: ReadonlyMap<ShardName, ShardArchive>): Pr
     if (redo === undefined) {
       throw new HoldfastError('restore_unreachable', `the redo stream of ${shard} is empty`, { detail: { shard } })
     }
-    const transactions: RedoTransaction[] = []
-    for await (const transaction of archive.readRedo({ history, to: redo.lsn })) transactions.push(transaction)
-    histories.push({ shard, transactions, redo })
+    // From a position that is named: a stream may have a hole by the next time, from behind which it would be read otherwise.
+    const read = (from: Lsn = redo.from) => archive.readRedo({ history, from, to: redo.lsn })
+    const surveyor = new Surveyor(namesIn(request.target, request.without))
+    for await (const transaction of read()) surveyor.pass(transaction)
+    histories.push({ shard, redo, survey: surveyor.conclude(), read })
     shapes.set(shard, await archive.relationShapes({ history, at: redo.lsn }))
     timelines.set(shard, history)
   }
-  return { histories, shapes, timelines }
+  return { request, histories, shapes, timelines }
 }
 
 /** For a restore, which begins while the fleet goes on. */
 export async function freezeFor(
-  { target }: RestoreRequest,
+  request: RestoreRequest,
   archives: ReadonlyMap<ShardName, ShardArchive>,
   clock: Clock,
 ): Promise<Frozen> {
-  if (target.kind !== 'end') return freeze(archives)
+  if (request.target.kind !== 'end') return freeze(archives, request)
   const began = await waitGoingOn(archives, clock)
-  const frozen = await freeze(archives)
+  const frozen = await freeze(archives, request)
   return { ...frozen, end: endOf(frozen.histories, began) }
 }
 
 /** What would go, before anything is done: the dry run of a replay without. */
-export function planExclusion(frozen: Frozen, { target, without }: RestoreRequest): Exclusion | null {
-  if (without.length === 0) return null
+export async function planExclusion(frozen: Frozen): Promise<Exclusion | null> {
   const { histories, shapes } = frozen
+  const { target, without } = frozen.request
+  if (without.length === 0) return null
   // What is lost with a shard lies above all that its archive is closed at, and so do the other parts of it.
   if (target.kind === 'end') return closeExclusion(histories, shapes, without, endBound(frozen))
   const behind = resolveTarget(target, histories)
   for (const name of without) {
-    const [found] = findTransaction(name, histories)
-    if (!isWithin(behind, positionOf(found))) continue
+    if (!isWithin(behind, findPosition(name, histories))) continue
     throw new HoldfastError('argument_invalid', `transaction ${name} lies before the target`, {
       hint: 'choose the first transaction to be left out as the target',
       detail: { transaction: name },
@@ -127,10 +131,10 @@ export async function planRestore(
   request: RestoreRequest,
 ): Promise<RestorePlan> {
   const { histories, timelines } = frozen
-  const exclusion = planExclusion(frozen, request)
-  const bound = boundFor(frozen, request)
+  const exclusion = await planExclusion(frozen)
+  const bound = boundFor(frozen)
   requireReachable(bound, histories)
-  const cut = planCut(histories, { bound, excluded: exclusion?.closure ?? new Set() })
+  const cut = await planCut(histories, { bound, excluded: exclusion?.closure ?? new Map() })
   const shards = new Map<ShardName, ShardPlan>()
   for (const { shard, redo } of histories) {
     const archive = present(archives.get(shard), 'a history comes from an archive')
@@ -141,7 +145,7 @@ export async function planRestore(
     const backup = chooseBackup(shard, await archive.listBaseBackups(), timeline, limit)
     const audit = await archive.auditWal({ history: timeline, from: backup.startLsn }, 'names')
     const stop = chooseStop(here, one, redo.lsn, audit)
-    shards.set(shard, { ...planShard(frozen, cut, shard, stop), timeline, backup })
+    shards.set(shard, { ...planShard(frozen, shard, stop), timeline, backup })
   }
   const { timestamp: reachable } = closedInAllArchives(histories)
   return { request, bound, exclusion, cut, shards, reachable, clock: highestOf(histories) }
@@ -151,40 +155,37 @@ export async function planRestore(
  * The history of an environment that was restored before, over what the archives hold by now. With `without` that is all of
  * it but what was left out; else what the target says. `stops` are those of the environment.
  */
-export function planCatchUp(
-  frozen: Frozen,
-  { target, without }: RestoreRequest,
-  stops: ReadonlyMap<ShardName, Stop>,
-): HistoryPlan {
+export async function planCatchUp(frozen: Frozen, stops: ReadonlyMap<ShardName, Stop>): Promise<HistoryPlan> {
   const { histories, shapes } = frozen
+  const { target, without } = frozen.request
   const bound = without.length === 0 ? resolveTarget(target, histories) : ({ kind: 'end' } as const)
-  const exclusion = without.length === 0 ? null : closeExclusion(histories, shapes, without, bound)
-  const cut = planCut(histories, { bound, excluded: exclusion?.closure ?? new Set() })
-  const shards = new Map([...stops].map(([shard, stop]) => [shard, planShard(frozen, cut, shard, stop)]))
+  const exclusion = without.length === 0 ? null : await closeExclusion(histories, shapes, without, bound)
+  const cut = await planCut(histories, { bound, excluded: exclusion?.closure ?? new Map() })
+  const shards = new Map([...stops].map(([shard, stop]) => [shard, planShard(frozen, shard, stop)]))
   return { bound, exclusion, cut, shards, clock: highestOf(histories) }
 }
 
-function planShard({ histories, shapes }: Frozen, cut: Cut, shard: ShardName, stop: Stop): ShardHistoryPlan {
-  const { transactions, redo } = present(
-    histories.find((history) => history.shard === shard),
+function planShard({ histories, shapes }: Frozen, shard: ShardName, stop: Stop): ShardHistoryPlan {
+  const history = present(
+    histories.find((one) => one.shard === shard),
     'every shard was frozen',
   )
-  const reached = stop.kind === 'before' ? stop.lsn : stop.through
-  if (reached < redo.from) {
+  const reached = reachedBy(stop)
+  const { from } = history.redo
+  if (reached < from) {
     throw new HoldfastError(
       'restore_unreachable',
-      `the redo stream of ${shard} has a hole between ${formatLsn(reached)} and ${formatLsn(redo.from)}`,
-      { detail: { shard, from: formatLsn(reached), to: formatLsn(redo.from) } },
+      `the redo stream of ${shard} has a hole between ${formatLsn(reached)} and ${formatLsn(from)}`,
+      { detail: { shard, from: formatLsn(reached), to: formatLsn(from) } },
     )
   }
-  const one = present(cut.shards.get(shard), 'every shard is cut')
-  const shapesHere = present(shapes.get(shard), 'a frozen shard has its shapes')
-  return { shard, stop, cut: one, absent: absentBehind(stop, one), shapes: shapesHere, transactions, redo }
+  return { shard, stop, history, shapes: present(shapes.get(shard), 'a frozen shard has its shapes') }
 }
 
-function boundFor(frozen: Frozen, { target, without }: RestoreRequest): Bound {
-  if (target.kind === 'end') return endBound(frozen)
-  return without.length === 0 ? resolveTarget(target, frozen.histories) : throughOf(frozen.histories)
+function boundFor(frozen: Frozen): Bound {
+  const { histories, request } = frozen
+  if (request.target.kind === 'end') return endBound(frozen)
+  return request.without.length === 0 ? resolveTarget(request.target, histories) : throughOf(histories)
 }
 
 function endBound({ end }: Frozen): Bound {

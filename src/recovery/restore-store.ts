@@ -8,7 +8,6 @@ import { quoteIdentifier, quoteRelation } from '../postgres/identifier.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import type { Stop } from './cut.ts'
-import type { GlobalTransactions } from './wholeness.ts'
 
 /** Queries on a restored server, as its administrator. */
 
@@ -44,7 +43,7 @@ export async function readPreparedGids(admin: Connection): Promise<string[]> {
   return rows.map(({ gid }) => gid)
 }
 
-/** Decisions that a restored server holds over these transactions, as their home or as a participant. */
+/** Decisions that a restored server holds over these transactions, as their home, also of late, or as a participant. */
 export async function readDecisions(
   admin: Connection,
   ids: readonly TransactionId[],
@@ -52,7 +51,8 @@ export async function readDecisions(
   const { rows } = await admin.query<{ id: TransactionId; stamp: string | null }>(
     `select transaction_id as id, commit_timestamp::text as stamp
      from holdfast.transaction_record where transaction_id = any($1)
-     union all select transaction_id, commit_timestamp::text from holdfast.decision where transaction_id = any($1)`,
+     union all select transaction_id, commit_timestamp::text from holdfast.decision where transaction_id = any($1)
+     union all select transaction_id, commit_timestamp::text from holdfast.commit_log where transaction_id = any($1)`,
     [ids],
   )
   return new Map(rows.map(({ id, stamp }) => [id, stamp === null ? null : toHlc(BigInt(stamp))]))
@@ -93,33 +93,14 @@ export async function keepRedo(admin: Connection): Promise<void> {
   )
 }
 
-export interface RestoredTransaction {
-  readonly transactionId: TransactionId
-  readonly commitTimestamp: Hlc | null
-}
-
-/** Every stamped transaction that the server shows: those at home here, and the branches of others. */
-export async function readTransactions(admin: Connection): Promise<RestoredTransaction[]> {
-  const { rows } = await admin.query<{ id: TransactionId; stamp: string | null }>(
-    `select transaction_id as id, commit_timestamp::text as stamp from holdfast.commit_log
-     union all
-     select b.transaction_id, d.commit_timestamp::text
-     from holdfast.branch b left join holdfast.decision d using (transaction_id)`,
+/** Which of these transactions the server shows: at home here, or as a branch. */
+export async function readThere(admin: Connection, ids: readonly TransactionId[]): Promise<Set<TransactionId>> {
+  const { rows } = await admin.query<{ id: TransactionId }>(
+    `select transaction_id as id from holdfast.commit_log where transaction_id = any($1)
+     union all select transaction_id from holdfast.branch where transaction_id = any($1)`,
+    [ids],
   )
-  return rows.map(({ id, stamp }) => ({
-    transactionId: id,
-    commitTimestamp: stamp === null ? null : toHlc(BigInt(stamp)),
-  }))
-}
-
-export async function readGlobals(admin: Connection): Promise<GlobalTransactions> {
-  const homes = await admin.query<{ transactionId: TransactionId; participants: ShardName[] }>(
-    `select transaction_id as "transactionId", participants from holdfast.commit_log where cardinality(participants) > 0`,
-  )
-  const branches = await admin.query<{ transactionId: TransactionId; home: ShardName }>(
-    'select transaction_id as "transactionId", home from holdfast.branch',
-  )
-  return { homes: homes.rows, branches: branches.rows }
+  return new Set(rows.map(({ id }) => id))
 }
 
 /** What was redone is marked in the same transaction, so that it is redone once however often the redo is run again. */
@@ -130,8 +111,12 @@ export async function ensureMarkers(admin: Connection): Promise<void> {
 
 export const markRedone = 'insert into holdfast_restore.redone (commit_lsn) values ($1)'
 
-export async function readRedone(admin: Connection): Promise<Set<Lsn>> {
-  const { rows } = await admin.query<{ lsn: string }>('select commit_lsn::text as lsn from holdfast_restore.redone')
+/** Which of these are marked. */
+export async function readRedone(admin: Connection, commits: readonly Lsn[]): Promise<Set<Lsn>> {
+  const { rows } = await admin.query<{ lsn: string }>(
+    'select commit_lsn::text as lsn from holdfast_restore.redone where commit_lsn = any($1)',
+    [commits.map(formatLsn)],
+  )
   return new Set(rows.map(({ lsn }) => parseLsn(lsn)))
 }
 

@@ -44,8 +44,9 @@ export async function restore(context: RecoveryContext, request: RestoreRequest)
   const blank = newEnvironment(context, request)
   let environment = blank
   let checks: Checks = { storage: [], data: [], cutover: [] }
+  let redone: ReadonlyMap<ShardName, number> = new Map()
   const conclude = async (state: Environment['state']) => {
-    const report = reportOf(context, environment, plan, gates, checks)
+    const report = reportOf(context, environment, plan, redone, gates, checks)
     environment = { ...environment, state: report.verdict === 'passed' ? state : 'failed', report }
     await registry.store(environment)
     await storeReport(context.drillsDir, report)
@@ -55,6 +56,11 @@ export async function restore(context: RecoveryContext, request: RestoreRequest)
     const servers = await build(context, plan, gates, blank, async (shards) => {
       environment = { ...blank, shards }
       await registry.store(environment)
+    })
+    // What follows writes, which PostgreSQL permits only now; it is replay all the same.
+    redone = await gates.pass('replay', async () => {
+      const replayed = await decideAndRedo(context, plan, servers)
+      return { value: replayed.redone, detail: replayed.detail }
     })
     checks = await gates.pass('verify', async () => {
       await context.onStep('restore invariants', {})
@@ -71,7 +77,7 @@ export async function restore(context: RecoveryContext, request: RestoreRequest)
 
 /** What would be left out, dragged along and for review, without doing anything. Null without `without`. */
 export async function dryRun(context: RecoveryContext, request: RestoreRequest): Promise<Exclusion | null> {
-  return planExclusion(await freezeFor(request, context.archives, context.clock), request)
+  return planExclusion(await freezeFor(request, context.archives, context.clock))
 }
 
 async function planFrom(context: RecoveryContext, request: RestoreRequest): Promise<RestorePlan> {
@@ -139,8 +145,6 @@ async function build(
     })
     return { value: undefined, detail: timelines.join(', ') }
   })
-  // What follows writes, which PostgreSQL permits only now; it is replay all the same.
-  await gates.pass('replay', async () => ({ value: undefined, detail: await decideAndRedo(context, plan, servers) }))
   return servers
 }
 
@@ -172,6 +176,7 @@ function reportOf(
   { clock }: RecoveryContext,
   { id, createdAt }: Environment,
   plan: RestorePlan,
+  redone: ReadonlyMap<ShardName, number>,
   gates: Gates<GateName>,
   checks: Checks,
 ): DrillReport {
@@ -182,11 +187,11 @@ function reportOf(
     takenAt: createdAt,
     target: formatTarget(plan.request.target),
     coveredThrough: String(lastWithin(plan.bound) ?? plan.reachable),
-    shards: [...plan.shards.values()].map(({ shard, backup, stop, absent }) => ({
+    shards: [...plan.shards.values()].map(({ shard, backup, stop }) => ({
       shard,
       backupId: backup.id,
       stopLsn: formatLsn(stop.lsn),
-      redone: absent.length,
+      redone: redone.get(shard) ?? 0,
     })),
     excluded: excludedOf(plan.exclusion),
     review: (plan.exclusion?.review ?? []).map(({ name, touches }) => ({ name, touches })),
@@ -199,7 +204,7 @@ function reportOf(
 }
 
 function describePlan({ request, cut, exclusion }: RestorePlan): string {
-  const leftOut = [...cut.shards.values()].reduce((sum, one) => sum + one.leftOut.length, 0)
+  const leftOut = [...cut.shards.values()].reduce((sum, { leftOut: here }) => sum + here, 0)
   const without = exclusion === null ? '' : `, without ${exclusion.closure.size} transactions`
   return `${formatTarget(request.target)}${without}: ${leftOut} commits are left out`
 }

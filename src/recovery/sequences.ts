@@ -1,4 +1,4 @@
-import type { RedoTransaction } from '../archive/redo-transaction.ts'
+import type { RedoTransaction, RelationName } from '../archive/redo-transaction.ts'
 import type { Connection } from '../postgres/connection.ts'
 import type { Shapes } from './row-key.ts'
 import type { Drawing, DrawingColumn } from './sequence-store.ts'
@@ -9,12 +9,9 @@ import { moveSequence, readDrawing } from './sequence-store.ts'
  * the values: from numbers as they are, from texts as the digits that they end with. Returns the columns whose values do
  * not say it: their sequences stay where the physical replay left them.
  */
-export async function moveSequences(
-  admin: Connection,
-  transactions: readonly RedoTransaction[],
-  shapes: Shapes,
-): Promise<string[]> {
+export async function moveSequences(admin: Connection, read: () => Transactions, shapes: Shapes): Promise<string[]> {
   const left: string[] = []
+  const drawn: Drawn[] = []
   for (const [relation, { columns }] of shapes) {
     for (const { name, sequence } of columns) {
       if (sequence === null) continue
@@ -22,26 +19,36 @@ export async function moveSequences(
       const drawing = await readDrawing(admin, column)
       if (drawing === null) continue
       if (drawing.shows === 'opaque') left.push(`${relation}.${name}`)
-      else await moveSequence(admin, column, drawing, highestSeen(transactions, column, drawing))
+      else drawn.push({ column, drawing, highest: null })
     }
   }
+  if (drawn.length > 0) await findHighest(read(), drawn)
+  for (const { column, drawing, highest } of drawn) await moveSequence(admin, column, drawing, highest)
   return left
 }
 
-function highestSeen(
-  transactions: readonly RedoTransaction[],
-  { relation, name }: DrawingColumn,
-  drawing: Drawing,
-): bigint | null {
-  let highest: bigint | null = null
-  for (const { changes } of transactions) {
+type Transactions = AsyncIterable<Pick<RedoTransaction, 'changes'>>
+
+interface Drawn {
+  readonly column: DrawingColumn
+  readonly drawing: Drawing
+  highest: bigint | null
+}
+
+async function findHighest(transactions: Transactions, drawn: readonly Drawn[]): Promise<void> {
+  const byRelation = new Map<RelationName, Drawn[]>()
+  for (const one of drawn) {
+    byRelation.set(one.column.relation, [...(byRelation.get(one.column.relation) ?? []), one])
+  }
+  for await (const { changes } of transactions) {
     for (const change of changes) {
-      if (change.relation !== relation || change.op === 'truncate' || change.op === 'delete') continue
-      const value = drawnIn(change.after[name] ?? '', drawing)
-      if (value !== null && (highest === null || value > highest)) highest = value
+      if (change.op === 'truncate' || change.op === 'delete') continue
+      for (const one of byRelation.get(change.relation) ?? []) {
+        const value = drawnIn(change.after[one.column.name] ?? '', one.drawing)
+        if (value !== null && (one.highest === null || value > one.highest)) one.highest = value
+      }
     }
   }
-  return highest
 }
 
 /** The number that a value was made of; null when it shows none that the sequence can draw. */

@@ -1,17 +1,13 @@
 import { formatWallMs } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
-import type { RedoThrough, RedoTransaction } from '../archive/redo-transaction.ts'
-import { nameOf } from '../archive/redo-transaction.ts'
 import type { ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { formatHlc, hlcFromWallMs, parseHlc, toHlc, wallMsMax } from '../hlc/hlc.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import { formatLsn, parseLsn } from '../postgres/lsn.ts'
-import type { Bound } from './position.ts'
-import { positionOf, timestampNeeded } from './position.ts'
-
-/** What a person names a transaction by: its id, or `shard@LSN` for a commit without one. */
-export type TransactionName = string
+import type { ShardHistory, TransactionName } from './history.ts'
+import type { Bound, Position } from './position.ts'
+import { timestampNeeded } from './position.ts'
 
 /** The point of history that a restore aims at. */
 export type RecoveryTarget =
@@ -22,14 +18,6 @@ export type RecoveryTarget =
   | { readonly kind: 'time'; readonly wallMs: number }
   /** Everything that the archives hold: a shard was lost. */
   | { readonly kind: 'end' }
-
-/** The commits of one shard, as far as its archive goes. */
-export interface ShardHistory {
-  readonly shard: ShardName
-  /** In commit order. */
-  readonly transactions: readonly RedoTransaction[]
-  readonly redo: RedoThrough
-}
 
 const uuidForm = /^[0-9a-f]{8}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{4}-[0-9a-f]{12}$/
 const utcForm = /^\d{4}-\d\d-\d\d(T\d\d:\d\d(:\d\d(\.\d{1,3})?)?Z)?$/
@@ -112,21 +100,22 @@ export function resolveTarget(target: RecoveryTarget, histories: readonly ShardH
       return { kind: 'position', position: { kind: 'stamped', timestamp, transactionId }, inclusive: true }
     }
     case 'before': {
-      const [found] = findTransaction(target.transaction, histories)
-      return { kind: 'position', position: positionOf(found), inclusive: false }
+      return { kind: 'position', position: findPosition(target.transaction, histories), inclusive: false }
     }
   }
 }
 
-/** Every commit of that name: one, or for a global transaction one on each shard. Throws `unknown_transaction`. */
-export function findTransaction(
-  name: TransactionName,
-  histories: readonly ShardHistory[],
-): readonly [RedoTransaction, ...RedoTransaction[]] {
-  const [first, ...others] = histories.flatMap(({ transactions }) =>
-    transactions.filter((transaction) => transaction.identity.kind !== 'platform' && nameOf(transaction) === name),
-  )
-  if (first !== undefined) return [first, ...others]
+/** The names that a plan asks the histories about. */
+export function namesIn(target: RecoveryTarget, without: readonly TransactionName[]): TransactionName[] {
+  return target.kind === 'before' ? [target.transaction, ...without] : [...without]
+}
+
+/** Of a transaction that the histories were asked about; it has one on all of its shards. Throws `unknown_transaction`. */
+export function findPosition(name: TransactionName, histories: readonly ShardHistory[]): Position {
+  for (const { survey } of histories) {
+    const found = survey.named.get(name)
+    if (found !== undefined) return found
+  }
   throw new HoldfastError('unknown_transaction', `no archive has transaction ${name}`, {
     hint: 'it may be newer than what is archived, or older than the archives go',
     detail: { transaction: name },
@@ -166,11 +155,10 @@ export function requireReachable(bound: Bound, histories: readonly ShardHistory[
 }
 
 /** Before a hole the stream is silent, so a bound there says nothing about the commits that are missing. */
-function requireBehindHole(needed: Hlc, { shard, redo, transactions }: ShardHistory): void {
+function requireBehindHole(needed: Hlc, { shard, redo, survey: { first } }: ShardHistory): void {
   const beginning: Lsn = redo.from
   if (beginning === 0n) return
-  const first = transactions[0]
-  if (first === undefined || needed >= positionOf(first).timestamp) return
+  if (first === null || needed >= first.timestamp) return
   throw new HoldfastError(
     'restore_unreachable',
     `the redo stream of ${shard} begins at ${formatLsn(beginning)}, behind the target ${formatHlc(needed)}`,

@@ -31,6 +31,52 @@ export function findHalves(shards: ReadonlyMap<ShardName, GlobalTransactions>): 
   return halves
 }
 
+/** Of one shard: reads its global transactions, and finds its ids, in their order. Null is an end that there is not. */
+export interface GlobalsReader {
+  /** Those behind the one id, up to the other. */
+  readonly read: (behind: TransactionId | null, through: TransactionId | null) => Promise<GlobalTransactions>
+  /** The id so many behind this one. */
+  readonly findBehind: (behind: TransactionId | null, count: number) => Promise<TransactionId | null>
+}
+
+const stretchMax = 20_000
+/** How many halves are named. */
+const namesMax = 5
+
+/** Over shards that hold more than fits in memory: the same stretch of ids of each at once. */
+export async function findAllHalves(
+  shards: ReadonlyMap<ShardName, GlobalsReader>,
+  stretch = stretchMax,
+): Promise<{ count: number; names: readonly string[] }> {
+  const names: string[] = []
+  let count = 0
+  let behind: TransactionId | null = null
+  do {
+    const through = await findEnd(shards, behind, stretch)
+    const globals = new Map<ShardName, GlobalTransactions>()
+    for (const [shard, { read }] of shards) globals.set(shard, await read(behind, through))
+    const halves = findHalves(globals)
+    count += halves.length
+    names.push(...halves.slice(0, namesMax - names.length))
+    behind = through
+  } while (behind !== null)
+  return { count, names }
+}
+
+/** The end of a stretch in which no shard has more; null where what is left of each is less. */
+async function findEnd(
+  shards: ReadonlyMap<ShardName, GlobalsReader>,
+  behind: TransactionId | null,
+  stretch: number,
+): Promise<TransactionId | null> {
+  let least: TransactionId | null = null
+  for (const { findBehind } of shards.values()) {
+    const end = await findBehind(behind, stretch)
+    if (end !== null && (least === null || end < least)) least = end
+  }
+  return least
+}
+
 function idsOf(transactions: readonly { readonly transactionId: TransactionId }[]): Set<TransactionId> {
   return new Set(transactions.map(({ transactionId }) => transactionId))
 }

@@ -3,7 +3,8 @@ import { present } from '../../src/base/assert.ts'
 import type { ShardName, TenantName, TransactionId } from '../../src/directory/topology.ts'
 import type { Hlc } from '../../src/hlc/hlc.ts'
 import type { Lsn } from '../../src/postgres/lsn.ts'
-import type { ShardHistory } from '../../src/recovery/target.ts'
+import type { WrittenHistory } from '../support/redo-values.ts'
+import { historyOf } from '../support/redo-values.ts'
 import { applyChange, chooseChange, lockKeys } from './fleet-rows.ts'
 
 /**
@@ -91,14 +92,13 @@ export class FleetHistory {
   }
 
   /** The histories as archives that stopped at some moments have them. */
-  histories(moments: readonly number[]): ShardHistory[] {
+  histories(moments: readonly number[]): WrittenHistory[] {
     return this.shards.map((shard, index) => {
       const { lsn, closed, commits } = this.archivedAt(index, moments[index] ?? -1)
-      return {
+      return historyOf(shard.log.flatMap(({ redo }) => redo ?? []).slice(0, commits), {
         shard: shard.name,
-        transactions: shard.log.flatMap(({ redo }) => redo ?? []).slice(0, commits),
         redo: { lsn, closedTimestamp: closed, from: 0n as Lsn, clockAtFrom: null },
-      }
+      })
     })
   }
 

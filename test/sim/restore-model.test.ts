@@ -7,12 +7,12 @@ import type { ShardName, TransactionId } from '../../src/directory/topology.ts'
 import type { Hlc } from '../../src/hlc/hlc.ts'
 import type { Lsn } from '../../src/postgres/lsn.ts'
 import type { Cut, Stop } from '../../src/recovery/cut.ts'
-import { absentBehind, chooseStop, decideBranch, planCut } from '../../src/recovery/cut.ts'
+import { absentBehind, chooseStop, committedBehind, decideBranch, planCut } from '../../src/recovery/cut.ts'
 import { closeExclusion, requireAccepted } from '../../src/recovery/exclusion.ts'
 import type { Bound } from '../../src/recovery/position.ts'
 import { comparePositions, isWithin, positionOf } from '../../src/recovery/position.ts'
-import type { ShardHistory } from '../../src/recovery/target.ts'
 import { closedInAllArchives, requireReachable } from '../../src/recovery/target.ts'
+import type { WrittenHistory } from '../support/redo-values.ts'
 import type { LogRecord, Move } from './fleet-history.ts'
 import { FleetHistory } from './fleet-history.ts'
 import { applyChange, requireReferences, shapes } from './fleet-rows.ts'
@@ -60,12 +60,12 @@ function apply(restored: Restored, redo: RedoTransaction, changes: LogRecord['ch
 }
 
 /** What `restore` does around it: cut, physical replay, decide, redo. */
-function restore(
+async function restore(
   fleet: FleetHistory,
-  histories: readonly ShardHistory[],
+  histories: readonly WrittenHistory[],
   cut: Cut,
   logMoments: readonly number[],
-): Map<ShardName, Restored> {
+): Promise<Map<ShardName, Restored>> {
   const result = new Map<ShardName, Restored>()
   const stops = new Map<ShardName, Stop>()
   for (const [index, { shard, redo }] of histories.entries()) {
@@ -86,17 +86,24 @@ function restore(
     result.set(shard, replay(log, stops.get(shard) ?? { kind: 'before', lsn: 0n as Lsn }))
   }
   const records = new Map([...result.values()].flatMap((restored) => [...restored.records]))
-  for (const [shard, restored] of result) {
+  const ids = new Set([...result.values()].flatMap((restored) => [...restored.prepared.keys()]))
+  const committed = new Map<TransactionId, Hlc>()
+  for (const history of histories) {
+    const stop = stops.get(history.shard)
+    if (stop === undefined) continue
+    for (const [id, timestamp] of await committedBehind(stop, history, cut.wanted, ids)) committed.set(id, timestamp)
+  }
+  for (const history of histories) {
+    const restored = result.get(history.shard)
+    const stop = stops.get(history.shard)
+    if (restored === undefined || stop === undefined) continue
     for (const [id, record] of restored.prepared) {
-      if (decideBranch(id, cut, records) === null) continue
+      if (decideBranch(id, committed, records) === null) continue
       for (const change of record.changes) applyChange(restored.rows, change)
       restored.names.add(id)
     }
     restored.prepared.clear()
-    const one = cut.shards.get(shard)
-    const stop = stops.get(shard)
-    if (one === undefined || stop === undefined) continue
-    for (const { transaction, changes } of absentBehind(stop, one)) {
+    for await (const { transaction, changes } of absentBehind(stop, history, cut.wanted)) {
       if (!restored.names.has(nameOf(transaction))) apply(restored, transaction, changes)
     }
   }
@@ -104,7 +111,7 @@ function restore(
 }
 
 /** The truth: the wanted commits one after the other, in the order of their positions. */
-function truth(history: ShardHistory, isWanted: (transaction: RedoTransaction) => boolean): Restored {
+function truth(history: WrittenHistory, isWanted: (transaction: RedoTransaction) => boolean): Restored {
   const restored = nothing()
   const wanted = history.transactions.filter((one) => one.identity.kind !== 'platform' && isWanted(one))
   for (const one of wanted.toSorted((a, b) => comparePositions(positionOf(a), positionOf(b)))) {
@@ -129,7 +136,7 @@ function expectSame(result: ReadonlyMap<ShardName, Restored>, expected: Readonly
   }
 }
 
-function boundOf(histories: readonly ShardHistory[], choice: number): Bound {
+function boundOf(histories: readonly WrittenHistory[], choice: number): Bound {
   const positions = histories.flatMap(({ transactions }) =>
     transactions.filter(({ identity }) => identity.kind !== 'platform').map(positionOf),
   )
@@ -139,11 +146,11 @@ function boundOf(histories: readonly ShardHistory[], choice: number): Bound {
   return { kind: 'position', position, inclusive: choice % 2 === 0 }
 }
 
-function throughOf(histories: readonly ShardHistory[]): Bound {
+function throughOf(histories: readonly WrittenHistory[]): Bound {
   return { kind: 'timestamp', timestamp: closedInAllArchives(histories).timestamp }
 }
 
-function isReachable(bound: Bound, histories: readonly ShardHistory[]): boolean {
+function isReachable(bound: Bound, histories: readonly WrittenHistory[]): boolean {
   try {
     requireReachable(bound, histories)
     return true
@@ -154,17 +161,17 @@ function isReachable(bound: Bound, histories: readonly ShardHistory[]): boolean 
 }
 
 describe('restore against a model in memory', () => {
-  test('R1 R2 R3: cut, decide and redo give exactly the prefix of history, for every target that is reachable', () => {
+  test('R1 R2 R3: cut, decide and redo give exactly the prefix of history, for every target that is reachable', async () => {
     let reached = 0
-    fc.assert(
-      fc.property(moves, moments, moments, fc.nat(1_000), (script, archived, logged, choice) => {
+    await fc.assert(
+      fc.asyncProperty(moves, moments, moments, fc.nat(1_000), async (script, archived, logged, choice) => {
         const fleet = new FleetHistory(3)
         fleet.play(script)
         const histories = fleet.histories(archived)
         const bound = boundOf(histories, choice)
         if (!isReachable(bound, histories)) return
         reached++
-        const result = restore(fleet, histories, planCut(histories, { bound, excluded: new Set() }), logged)
+        const result = await restore(fleet, histories, await planCut(histories, { bound, excluded: new Map() }), logged)
         expectSame(
           result,
           new Map(histories.map((one) => [one.shard, truth(one, (commit) => isWithin(bound, positionOf(commit)))])),
@@ -175,15 +182,15 @@ describe('restore against a model in memory', () => {
     expect(reached).toBeGreaterThan(runs.numRuns / 4)
   })
 
-  test('R2: a reachable prefix has both sides of a global transaction or neither', () => {
-    fc.assert(
-      fc.property(moves, moments, moments, fc.nat(1_000), (script, archived, logged, choice) => {
+  test('R2: a reachable prefix has both sides of a global transaction or neither', async () => {
+    await fc.assert(
+      fc.asyncProperty(moves, moments, moments, fc.nat(1_000), async (script, archived, logged, choice) => {
         const fleet = new FleetHistory(3)
         fleet.play(script)
         const histories = fleet.histories(archived)
         const bound = boundOf(histories, choice)
         if (!isReachable(bound, histories)) return
-        const result = restore(fleet, histories, planCut(histories, { bound, excluded: new Set() }), logged)
+        const result = await restore(fleet, histories, await planCut(histories, { bound, excluded: new Map() }), logged)
         for (const { identity } of histories.flatMap(({ transactions }) => transactions)) {
           if (identity.kind !== 'home') continue
           const sides = [...result].filter(([, { names }]) => names.has(identity.transactionId)).length
@@ -194,17 +201,17 @@ describe('restore against a model in memory', () => {
     )
   })
 
-  test('HZ-X10: at the end of ragged archives, a prepared branch is committed when any archive shows the decision', () => {
+  test('HZ-X10: at the end of ragged archives, a prepared branch is committed when any archive shows the decision', async () => {
     let decided = 0
-    fc.assert(
-      fc.property(moves, moments, moments, (script, archived, logged) => {
+    await fc.assert(
+      fc.asyncProperty(moves, moments, moments, async (script, archived, logged) => {
         const fleet = new FleetHistory(3)
         fleet.play(script)
         const histories = fleet.histories(archived)
-        const result = restore(
+        const result = await restore(
           fleet,
           histories,
-          planCut(histories, { bound: { kind: 'end' }, excluded: new Set() }),
+          await planCut(histories, { bound: { kind: 'end' }, excluded: new Map() }),
           logged,
         )
         const atHome = new Set([...result.values()].flatMap(({ records }) => [...records.keys()]))
@@ -222,15 +229,15 @@ describe('restore against a model in memory', () => {
     expect(decided).toBeGreaterThan(100)
   })
 
-  test('R5: replay without some transactions is history without them and what depends on them, and nothing is overwritten', () => {
+  test('R5: replay without some transactions is history without them and what depends on them, and nothing is overwritten', async () => {
     let dragging = 0
-    fc.assert(
-      fc.property(
+    await fc.assert(
+      fc.asyncProperty(
         moves,
         moments,
         moments,
         fc.array(fc.nat(1_000), { minLength: 1, maxLength: 3 }),
-        (script, archived, logged, picks) => {
+        async (script, archived, logged, picks) => {
           const fleet = new FleetHistory(3)
           fleet.play(script)
           const histories = fleet.histories(archived)
@@ -243,12 +250,12 @@ describe('restore against a model in memory', () => {
           const asked = [...new Set(picks.flatMap((pick) => names[pick % names.length] ?? []))]
           if (asked.length === 0) return
           const shapesOf = new Map(histories.map(({ shard }) => [shard, shapes]))
-          const exclusion = closeExclusion(histories, shapesOf, asked, bound)
+          const exclusion = await closeExclusion(histories, shapesOf, asked, bound)
           const wanted = { bound, excluded: exclusion.closure }
           const isKept = (one: RedoTransaction) =>
             isWithin(bound, positionOf(one)) && !exclusion.closure.has(nameOf(one))
           expectSame(
-            restore(fleet, histories, planCut(histories, wanted), logged),
+            await restore(fleet, histories, await planCut(histories, wanted), logged),
             new Map(histories.map((one) => [one.shard, truth(one, isKept)])),
           )
           for (const { transactions } of histories) replayWithReferences(transactions.filter(isKept))
@@ -256,7 +263,9 @@ describe('restore against a model in memory', () => {
             dragging++
             expect(() => requireAccepted(exclusion)).toThrow('depend on what is left out')
             // Naming what was dragged is the acceptance: then nothing more is.
-            expect(closeExclusion(histories, shapesOf, [...exclusion.closure], bound).dragged).toEqual([])
+            expect((await closeExclusion(histories, shapesOf, [...exclusion.closure.keys()], bound)).dragged).toEqual(
+              [],
+            )
           }
         },
       ),
@@ -265,9 +274,9 @@ describe('restore against a model in memory', () => {
     expect(dragging).toBeGreaterThan(50)
   })
 
-  test('R5: nothing is dragged that could have stayed: replay without the asked ones alone fails', () => {
-    fc.assert(
-      fc.property(moves, fc.nat(1_000), (script, pick) => {
+  test('R5: nothing is dragged that could have stayed: replay without the asked ones alone fails', async () => {
+    await fc.assert(
+      fc.asyncProperty(moves, fc.nat(1_000), async (script, pick) => {
         const fleet = new FleetHistory(2)
         fleet.play(script)
         fleet.drain()
@@ -279,7 +288,7 @@ describe('restore against a model in memory', () => {
         const one = commits[pick % Math.max(1, commits.length)]
         if (one === undefined) return
         const shapesOf = new Map(histories.map(({ shard }) => [shard, shapes]))
-        const { dragged } = closeExclusion(histories, shapesOf, [nameOf(one)], bound)
+        const { dragged } = await closeExclusion(histories, shapesOf, [nameOf(one)], bound)
         const naive = () => {
           for (const { transactions } of histories) {
             replayWithReferences(transactions.filter((other) => nameOf(other) !== nameOf(one)))

@@ -1,8 +1,10 @@
 import type { RedoTransaction, RelationShape, RowChange, RowImage } from '../../src/archive/redo-transaction.ts'
+import { nameOf } from '../../src/archive/redo-transaction.ts'
 import type { ShardName, TenantName, TransactionId } from '../../src/directory/topology.ts'
 import type { Hlc } from '../../src/hlc/hlc.ts'
 import type { Lsn } from '../../src/postgres/lsn.ts'
-import type { ShardHistory } from '../../src/recovery/target.ts'
+import type { ShardHistory } from '../../src/recovery/history.ts'
+import { Surveyor } from '../../src/recovery/history.ts'
 
 /** Redo streams written out by hand: the smallest values that the pure parts of recovery read. */
 
@@ -60,14 +62,43 @@ export function history(
   shard: ShardName,
   commits: readonly Pick<RedoTransaction, 'identity' | 'changes'>[],
   closed = 1_000n,
-): ShardHistory {
+): WrittenHistory {
   const transactions = commits.map((commit, index): RedoTransaction => {
     const commitLsn = BigInt(100 + index * 10) as Lsn
     const endLsn = (commitLsn + 8n) as Lsn
     return { shard, commitLsn, endLsn, xid: index, committedAtMs: 0, ...commit }
   })
   const lsn = BigInt(100 + commits.length * 10) as Lsn
-  return { shard, transactions, redo: { lsn, closedTimestamp: closed as Hlc, from: 0n as Lsn, clockAtFrom: null } }
+  return historyOf(transactions, {
+    shard,
+    redo: { lsn, closedTimestamp: closed as Hlc, from: 0n as Lsn, clockAtFrom: null },
+  })
+}
+
+/** A history whose commits are at hand. */
+export interface WrittenHistory extends ShardHistory {
+  readonly transactions: readonly RedoTransaction[]
+}
+
+const commitsBetweenMilestones = 2
+
+/** One that was asked about all of them. */
+export function historyOf(
+  transactions: readonly RedoTransaction[],
+  place: Pick<ShardHistory, 'shard' | 'redo'>,
+): WrittenHistory {
+  const surveyor = new Surveyor(transactions.map(nameOf), commitsBetweenMilestones)
+  for (const transaction of transactions) surveyor.pass(transaction)
+  const read = async function* (from = 0n as Lsn) {
+    for (const transaction of transactions) if (transaction.endLsn > from) yield transaction
+  }
+  return { ...place, transactions, survey: surveyor.conclude(), read }
+}
+
+export async function collected<T>(items: AsyncIterable<T>): Promise<T[]> {
+  const all: T[] = []
+  for await (const item of items) all.push(item)
+  return all
 }
 
 export function shape(
