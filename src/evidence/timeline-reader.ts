@@ -6,8 +6,10 @@ import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs, hlcZero, maxHlc, toHlc } from '../hlc/hlc.ts'
 import { ServerError } from '../postgres/failure.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
+import type { ConnectionTarget, Statement, StatementOutcome } from '../postgres/statement.ts'
 import type { TransactionEnvironment } from '../transaction/environment.ts'
 import { primaryOf, primaryTarget } from '../transaction/environment.ts'
+import { toSilence } from '../transaction/sql-errors.ts'
 import type { TimelineEntry, TimelineRange } from './timeline.ts'
 import { compareEntries, mergeTimelines } from './timeline.ts'
 import {
@@ -86,14 +88,23 @@ async function closeOn(environment: TransactionEnvironment, shard: ShardName, wa
   }
 }
 
-async function ask(
-  environment: TransactionEnvironment,
+async function ask(environment: TransactionEnvironment, shard: ShardName, statement: Statement): Promise<Hlc> {
+  return tell(environment, shard, primaryTarget(environment, shard), statement, timestampOf)
+}
+
+async function tell<T>(
+  { pools, limits }: TransactionEnvironment,
   shard: ShardName,
-  statement: ReturnType<typeof requestClosing>,
-): Promise<Hlc> {
-  const { pools, limits } = environment
-  const [outcome] = await pools.flight(primaryTarget(environment, shard), [statement], limits.serviceWithinMs)
-  return timestampOf(outcome)
+  target: ConnectionTarget,
+  statement: Statement,
+  read: (outcome: StatementOutcome | undefined) => T,
+): Promise<T> {
+  try {
+    const [outcome] = await pools.flight(target, [statement], limits.serviceWithinMs)
+    return read(outcome)
+  } catch (error) {
+    throw toSilence(error, shard, 'its history')
+  }
 }
 
 async function* shardHistory(
@@ -102,15 +113,13 @@ async function* shardHistory(
   { tenant, since = hlcZero }: TimelineRange,
   through: Hlc,
 ): AsyncGenerator<TimelineEntry> {
-  const { pools, limits, barriers } = environment
   for (let after = placeBefore(since); ; ) {
     const statement = selectHistory(after, through, tenant, pageSize)
     const primary = primaryOf(environment, shard)
-    const [outcome] = await pools.flight(primary.target, [statement], limits.serviceWithinMs)
-    const page = entriesOf(outcome, shard)
+    const page = await tell(environment, shard, primary.target, statement, (outcome) => entriesOf(outcome, shard))
     const last = page.at(-1)
     if (last === undefined) return
-    await barriers.pass(shard, primary.id)
+    await environment.barriers.pass(shard, primary.id)
     yield* page
     if (page.length < pageSize) return
     assert(last.transactionId !== null, 'what a shard stamped has an id')

@@ -5,9 +5,7 @@ import { type Answer, read } from '../reading/reading.ts'
 import { snapshot } from '../reading/snapshot.ts'
 import type { DrillReport } from '../recovery/drill-report.ts'
 import { explainInDoubt } from '../transaction/in-doubt-explanation.ts'
-import type { Resolved } from '../transaction/home-lanes.ts'
-import type { Resolution } from '../transaction/resolver-protocol.ts'
-import { Resolver, resolverLimitsDefault } from '../transaction/resolver.ts'
+import { resolverLimitsDefault } from '../transaction/resolver.ts'
 import { transact } from '../transaction/transaction.ts'
 import { type Evidence, prove } from '../evidence/evidence.ts'
 import type { TimelineEntry, TimelineRange } from '../evidence/timeline.ts'
@@ -45,6 +43,7 @@ import type {
   TenantView,
   TokenKeyView,
 } from './operations-api.ts'
+import { resolveAccepted, resolveShards } from './resolutions.ts'
 import { Services } from './services.ts'
 import { afterCommit, Sessions } from './sessions.ts'
 import { tenantViews } from './tenant-views.ts'
@@ -128,26 +127,24 @@ export class Gateway implements Fleet {
     return viewTransaction(this.parts.environment, parseTransactionId(transactionId))
   }
 
-  /** Settles what is in doubt on every shard, or only explains what would become of it. */
+  /**
+   * Settles what is in doubt on every shard, or only explains what would become of it. Throws `node_unavailable` (safe) when a shard
+   * is silent, with what became of the branches of the others.
+   */
   async resolve(dryRun: boolean): Promise<readonly InDoubtView[]> {
     const { environment } = this.parts
-    if (dryRun) return explainInDoubt(environment, resolverLimitsDefault)
-    const resolver = new Resolver({ environment })
-    const shards = [...environment.topology.current().shards.keys()]
-    const resolved = await Promise.all(shards.map((shard) => resolver.resolveAll(shard)))
-    return resolved.flat().map(viewOfResolved)
+    return dryRun ? explainInDoubt(environment, resolverLimitsDefault) : resolveShards(environment)
   }
 
   /**
    * Lets a shard's clock pass the decisions that it refuses for their time, and settles them. Throws `clock_acceptance_refused`
-   * (never) where that is not the way out. Safe to repeat: the same actor with the same reason is told what stands.
+   * (never) where that is not the way out, and `node_unavailable` (safe) where a shard is silent. Safe to repeat: the same actor with the same reason is told what stands.
    */
   async acceptClock(request: AcceptClockRequest): Promise<AcceptClockReport> {
     const { environment } = this.parts
     const shard = request.shard as ShardName
     const accepted = await acceptClockOf(environment, request, (params) => this.#ask('clock.accept', params))
-    const resolved = await new Resolver({ environment }).resolveAll(shard)
-    return { accepted, resolved: resolved.map(viewOfResolved) }
+    return { accepted, resolved: await resolveAccepted(environment, shard) }
   }
 
   /** Every clock that was accepted by hand, the last one first. Throws `node_unavailable` when a shard is silent. */
@@ -267,28 +264,5 @@ export class Gateway implements Fleet {
     await this.parts.reading.drifts.close()
     await this.parts.pools.close()
     for (const closer of this.#closers) await closer()
-  }
-}
-
-function viewOfResolved({ branch: { name, ...branch }, resolution }: Resolved): InDoubtView {
-  return {
-    ...name,
-    ...branch,
-    record: resolution.kind === 'settled' ? resolution.outcome : null,
-    homeIsOpen: null,
-    ...verdictOf(resolution),
-  }
-}
-
-function verdictOf(resolution: Resolution): Pick<InDoubtView, 'verdict' | 'why'> {
-  switch (resolution.kind) {
-    case 'settled': {
-      const verdict = resolution.outcome === 'COMMITTED' ? 'committed' : 'rolled back'
-      return { verdict, why: `its home has the record ${resolution.outcome}` }
-    }
-    case 'left':
-      return { verdict: 'left', why: resolution.why }
-    case 'needs person':
-      return { verdict: 'needs a person', why: resolution.why }
   }
 }

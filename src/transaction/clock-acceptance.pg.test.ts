@@ -161,6 +161,22 @@ describe('a decision of a home whose two walls jumped ahead between vote and sta
     expect(await acceptAt(treasury)).toMatchObject([{ transactionId }])
   })
 
+  test('C8: a shard that falls silent behind an acceptance is unavailable: it may be asked again', async () => {
+    await decidedAhead(newRun())
+    await setWall(home, 0)
+    const { primary } = shards.shard(treasury)
+    const silences = async (decision: AcceptedDecision) => {
+      await accept(decision)
+      shards.replaceShard(treasury, { primary: { ...primary, port: 1 } })
+    }
+    await expect(acceptAt(treasury, silences)).rejects.toMatchObject({
+      code: 'node_unavailable',
+      message: expect.stringMatching(/^us-east\/treasury does not tell which clocks were accepted there/) as string,
+    })
+    shards.replaceShard(treasury, { primary })
+    expect(await acceptAt(treasury)).toHaveLength(1)
+  })
+
   /** Two branches, of which the one that was prepared first was decided last. */
   async function decidedCrosswise() {
     const runs = [newRun(), newRun()] as const

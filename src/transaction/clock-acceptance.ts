@@ -13,6 +13,7 @@ import type { TransactionEnvironment } from './environment.ts'
 import { primaryTarget, shardOf } from './environment.ts'
 import type { InDoubtBranch } from './in-doubt.ts'
 import { askHome, describe, listInDoubt } from './in-doubt.ts'
+import { toSilence } from './sql-errors.ts'
 
 /**
  * A person lets the clock of a shard pass decisions that it refuses for their time (C8). Here it is seen whether that is the way
@@ -83,9 +84,7 @@ export async function acceptClock(
   accept: (decision: AcceptedDecision) => Promise<unknown>,
 ): Promise<readonly ClockAcceptance[]> {
   const { name } = shardOf(environment, shard)
-  const branches = await listInDoubt(environment, name).catch((error: unknown) => {
-    throw silent(shard, error)
-  })
+  const branches = await listOn(environment, name)
   const examined = await Promise.allSettled(branches.map((branch) => candidateOf(environment, branch)))
   const failed = examined.find((one) => one.status === 'rejected')
   if (failed !== undefined) throw silent(shard, failed.reason)
@@ -116,8 +115,16 @@ export async function acceptClock(
 
 /** A branch that somebody settled meanwhile, or whose time another acceptance covers by now, needs none of its own. */
 async function isHeldUp(environment: TransactionEnvironment, branch: InDoubtBranch): Promise<boolean> {
-  const branches = await listInDoubt(environment, branch.name.participant)
+  const branches = await listOn(environment, branch.name.participant)
   return branches.some(({ gid }) => gid === branch.gid) && (await candidateOf(environment, branch)) !== undefined
+}
+
+async function listOn(environment: TransactionEnvironment, shard: ShardName): Promise<InDoubtBranch[]> {
+  try {
+    return await listInDoubt(environment, shard)
+  } catch (error) {
+    throw silent(shard, error)
+  }
 }
 
 async function candidateOf(environment: TransactionEnvironment, branch: InDoubtBranch) {
@@ -141,18 +148,22 @@ async function candidateOf(environment: TransactionEnvironment, branch: InDoubtB
   return { branch, remedy, decision, passBarrier, why: explainRefusal(name, refusal, remedy) }
 }
 
-/** What was accepted on a shard, the last one first. Throws when it is silent. */
+/** What was accepted on a shard, the last one first. Throws `node_unavailable` (safe) when it is silent. */
 export async function listAcceptances(
   environment: TransactionEnvironment,
   shard: ShardName,
 ): Promise<readonly ClockAcceptance[]> {
   const { pools, limits } = environment
-  const [outcome] = await pools.flight(
-    primaryTarget(environment, shard),
-    [acceptances.selectAcceptances],
-    limits.serviceWithinMs,
-  )
-  return acceptances.readAcceptances(present(outcome, 'the accepted clocks'))
+  try {
+    const [outcome] = await pools.flight(
+      primaryTarget(environment, shard),
+      [acceptances.selectAcceptances],
+      limits.serviceWithinMs,
+    )
+    return acceptances.readAcceptances(present(outcome, 'the accepted clocks'))
+  } catch (error) {
+    throw toSilence(error, shard, 'which clocks were accepted there')
+  }
 }
 
 function silent(shard: ShardName, cause: unknown): HoldfastError {

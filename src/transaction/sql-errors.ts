@@ -1,5 +1,6 @@
 import type { ErrorCode, HoldfastErrorOptions } from '../base/errors.ts'
 import { HoldfastError } from '../base/errors.ts'
+import type { ShardName } from '../directory/topology.ts'
 import { ConnectionLost, FollowersAwaited, ServerError } from '../postgres/failure.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 
@@ -82,6 +83,21 @@ export function toHoldfastError(error: unknown, place: FailurePlace): HoldfastEr
   if (error instanceof ServerError) return refusal(error, place)
   return new HoldfastError('internal', `transaction ${place.transactionId} failed on ${place.shard}`, {
     detail: { ...place },
+    cause: error,
+  })
+}
+
+/**
+ * Of a shard that was asked what it has, or to carry out what is decided, and did not answer: `node_unavailable` (safe). What it
+ * refused otherwise is a defect and stays as it is.
+ */
+export function toSilence(error: unknown, shard: ShardName, what: string): unknown {
+  const isSilent =
+    error instanceof ConnectionLost || (error instanceof ServerError && codeOfRefusal(error) === 'node_unavailable')
+  if (!isSilent) return error
+  return new HoldfastError('node_unavailable', `${shard} does not tell ${what}: ${error.message}`, {
+    hint: 'ask again when its primary answers',
+    detail: { shard },
     cause: error,
   })
 }
