@@ -57,6 +57,7 @@ export class Attempt {
   #ended = false
   /** A3, the first. */
   #refusal: HoldfastError | undefined
+  #isDecided = false
 
   /** Throws what routing refuses: `unknown_tenant`, `shard_fenced`, `tenant_rejected`. */
   constructor(
@@ -144,6 +145,10 @@ export class Attempt {
       frontier: this.#request.observe ?? hlcZero,
       value: kept.json,
       events: this.#events.json,
+      lastRefusal: () => {
+        this.#isDecided = this.#refusal === undefined
+        return this.#refusal
+      },
     })
     const first = this.home.opened?.firstUse
     if (end.kind === 'ambiguous') return { kind: 'ambiguous', error: end.failure }
@@ -206,8 +211,19 @@ export class Attempt {
   }
 
   #refuse(error: unknown): unknown {
-    this.#refusal ??= toHoldfastError(error, this.#where())
+    const refusal = toHoldfastError(error, this.#where())
+    this.#refusal ??= refusal
+    if (this.#isDecided) this.#tellTooLate(refusal)
     return error
+  }
+
+  /** Whoever left it behind awaits nothing, and believes that it was done. */
+  #tellTooLate(refusal: HoldfastError): void {
+    const { action, subject } = this.#request
+    const which = `transaction ${this.transactionId} (${action} of ${subject})`
+    this.#environment.background.run(() =>
+      Promise.reject(new Error(`a call of ${which} came when its commit was sent: ${refusal.message}`)),
+    )
   }
 
   #query<R>(domain: string, query: string | DomainQuery, values?: readonly unknown[]): Promise<QueryResult<R>> {

@@ -38,6 +38,11 @@ export interface CommitPlan {
   readonly value: string | null
   /** JSON text of the events for the outbox. */
   readonly events: string
+  /**
+   * Asked once, when the decision is about to be sent: what of the caller was refused since his function returned (A3). Behind that
+   * nothing changes the outcome any more.
+   */
+  readonly lastRefusal: () => HoldfastError | undefined
 }
 
 export type CommitEnd =
@@ -207,6 +212,11 @@ class Coordinator {
   async #decide(after: Hlc): Promise<CommitEvent> {
     const { home, participants } = this.#plan
     await this.#step(participants.length === 0 ? 'local stamp' : 'global record inserted')
+    const failure = this.#plan.lastRefusal()
+    if (failure !== undefined) {
+      this.#environment.background.run(() => home.rollBack())
+      return { kind: 'refused', failure }
+    }
     const body = this.#homeBatchTravelsLast ? home.batch.map(({ statement }) => statement) : []
     const tail = [...body, ...this.#decisionStatements(after)]
     let flight: Awaited<ReturnType<ShardTransaction['last']>>

@@ -2,6 +2,7 @@ import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import { both, codeOf, gatewayOf, insertHold, insertRun, newRun, request } from '../../test/support/approval.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
+import type { StepName } from '../base/step.ts'
 import type { TransactionId } from '../directory/topology.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import type { TransactRequest, Tx } from './transaction.ts'
@@ -123,6 +124,47 @@ describe('A3: a statement that nobody waits for, and that is refused before it i
     expect(await codeOf(attempt)).toBe('argument_invalid')
     await gateway.background.drain()
     expect(await both(shards, run)).toEqual([0, 0])
+  })
+})
+
+describe('A3: a call that comes when the function has ended', () => {
+  /** The outcome when the call comes at that step, and what was told in the background. */
+  const calledAt = async (at: StepName, run: string) => {
+    const told: unknown[] = []
+    let late: Promise<unknown> | undefined
+    let tx: Tx | undefined
+    const environment = await gatewayOf(shards, {
+      onStep: async (step) => {
+        if (step === at) late ??= tx?.query('payroll', 'select 1')
+      },
+      onBackgroundFailure: (error) => void told.push(error),
+    })
+    const attempt = transact(environment, request(run), async (open) => {
+      tx = open
+      await open.query('payroll', insertRun, [tenant, run])
+      await open.query('treasury', insertHold, [tenant, run])
+    })
+    const code = await codeOf(attempt)
+    await environment.background.drain()
+    await expect(late).rejects.toMatchObject({ code: 'argument_invalid' })
+    return { code, told }
+  }
+
+  test.each<StepName>(['global prepare sent', 'global record inserted'])(
+    'dooms it while the decision has not been sent: at %s',
+    async (step) => {
+      const run = newRun()
+      expect(await calledAt(step, run)).toEqual({ code: 'argument_invalid', told: [] })
+      expect(await both(shards, run)).toEqual([0, 0])
+    },
+  )
+
+  test('is told in the background behind that, and changes nothing', async () => {
+    const run = newRun()
+    const { code, told } = await calledAt('global home commit sent', run)
+    expect(code).toBe('fulfilled')
+    expect(told).toMatchObject([{ message: expect.stringContaining('came when its commit was sent') }])
+    expect(await both(shards, run)).toEqual([1, 1])
   })
 })
 

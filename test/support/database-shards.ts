@@ -28,6 +28,7 @@ import { writePlacements } from '../../src/fleet/founding.ts'
 import type { ConnectionTarget } from '../../src/postgres/statement.ts'
 import { Connection } from '../../src/postgres/connection.ts'
 import { ConnectionPools, poolLimitsDefault } from '../../src/postgres/pools.ts'
+import type { OnBackgroundFailure } from '../../src/transaction/background.ts'
 import type { TransactionEnvironment, TransactionLimits } from '../../src/transaction/environment.ts'
 import { transactionEnvironment, transactionLimitsDefault } from '../../src/transaction/environment.ts'
 import { onBackgroundFailure } from './background-failure.ts'
@@ -95,6 +96,8 @@ const schema = `
 
 export interface GatewayOptions {
   readonly onStep?: OnStep
+  /** Where one is expected; any other fails its test. */
+  readonly onBackgroundFailure?: OnBackgroundFailure
   readonly clock?: Clock
   readonly limits?: Partial<TransactionLimits>
   readonly metrics?: Metrics
@@ -208,7 +211,7 @@ export class DatabaseShards {
         clock: options.clock ?? systemClock,
         metrics: options.metrics ?? silentMetrics,
         onStep: options.onStep ?? noStep,
-        onBackgroundFailure,
+        onBackgroundFailure: options.onBackgroundFailure ?? onBackgroundFailure,
       },
       { ...transactionLimitsDefault, ...options.limits },
     )
