@@ -10,6 +10,7 @@ import { EmittedEvents } from './emitted-events.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { keepValue } from './idempotency.ts'
 import { PendingBranches } from './pending-branches.ts'
+import { Refusals } from './refusals.ts'
 import { homePlacement, openShard, requireDurable, requireInService } from './routing.ts'
 import { ShardTransaction } from './shard-transaction.ts'
 import { toHoldfastError } from './sql-errors.ts'
@@ -53,11 +54,9 @@ export class Attempt {
   readonly #participants = new Map<ShardName, ShardTransaction>()
   readonly #events = new EmittedEvents()
   readonly #underway = new Underway()
+  readonly #refusals = new Refusals((refusal) => this.#tellTooLate(refusal))
   readonly #pending: PendingBranches
   #ended = false
-  /** A3, the first. */
-  #refusal: HoldfastError | undefined
-  #isDecided = false
 
   /** Throws what routing refuses: `unknown_tenant`, `shard_fenced`, `tenant_rejected`. */
   constructor(
@@ -100,7 +99,7 @@ export class Attempt {
     this.#ended = true
     await this.#underway.ended()
     const looking = [...(this.home.batch.length > 0 ? [this.home] : []), ...this.#participants.values()]
-    if ('value' in result && this.#refusal === undefined && looking.length > 0) {
+    if ('value' in result && this.#refusals.first === undefined && looking.length > 0) {
       try {
         await this.#reach(...looking)
       } catch (error) {
@@ -122,7 +121,7 @@ export class Attempt {
   #doom(): HoldfastError | undefined {
     const dooms = [this.home, ...this.#participants.values()].map((part) => part.doom)
     // What a server said first: what was refused behind it may be the end of that, and is refused again where it is not.
-    return dooms.find((found) => found !== undefined) ?? this.#refusal
+    return dooms.find((found) => found !== undefined) ?? this.#refusals.first
   }
 
   async #commit<T>(result: T): Promise<AttemptEnd<T>> {
@@ -145,10 +144,7 @@ export class Attempt {
       frontier: this.#request.observe ?? hlcZero,
       value: kept.json,
       events: this.#events.json,
-      lastRefusal: () => {
-        this.#isDecided = this.#refusal === undefined
-        return this.#refusal
-      },
+      lastRefusal: () => this.#refusals.decide(),
     })
     const first = this.home.opened?.firstUse
     if (end.kind === 'ambiguous') return { kind: 'ambiguous', error: end.failure }
@@ -211,13 +207,10 @@ export class Attempt {
   }
 
   #refuse(error: unknown): unknown {
-    const refusal = toHoldfastError(error, this.#where())
-    this.#refusal ??= refusal
-    if (this.#isDecided) this.#tellTooLate(refusal)
+    this.#refusals.note(toHoldfastError(error, this.#where()))
     return error
   }
 
-  /** Whoever left it behind awaits nothing, and believes that it was done. */
   #tellTooLate(refusal: HoldfastError): void {
     const { action, subject } = this.#request
     const which = `transaction ${this.transactionId} (${action} of ${subject})`

@@ -1,7 +1,7 @@
 import { present, unreachable } from '../base/assert.ts'
 import type { HoldfastError } from '../base/errors.ts'
 import type { StepName } from '../base/step.ts'
-import type { ShardName, TransactionId } from '../directory/topology.ts'
+import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs, maxHlc } from '../hlc/hlc.ts'
 import type { Statement, StatementOutcome } from '../postgres/statement.ts'
@@ -11,6 +11,7 @@ import { judgeCommit } from './acknowledgement.ts'
 import { noteAdoption } from './adoption.ts'
 import { unexpectedRows } from './batch.ts'
 import { unsendable } from './caller-statement.ts'
+import type { CommitEnd, CommitPlan } from './commit-plan.ts'
 import type { CommitEffect, CommitEvent, CommitState, Transition } from './commit-protocol.ts'
 import { beginCommit, eventOfDefect, step } from './commit-protocol.ts'
 import type { TransactionEnvironment } from './environment.ts'
@@ -20,42 +21,8 @@ import { confirmReader, prepareParticipant } from './participant.ts'
 import { settleBranch } from './settlement.ts'
 import type { ShardTransaction } from './shard-transaction.ts'
 import { toHoldfastError } from './sql-errors.ts'
-import type { BusinessAction } from './transaction-store.ts'
 import * as decisions from './decision-store.ts'
 import * as store from './transaction-store.ts'
-
-/** What is to be committed: the caller's function has returned, nothing of it is on its way any more. */
-export interface CommitPlan {
-  readonly transactionId: TransactionId
-  readonly business: BusinessAction
-  readonly home: ShardTransaction
-  readonly participants: readonly ShardTransaction[]
-  /** Participants that only read: they vote, and are in no record. */
-  readonly readers: readonly ShardTransaction[]
-  /** The stamp must lie above it. */
-  readonly frontier: Hlc
-  /** JSON text; null without an idempotency key. */
-  readonly value: string | null
-  /** JSON text of the events for the outbox. */
-  readonly events: string
-  /**
-   * Asked once, when the decision is about to be sent: what of the caller was refused since his function returned (A3). Behind that
-   * nothing changes the outcome any more.
-   */
-  readonly lastRefusal: () => HoldfastError | undefined
-}
-
-export type CommitEnd =
-  | {
-      readonly kind: 'committed'
-      readonly timestamp: Hlc
-      /** Of home, after the commit. */
-      readonly position: Lsn
-      /** Of each participant, after its prepare; of each reader, after its vote. */
-      readonly prepared: ReadonlyMap<ShardName, Lsn>
-    }
-  | { readonly kind: 'aborted'; readonly failure: HoldfastError }
-  | { readonly kind: 'ambiguous'; readonly failure: HoldfastError }
 
 /** Commits, or tells why not. Never rejects. What is left to settle goes on in the background. */
 export function commitTransaction(environment: TransactionEnvironment, plan: CommitPlan): Promise<CommitEnd> {
