@@ -58,6 +58,6 @@ export interface Topology {
 /** Where the topology comes from: the supervisor of an embedded fleet, or the servers themselves. */
 export interface TopologySource {
   current(): Topology
-  /** Asks again now, e.g. after a refusal that says the shard moved on. */
+  /** Asks again now, e.g. after a refusal that says the shard moved on. Rejects, soon, where nobody tells. */
   refresh(): Promise<Topology>
 }

@@ -66,7 +66,7 @@ export interface GatewayOptions {
 
 export async function composeGateway(options: GatewayOptions): Promise<GatewayParts> {
   const { config, call, region, clock, metrics, onStep } = options
-  const topology = await ControlledTopology.open(call, region)
+  const topology = await ControlledTopology.open(call, region, clock)
   const pools = new ConnectionPools()
   const targetOf = (node: FleetNode) => roleTarget(options.keys, node, 'holdfast_gateway', `gateway-${region}`)
   try {

@@ -251,10 +251,10 @@ export class Gateway implements Fleet {
     return { value, session: await this.#sessions.seal(frontier, tenant, credential), served }
   }
 
-  /** An operation of the supervisor; what it changed is known here afterwards. */
+  /** An operation of the supervisor; what it changed is known here afterwards, unless nobody tells any more: it is done all the same. */
   async #ask<T>(method: string, params: object, onProgress: Progress = silentProgress): Promise<T> {
     const answer = await this.parts.call(method, params, onProgress)
-    await this.parts.topology.refresh()
+    await this.parts.topology.refresh().catch(() => undefined)
     return answer as T
   }
 

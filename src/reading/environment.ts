@@ -1,7 +1,14 @@
 import type { Clock } from '../base/clock.ts'
 import type { Metrics } from '../base/metrics.ts'
 import type { DirectorySource } from '../directory/directory.ts'
-import type { FleetNode, RegionName, ShardName, TopologySource, TransactionId } from '../directory/topology.ts'
+import type {
+  FleetNode,
+  RegionName,
+  ShardName,
+  Topology,
+  TopologySource,
+  TransactionId,
+} from '../directory/topology.ts'
 import type { ConnectionTarget } from '../postgres/statement.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
 import type { DecidedSettled } from '../transaction/settle-decided.ts'
@@ -75,6 +82,11 @@ export function readEnvironment(parts: ReadParts, limits: ReadLimits = readLimit
     told: new WeakMap(),
     drifts: new DriftJournal(parts),
   }
+}
+
+/** The topology asked anew, or as it is known where nobody tells: a read has its own failure to tell. */
+export function refreshed({ topology }: Pick<ReadEnvironment, 'topology'>): Promise<Topology> {
+  return topology.refresh().catch(() => topology.current())
 }
 
 /** How long a node may take to open a snapshot before it counts as lost. */

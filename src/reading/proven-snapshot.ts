@@ -8,6 +8,7 @@ import { evidenceQuestion, remedyFor } from '../session/proof.ts'
 import type { Verdict } from '../session/proof.ts'
 import { refusalFor } from '../session/refusal.ts'
 import type { ReadEnvironment } from './environment.ts'
+import { refreshed } from './environment.ts'
 import type { Remembered } from './expectation.ts'
 import { bearsOut, isExpected } from './expectation.ts'
 import type { Demand } from './judgement.ts'
@@ -64,7 +65,7 @@ export async function openProven(
   const search = new Search(environment, demand, budget, first)
   const found = await search.ask(before)
   if (found !== undefined) return found
-  const after = (await environment.topology.refresh()).shards.get(demand.shard)
+  const after = (await refreshed(environment)).shards.get(demand.shard)
   const again = after === undefined || isSame(before, after) ? undefined : await search.ask(after)
   if (again !== undefined) return again
   throw search.failure()

@@ -13,6 +13,7 @@ import type { QueryResult } from '../transaction/transaction.ts'
 import { readHasEnded, requireAllowed, toQueryResult, toStatement } from './caller-statement.ts'
 import { countCrossRegion } from './cross-region.ts'
 import type { ReadEnvironment } from './environment.ts'
+import { refreshed } from './environment.ts'
 import type { RoutedPlacement } from './judgement.ts'
 import type { SnapshotDemand } from './proven-snapshot.ts'
 import { openProven } from './proven-snapshot.ts'
@@ -112,7 +113,7 @@ export class ReadRun {
 
   /** `state` is that of the shard when the node was asked. */
   async #leaveReplaced(node: FleetNode, state: ShardState, cause: unknown): Promise<void> {
-    const shard = (await this.#environment.topology.refresh()).shards.get(node.shard)
+    const shard = (await refreshed(this.#environment)).shards.get(node.shard)
     const isReplaced = shard !== undefined && shard.primary.id !== node.id
     const hasOpened = shard?.state === 'open' && state !== 'open'
     if (isReplaced || hasOpened) this.#lost ??= new NodeLost(node, 'lost', cause)

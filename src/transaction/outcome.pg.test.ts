@@ -2,11 +2,13 @@ import { afterAll, beforeAll, expect, test } from 'vitest'
 import { gatewayOf, insertRun, newRun, request } from '../../test/support/approval.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
+import { frozenSupervisor } from '../../test/support/frozen-supervisor.ts'
 import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
 import type { Epoch, NodeId, TransactionId } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
+import type { TargetOf } from './environment.ts'
 import { askOutcome, lookUpOutcome } from './outcome.ts'
 import { transact } from './transaction.ts'
 
@@ -109,4 +111,14 @@ test('O3: another server tells an abort once it is open at a later epoch', async
   } finally {
     alive.release()
   }
+})
+
+test('O4: who asks for an outcome asks no longer than was said, where neither home nor the supervisor answers', async () => {
+  const topology = await frozenSupervisor(shards.topology.current())
+  const environment = await gatewayOf(shards, { topology, limits: { outcomeWithinMs: 100 } })
+  const { primary, epoch } = shards.shard(home)
+  const transactionId = newTimeOrderedUuid() as TransactionId
+  const question = { transactionId, home, node: primary.id, epoch, participants: [], serverProcessId: 1 }
+  const targetOf: TargetOf = (node) => ({ ...environment.targetOf(node), port: 1 })
+  expect(await askOutcome({ ...environment, targetOf }, question)).toMatchObject({ kind: 'nothing' })
 })

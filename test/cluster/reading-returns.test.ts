@@ -20,6 +20,7 @@ import { settleDecided } from '../../src/transaction/settle-decided.ts'
 import type { Running } from '../support/archive.ts'
 import { acknowledgedBy, startAcknowledging } from '../support/acknowledging-follower.ts'
 import { eventually } from '../support/eventually.ts'
+import { frozenSupervisor } from '../support/frozen-supervisor.ts'
 import { payrollShard } from '../support/payroll-plan.ts'
 import { nameFollowers } from '../support/promotion.ts'
 import { useReadingShards } from '../support/reading-fixture.ts'
@@ -268,5 +269,13 @@ describe('a promotion under the reader’s feet', () => {
       detail: { node: near, why: 'lost', retryAfterMs: expect.any(Number), asked: [{ node: near, why: 'lost' }] },
     })
     expect(failed).toContain('session_read_failed_total strong')
+    // Nobody tells of another primary: what the read has met is told all the same.
+    const alone = { ...counting.reading, topology: await frozenSupervisor(fixture.shards.topology.current()) }
+    for (const level of ['primary', 'strong'] as const) {
+      await expect(read(alone, { tenant, level }, one)).rejects.toMatchObject({
+        code: 'node_unavailable',
+        detail: { node: near, why: 'lost' },
+      })
+    }
   })
 })
