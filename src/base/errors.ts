@@ -253,12 +253,13 @@ export const errorTable = define({
   release_differs: {
     category: 'conflict',
     retry: 'never',
-    meaning: 'The fleet runs another release of Holdfast than the process that attaches; the message names both.',
+    meaning:
+      'The fleet runs another release of Holdfast than the process that attaches, or than a shard that was down at the upgrade has; the message names both.',
   },
   upgrade_blocked: {
     category: 'conflict',
     retry: 'never',
-    meaning: 'The release before has to finish something on a shard; nothing was changed.',
+    meaning: 'The release before has to finish something on a shard, or a shard is down; nothing was changed.',
   },
   upgrade_failed: {
     category: 'conflict',

@@ -9,6 +9,8 @@ import { quietRuntime, resolveConfig, startFleet } from '../fleet/fleet.ts'
 import { GatewayProcesses } from '../fleet/gateway-processes.ts'
 import { findSupervisor, type GatewayAddress } from '../fleet/registry.ts'
 import type { CommonOptions } from './attach.ts'
+import type { ClosedShard } from './closed-shards.ts'
+import { closedShards, describeClosed } from './closed-shards.ts'
 import { printError, printJson, printLine, progressLine } from './output.ts'
 import { stepControl } from './step-control.ts'
 
@@ -18,10 +20,13 @@ export interface UpOptions extends CommonOptions {
 
 /** What `up` says once the fleet takes requests. */
 export interface UpDocument {
-  readonly ready: true
+  /** Whether every shard takes traffic. */
+  readonly ready: boolean
   readonly tookMs: number
   readonly dataDir: string
   readonly gateways: readonly GatewayAddress[]
+  /** The shards that take no traffic: what the fleet started without, or what a cutover holds. */
+  readonly closed: readonly ClosedShard[]
 }
 
 /** `holdfast up`: supervisor, one gateway process a region, until Ctrl-C, `holdfast down` or SIGTERM. */
@@ -56,7 +61,9 @@ async function run(options: UpOptions, showReady: (document: UpDocument) => void
     await Promise.all([...config.regions.keys()].map((region) => gateways.start(region)))
     await fleet.announce(gateways.addresses)
     const tookMs = Math.round(systemClock.monotonicMs() - started)
-    showReady({ ready: true, tookMs, dataDir: config.dataDir, gateways: gateways.addresses })
+    const closed = closedShards(fleet.supervisor.topology.document)
+    const ready = closed.length === 0
+    showReady({ ready, tookMs, dataDir: config.dataDir, gateways: gateways.addresses, closed })
     await asked
   }
   try {
@@ -103,9 +110,11 @@ function gatewaysOf(config: FleetConfig, fleet: EmbeddedFleet): GatewayProcesses
   })
 }
 
-function showGateways({ gateways, tookMs }: UpDocument): void {
+function showGateways({ ready, gateways, tookMs, closed }: UpDocument): void {
   for (const { region, url } of gateways) printLine(`${region.padEnd(16)} ${url}`)
-  printLine(`ready after ${tookMs} ms; stop it with Ctrl-C or: holdfast down`)
+  for (const shard of closed) printLine(describeClosed(shard))
+  const what = ready ? 'ready' : 'up, not ready,'
+  printLine(`${what} after ${tookMs} ms; stop it with Ctrl-C or: holdfast down`)
 }
 
 /** The first region listens where the configuration says, the others on the ports after it. */

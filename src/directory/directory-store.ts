@@ -1,4 +1,4 @@
-import { HoldfastError } from '../base/errors.ts'
+import { HoldfastError, isHoldfastError } from '../base/errors.ts'
 import type { ConnectionTarget, Row, Statement } from '../postgres/statement.ts'
 import { accepted } from '../postgres/statement.ts'
 import type { ConnectionPools } from '../postgres/pools.ts'
@@ -32,21 +32,30 @@ export async function loadPlacements(pools: ConnectionPools, target: ConnectionT
 export class DirectoryStore implements DirectorySource {
   readonly #options: DirectoryStoreOptions
   #current: Directory
+  /** Why there are no rows yet: an empty directory would deny that its tenants are there. */
+  #unanswered: HoldfastError | undefined
+  #isAsking = false
 
   private constructor(options: DirectoryStoreOptions) {
     this.#options = options
     this.#current = Directory.of(options.domains, [])
   }
 
-  /** Throws `node_unavailable` when no node answers. */
+  /** Where no node answers yet, whoever asks is told so, and has them asked once more. */
   static async open(options: DirectoryStoreOptions): Promise<DirectoryStore> {
     const store = new DirectoryStore(options)
-    await store.refresh()
+    await store.refresh().catch((error: unknown) => {
+      if (!isHoldfastError(error, 'node_unavailable')) throw error
+      store.#unanswered = error
+    })
     return store
   }
 
+  /** Throws `node_unavailable` while no node has answered since this process began. */
   current(): Directory {
-    return this.#current
+    if (this.#unanswered === undefined) return this.#current
+    if (!this.#isAsking) void this.#askAgain()
+    throw this.#unanswered
   }
 
   /** Asks every shard; throws `node_unavailable` when no node of any answers. */
@@ -60,7 +69,14 @@ export class DirectoryStore implements DirectorySource {
         answers,
       )
     this.#current = this.#current.advance(loaded.flatMap(({ value }) => value))
+    this.#unanswered = undefined
     return this.#current
+  }
+
+  async #askAgain(): Promise<void> {
+    this.#isAsking = true
+    await this.refresh().catch(() => undefined)
+    this.#isAsking = false
   }
 
   /** The rows of a shard: its primary's, on the bad day a follower's, which may be older and are checked at the data. */

@@ -27,6 +27,7 @@ import { decidePlacement, whatIf } from '../directory/policy.ts'
  *       node acknowledged would be replaced by what the cutover has decided on.
  *   V9  A follower that will not follow again is taken out of its shard, once nothing is on it alone, and its place is
  *       built anew.
+ *   V10 A shard that does not come up at a start stays closed, keeps no other from its traffic, and can be failed over.
  */
 export interface Candidate {
   readonly id: NodeId

@@ -2,22 +2,14 @@ import { rm } from 'node:fs/promises'
 import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Epoch, Jurisdiction, RegionName, ShardName } from '../directory/topology.ts'
-import { withConnection } from '../postgres/postgres.ts'
 import { nameRelease } from '../postgres/release.ts'
-import {
-  foundShard,
-  installDomains,
-  placementsOf,
-  requireUnusedArchives,
-  writeClockOffset,
-  writePlacements,
-} from './founding.ts'
+import { foundShard, requireUnusedArchives } from './founding.ts'
 import { makeHome } from './home.ts'
+import { LeftOut } from './left-out.ts'
 import { removeLeftovers } from './leftovers.ts'
 import { folderOf, nodeId } from './node-names.ts'
-import { passesBarrier } from './opening.ts'
+import { letIn, passesBarrier, takeUpEpoch } from './opening.ts'
 import { finishPromotion } from './promotion.ts'
-import { nodeOf } from './shard-servers.ts'
 import type { Supervisor } from './supervisor.ts'
 import type { NodeDocument, ShardDocument, TopologyDocument } from './topology-store.ts'
 import { requireUpgradable, settled, untilFollowersHave, upgradeShards } from './upgrade.ts'
@@ -82,10 +74,11 @@ async function foundShardOf(supervisor: Supervisor, name: ShardName): Promise<Sh
 }
 
 /**
- * No shard is changed before every shard may be, and none takes traffic before all are at this release (U2, U3). Throws
- * `config_invalid` when the configuration has a shard that the fleet was founded without, and what an upgrade throws.
+ * No shard is changed before every shard may be, and none takes traffic before all are at this release (U2, U3). Gives what it
+ * went on without (V10). Throws `config_invalid` when the configuration has a shard that the fleet was founded without, and what an
+ * upgrade throws.
  */
-export async function restartFleet(supervisor: Supervisor, document: TopologyDocument): Promise<void> {
+export async function restartFleet(supervisor: Supervisor, document: TopologyDocument): Promise<LeftOut> {
   for (const name of supervisor.config.shards.keys()) {
     if (document.shards[name] === undefined) {
       throw new HoldfastError('config_invalid', `shard ${name} was not part of this fleet when it was founded`, {
@@ -96,15 +89,28 @@ export async function restartFleet(supervisor: Supervisor, document: TopologyDoc
   await removeLeftovers(supervisor, document)
   const shards = Object.keys(document.shards) as ShardName[]
   const of = (name: ShardName) => supervisor.topology.shard(name)
+  const leftOut = new LeftOut(supervisor)
+  const up = () => shards.filter((name) => !leftOut.has(name))
+  supervisor.takingUp.expect(shards)
   for (const name of shards) requireSameDurability(supervisor, name, of(name))
-  await settled(shards.map((name) => startServers(supervisor, name, of(name))))
-  await settled(shards.map((name) => requireUpgradable(supervisor, name, of(name))))
+  await settled(shards.map((name) => startServers(supervisor, name, leftOut)))
+  leftOut.requireSomebody()
+  const installed = await installedBefore(supervisor, shards, leftOut)
+  if (installed !== undefined) leftOut.requireNothing(installed)
   // An upgrade's commit waits for followers as well.
-  await settled(shards.map((name) => supervisor.lostFollowers.replace(name)))
-  await upgrade(supervisor, shards)
-  await settled(shards.map((name) => restartShard(supervisor, name, of(name))))
-  await settled(shards.map((name) => untilFollowersHave(supervisor, of(name))))
+  const { lostFollowers } = supervisor
+  await settled(up().map((name) => leftOut.unlessFails(name, () => lostFollowers.replace(name))))
+  if (installed !== undefined) leftOut.requireNothing(installed)
+  await upgrade(supervisor, up())
+  await settled(up().map((name) => restartShard(supervisor, name, leftOut)))
+  const running = ({ nodes, ...rest }: ShardDocument) => ({
+    ...rest,
+    nodes: nodes.filter(({ id }) => supervisor.servers.isRunning(id)),
+  })
+  await settled(up().map((name) => untilFollowersHave(supervisor, running(of(name)))))
+  await leftOut.tell()
   for (const name of shards) supervisor.rebuilding.begin(name)
+  return leftOut
 }
 
 /** The shard's own rows say what its commits promise; a setting that says less would break it without a word. */
@@ -115,18 +121,41 @@ function requireSameDurability({ config }: Supervisor, name: ShardName, shard: S
   })
 }
 
-/** V9: a follower that is lost keeps no shard from starting. */
-async function startServers(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
-  const { shardServers, lostFollowers, progress } = supervisor
+/** V9, V10: neither a follower that is lost nor a primary keeps others from starting. */
+async function startServers(supervisor: Supervisor, name: ShardName, leftOut: LeftOut): Promise<void> {
+  const { shardServers, lostFollowers, servers, progress, topology } = supervisor
+  const shard = topology.shard(name)
   for (const node of shard.nodes) await shardServers.place(node.id, node.region, node.folder)
   progress({ step: 'start', detail: name })
   // The others follow, and are waited for, once it is promoted.
-  if (shard.promotion !== undefined) return shardServers.ensurePrimary(shard)
-  await shardServers.startPrimary(name, shard)
+  if (shard.promotion !== undefined) return leftOut.unlessFails(name, () => shardServers.ensurePrimary(shard))
+  await leftOut.unlessFails(name, () => shardServers.startPrimary(name, shard))
+  // It is started anew, and not left with half of what belongs to its start.
+  if (leftOut.has(name)) await servers.stop(shard.primary, 'immediate')
   const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
   await Promise.all(
-    followers.map((node) => lostFollowers.start(node, () => shardServers.startFollower(name, shard, node))),
+    followers.map((node) =>
+      leftOut.unlessFollowerFails(name, node, () =>
+        lostFollowers.start(node, () => shardServers.startFollower(name, shard, node)),
+      ),
+    ),
   )
+}
+
+/**
+ * The release that a shard is to be upgraded from; undefined where none is. One that is down is asked of by its followers: where
+ * the others have this release, it has it before it opens, and where there are no others nobody could promote it with this one.
+ */
+async function installedBefore(
+  supervisor: Supervisor,
+  shards: readonly ShardName[],
+  leftOut: LeftOut,
+): Promise<string | undefined> {
+  const ask = (name: ShardName) =>
+    leftOut.has(name) ? leftOut.askFollower(name) : requireUpgradable(supervisor, name, supervisor.topology.shard(name))
+  const found = await settled(shards.map(async (name) => ({ isUp: !leftOut.has(name), installed: await ask(name) })))
+  const counted = found.some(({ isUp }) => isUp) ? found.filter(({ isUp }) => isUp) : found
+  return counted.find(({ installed }) => installed !== undefined)?.installed
 }
 
 /** What is under way in a promotion is at this release already (U3). */
@@ -138,67 +167,25 @@ async function upgrade(supervisor: Supervisor, shards: readonly ShardName[]): Pr
   for (const name of await upgradeShards(supervisor, standing)) {
     progress({ step: 'upgrade', detail: `${name} to release ${nameRelease(release)}` })
   }
-  await settled(standing.map(([name, shard]) => takeUpEpoch(supervisor, name, shard)))
+  await settled(standing.map(([name]) => takeUpEpoch(supervisor, name)))
 }
 
-/** U6: the topology follows the epoch of the data, also where a start was ended in between. */
-async function takeUpEpoch(
-  { shardServers, topology }: Supervisor,
-  name: ShardName,
-  shard: ShardDocument,
-): Promise<void> {
-  const { rows } = await withConnection(shardServers.adminTarget(nodeOf(shard, shard.primary)), (admin) =>
-    admin.query<{ epoch: Epoch }>(
-      `select s.epoch from holdfast.shard s where s.state = 'open' and s.history_id = $1 and s.epoch > $2`,
-      [shard.historyId, shard.epoch],
-    ),
-  )
-  const [ahead] = rows
-  if (ahead !== undefined) await topology.replaceShard(name, { ...shard, epoch: ahead.epoch })
-}
-
-async function restartShard(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
+async function restartShard(supervisor: Supervisor, name: ShardName, leftOut: LeftOut): Promise<void> {
   const { progress, topology } = supervisor
+  const shard = topology.shard(name)
   if (shard.promotion !== undefined) {
-    await finishPromotion(supervisor, name, progress)
-    await writeConfiguration(supervisor, name, topology.shard(name))
-    return
+    return leftOut.unlessFails(name, () => finishPromotion(supervisor, name, progress))
   }
-  await requirePermanent(supervisor, nodeOf(shard, shard.primary))
-  await openAgain(supervisor, name, shard)
+  let isPassed = false
+  await leftOut.unlessFails(name, async () => {
+    isPassed = await passesBarrier(supervisor, name, shard)
+  })
+  if (isPassed) await openAgain(supervisor, name, shard)
 }
 
 /** F2. Also a shard that was lost, or whose promotion did not begin, is open once its primary is back. */
 async function openAgain(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
-  const { topology, shardServers } = supervisor
-  if (!(await passesBarrier(supervisor, name, shard))) return
-  await writeConfiguration(supervisor, name, shard)
-  await shardServers.admit(nodeOf(shard, shard.primary))
+  await letIn(supervisor, name, shard)
   if (shard.state === 'open') return
-  await topology.replaceShard(name, { ...shard, state: 'open' })
-}
-
-/** What the configuration gained since: migrations, tables, domains, tenants, another bound on clocks. */
-async function writeConfiguration(supervisor: Supervisor, name: ShardName, shard: ShardDocument): Promise<void> {
-  const { config, shardServers } = supervisor
-  await withConnection(shardServers.adminTarget(nodeOf(shard, shard.primary)), async (admin) => {
-    await writeClockOffset(admin, config)
-    await installDomains(admin, config, name)
-    await writePlacements(admin, placementsOf(config))
-  })
-}
-
-/** HZ-C3: an unlogged clock would start again from nothing after a crash. */
-async function requirePermanent({ shardServers }: Supervisor, primary: NodeDocument): Promise<void> {
-  const { rows } = await withConnection(shardServers.adminTarget(primary), (admin) =>
-    admin.query<{ relation: string }>('select holdfast.impermanent_relations() as relation'),
-  )
-  if (rows.length === 0) return
-  throw new HoldfastError(
-    'check_failed',
-    `relations of ${primary.id} would not survive a crash: ${rows.map((row) => row.relation).join(', ')}`,
-    {
-      hint: 'alter table ... set logged',
-    },
-  )
+  await supervisor.topology.replaceShard(name, { ...shard, state: 'open' })
 }

@@ -1,6 +1,6 @@
-import { HoldfastError } from '../base/errors.ts'
+import { HoldfastError, isHoldfastError } from '../base/errors.ts'
 import type { NodeId, ShardName } from '../directory/topology.ts'
-import { mayOpen, passesBarrier } from './opening.ts'
+import { letIn, mayOpen, passesBarrier, takeUpEpoch } from './opening.ts'
 import { ensureAcknowledged } from './retirement.ts'
 import { nodeOf } from './shard-servers.ts'
 import type { Supervisor } from './supervisor.ts'
@@ -8,10 +8,10 @@ import type { ShardDocument } from './topology-store.ts'
 
 /** One node that is down comes back: because somebody asked for it, or because nobody asked for its end. */
 
-/** Between attempts to bring back a server that ended by itself. */
+/** Between attempts to bring back a server that does not run; twice as long behind each that fails. */
 const recoverPauseMs = 1_000
-/** Behind as many attempts as make a follower lost. What kept it from starting may be over all the same. */
-const lostPauseMs = 10_000
+/** Also behind as many attempts as make a follower lost. What kept it from starting may be over all the same. */
+const recoverPauseMsMax = 10_000
 
 /**
  * Starts a node's server again; a primary takes traffic once a barrier has passed (F2). Where it is not due any more when its
@@ -31,10 +31,12 @@ export async function restartNode(
  * meanwhile tells of a change, perhaps of another start, that the barrier says nothing of (F2): who made it opens the shard.
  */
 async function openBehindBarrier(supervisor: Supervisor, name: ShardName, fenced: ShardDocument): Promise<void> {
-  const { topology, shardServers, lostFollowers } = supervisor
+  const { topology, lostFollowers } = supervisor
   const awaited = await supervisor.exclusively(async () => {
-    const isDue = topology.shard(name) === fenced && (await mayOpen(supervisor, fenced))
-    if (!isDue) return fenced
+    if (topology.shard(name) !== fenced) return fenced
+    // Of an upgrade that a start was ended behind; the next one may not have reached this shard.
+    await takeUpEpoch(supervisor, name)
+    if (!(await mayOpen(supervisor, topology.shard(name)))) return topology.shard(name)
     await lostFollowers.retireAwaited(name)
     // What was rebuilt in the background ended with the primary that it was built from (V9).
     return ensureAcknowledged(supervisor, name)
@@ -42,7 +44,7 @@ async function openBehindBarrier(supervisor: Supervisor, name: ShardName, fenced
   if (!(await passesBarrier(supervisor, name, awaited))) return
   await supervisor.exclusively(async () => {
     if (topology.shard(name) !== awaited) return
-    await shardServers.admit(nodeOf(awaited, awaited.primary))
+    await letIn(supervisor, name, awaited)
     await topology.replaceShard(name, { ...awaited, state: 'open' })
   })
   supervisor.rebuilding.begin(name)
@@ -78,7 +80,7 @@ async function startAgain(
  */
 export async function bringBack(supervisor: Supervisor, id: string): Promise<void> {
   const { servers, clock, progress, closing, lostFollowers } = supervisor
-  for (;;) {
+  for (let pauseMs = recoverPauseMs; ; pauseMs = Math.min(2 * pauseMs, recoverPauseMsMax)) {
     const found = shardOf(supervisor, id)
     if (closing.aborted || found === undefined) return
     const [name, shard] = found
@@ -91,17 +93,21 @@ export async function bringBack(supervisor: Supervisor, id: string): Promise<voi
       if (isBack) {
         await openBehindBarrier(supervisor, name, shard)
       } else {
-        progress({ step: 'restart', detail: `${id} ended by itself` })
+        progress({ step: 'restart', detail: `${id}, which does not run` })
         const restart = () => restartNode(supervisor, id as NodeId)
         if (id === shard.primary) await restart()
         else isLost = !(await lostFollowers.start(nodeOf(shard, id as NodeId), restart))
       }
       if (!isLost) return
     } catch (error) {
+      if (isHoldfastError(error, 'release_differs')) {
+        progress({ step: 'alarm', detail: `${name} stays closed: ${error.message}; ${error.hint}` })
+        return
+      }
       const why = error instanceof Error ? error.message : String(error)
       progress({ step: 'restart failed', detail: `${id}: ${why}` })
     }
-    await clock.sleep(isLost ? lostPauseMs : recoverPauseMs, closing).catch(() => undefined)
+    await clock.sleep(isLost ? recoverPauseMsMax : pauseMs, closing).catch(() => undefined)
   }
 }
 

@@ -3,11 +3,13 @@ import type { Progress } from '../base/progress.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { promote } from '../postgres/server/follower.ts'
+import type { OpeningParts } from './opening.ts'
 import { openShard } from './opening.ts'
 import type { RetirementParts } from './retirement.ts'
 import { buildUntilAcknowledged, retire } from './retirement.ts'
 import { nodeOf } from './shard-servers.ts'
 import type { NodeDocument, ShardDocument } from './topology-store.ts'
+import { requireRelease } from './upgrade.ts'
 
 /**
  * The part of a promotion that only goes forward. It begins once the topology names the new primary with its history, before
@@ -18,7 +20,7 @@ import type { NodeDocument, ShardDocument } from './topology-store.ts'
  * The shard opens as soon as somebody follows whose acknowledgement counts. What did not come along is built anew behind
  * that, and before it only where nobody is left to acknowledge.
  */
-export type PromotionParts = RetirementParts
+export interface PromotionParts extends RetirementParts, OpeningParts {}
 
 const promoteWithinSeconds = 30
 const answerWithinMs = 30_000
@@ -47,7 +49,7 @@ export async function finishPromotion(parts: PromotionParts, name: ShardName, pr
 
 /** V4: the new history, at the next epoch, before anything else can happen on the promoted node. */
 async function openHistory(
-  { servers, onStep }: PromotionParts,
+  { servers, onStep, release }: PromotionParts,
   name: ShardName,
   shard: ShardDocument,
   target: NodeDocument,
@@ -55,6 +57,7 @@ async function openHistory(
   const { forkLsn } = present(shard.promotion, 'a promotion is under way')
   const dataDir = servers.dataDirOf(target.folder)
   await withConnection(servers.adminTarget(target), async (admin) => {
+    await requireRelease(admin, name, release)
     await promote(admin, { dataDir, user: servers.user }, promoteWithinSeconds)
     await onStep('promotion history', { shard: name })
     // Nobody follows it yet. The barrier that opens the shard covers this write.

@@ -32,6 +32,7 @@ import { FleetServers } from './servers.ts'
 import { ShardServers } from './shard-servers.ts'
 import type { SupervisorLock } from './supervisor-lock.ts'
 import { takeLock } from './supervisor-lock.ts'
+import { TakingUp } from './taking-up.ts'
 import { TopologyStore } from './topology-store.ts'
 
 /**
@@ -50,6 +51,7 @@ import { TopologyStore } from './topology-store.ts'
  *   F3  The topology is durable before it is told.
  *   F4  A founding that was broken off leaves nothing: the fleet exists when its topology document does.
  *   F5  A server's folder that neither the topology nor an environment names is removed at the next start.
+ *   F6  A shard that does not come up at a start stays closed, and keeps no other from taking traffic (V10 of failover).
  */
 export interface SupervisorOptions {
   readonly config: FleetConfig
@@ -77,6 +79,7 @@ export class Supervisor {
   readonly rebuilding: Rebuilding
   readonly promotions: Promotions
   readonly lostFollowers: LostFollowers
+  readonly takingUp: TakingUp
   /** What every shard is brought to, and who attaches has to have. */
   readonly release: Release
   readonly #lock: SupervisorLock
@@ -124,12 +127,14 @@ export class Supervisor {
     })
     this.promotions = new Promotions(this)
     this.lostFollowers = new LostFollowers(this)
+    this.takingUp = new TakingUp(parts.config, this.shardServers)
   }
 
   /**
-   * Takes the data directory and brings the fleet up; resolves when every shard takes traffic. Throws `fleet_locked`,
-   * `postgres_missing`, `directory_not_writable`, `disk_full`, `server_failed`, `release_newer`, `upgrade_blocked`,
-   * `upgrade_failed`; then nothing is left running.
+   * Takes the data directory and brings the fleet up; resolves when every shard takes traffic that can: what does not come up is
+   * told as an alarm, and is closed in the topology (F6). Throws `fleet_locked`, `postgres_missing`, `directory_not_writable`,
+   * `disk_full`, `server_failed` where no server starts, `release_newer`, `upgrade_blocked`, `upgrade_failed`; then nothing is left
+   * running.
    */
   static async start(options: SupervisorOptions): Promise<Supervisor> {
     const { config, progress, release, clock = systemClock, onStep = noStep } = options
@@ -248,13 +253,11 @@ export class Supervisor {
   }
 
   async #bringUp(): Promise<void> {
-    this.#topology = await TopologyStore.load(this.home.topologyFile)
-    if (this.#topology === undefined) {
-      this.#topology = await TopologyStore.create(this.home.topologyFile, await foundFleet(this))
-    } else {
-      await restartFleet(this, this.#topology.document)
-    }
+    const loaded = await TopologyStore.load(this.home.topologyFile)
+    this.#topology = loaded ?? (await TopologyStore.create(this.home.topologyFile, await foundFleet(this)))
+    const leftOut = loaded === undefined ? undefined : await restartFleet(this, loaded.document)
     this.servers.watchCrashes((id) => void this.run(() => bringBack(this, id)).catch(() => undefined))
+    leftOut?.bringBack()
     void this.run(() => watchNames(this)).catch(() => undefined)
     void this.run(() => this.lostFollowers.watch()).catch(() => undefined)
     void this.run(() => keepDrills(this)).catch(() => undefined)

@@ -35,14 +35,22 @@ const replayWithinMs = 60_000
 const pollMs = 20
 const connectWithinMs = 10_000
 
-/** U3, on a shard whose servers run. Throws `release_newer`, `upgrade_failed`, `upgrade_blocked`. */
-export async function requireUpgradable(parts: UpgradeParts, name: ShardName, shard: ShardDocument): Promise<void> {
-  await withConnection(parts.shardServers.adminTarget(nodeOf(shard, shard.primary)), async (admin) => {
+/**
+ * U3, asked of a node that runs, its primary or in its place a follower. Gives the release that it is to be upgraded from, if it is.
+ * Throws `release_newer`, `upgrade_failed`, `upgrade_blocked`.
+ */
+export async function requireUpgradable(
+  parts: UpgradeParts,
+  name: ShardName,
+  shard: ShardDocument,
+  id: NodeId = shard.primary,
+): Promise<string | undefined> {
+  return withConnection(parts.shardServers.adminTarget(nodeOf(shard, id)), async (admin) => {
     const installed = await readInstalled(admin)
     const installation = planInstallation(installed, parts.release)
     switch (installation.kind) {
       case 'none needed':
-        return
+        return undefined
       case 'newer':
         throw newer(name, installation.installed, parts.release)
       case 'changed':
@@ -50,7 +58,22 @@ export async function requireUpgradable(parts: UpgradeParts, name: ShardName, sh
       case 'install':
         if (shard.promotion !== undefined) throw blocked(name, 'a promotion is under way', nameInstalled(installed))
         await requireSettled(admin, name, nameInstalled(installed))
+        return nameInstalled(installed)
     }
+  })
+}
+
+/**
+ * U2, of a shard that was down when the others were brought to the release, or of what is promoted in its place. Throws
+ * `release_differs`.
+ */
+export async function requireRelease(admin: Connection, name: ShardName, release: Release): Promise<void> {
+  const installed = await readInstalled(admin)
+  if (planInstallation(installed, release).kind === 'none needed') return
+  const [has, own] = [nameInstalled(installed), nameRelease(release)]
+  throw new HoldfastError('release_differs', `${name} has release ${has}, and the fleet runs ${own}`, {
+    hint: 'with its primary back, start the fleet again: every shard is brought to its release then',
+    detail: { shard: name, installed: has, release: own },
   })
 }
 

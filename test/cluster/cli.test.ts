@@ -42,7 +42,8 @@ describe('a fleet that runs', () => {
       region,
       url: expect.stringMatching(/^http:\/\/127\.0\.0\.1:\d+$/),
     }))
-    expect(fleet.ready).toEqual({ ready: true, tookMs: count, dataDir: join(fleet.root, 'data'), gateways })
+    const dataDir = join(fleet.root, 'data')
+    expect(fleet.ready).toEqual({ ready: true, tookMs: count, dataDir, gateways, closed: [] })
   })
 
   test('keys are rotated, and shown without their secrets', async () => {

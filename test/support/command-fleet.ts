@@ -35,9 +35,9 @@ export class CommandFleet {
   }
 
   /** Once the one before has ended, in whatever way. */
-  async startAgain(): Promise<void> {
+  async startAgain(): ReturnType<Command['ready']> {
     this.#up = start(this.#configFile)
-    await this.#up.ready()
+    return this.#up.ready()
   }
 
   holdfast(...args: string[]): ReturnType<typeof runJson> {

@@ -10,6 +10,7 @@ import { assert } from '../../src/base/assert.ts'
  */
 const long = [
   'src/fleet/lost-followers.pg.test.ts',
+  'src/fleet/left-out.pg.test.ts',
   'src/fleet/promotion.pg.test.ts',
   'src/fleet/promotions.pg.test.ts',
   'test/drills/schedule.test.ts',

@@ -15,6 +15,7 @@ import { resolverLimitsDefault } from '../../transaction/resolver.ts'
 import type { CommonOptions } from '../attach.ts'
 import { attachFleet, quietRuntime } from '../../fleet/fleet.ts'
 import { configFor, optionsOf, report } from '../attach.ts'
+import { describeClosed } from '../closed-shards.ts'
 import { printLine } from '../output.ts'
 import { fileFindings } from './config-findings.ts'
 import { connectionFindings, settingFindings } from './server-findings.ts'
@@ -126,6 +127,9 @@ async function examineFleet(config: FleetConfig): Promise<Finding[]> {
     )
     return [
       { what: 'fleet', status: ready ? 'ok' : 'problem', detail: ready ? 'running and ready' : 'running, not ready' },
+      ...shards.flatMap(({ shard, state }): Finding[] =>
+        state === 'open' ? [] : [{ what: 'shard', status: 'problem', detail: describeClosed({ shard, state }) }],
+      ),
       ...unreachable.map((node) => ({ what: 'node', status: 'problem' as const, detail: `${node} does not answer` })),
       ...durabilityFindings(shards),
       ...(await fileFindings(registry.config)),

@@ -6,6 +6,7 @@ import type { GatewayAddress } from '../../fleet/registry.ts'
 import { requireSupervisor } from '../../fleet/registry.ts'
 import type { CommonOptions } from '../attach.ts'
 import { dataDirOf, optionsOf, report, withFleet } from '../attach.ts'
+import { describeClosed } from '../closed-shards.ts'
 import { down } from '../down.ts'
 import { printLine } from '../output.ts'
 import { table } from '../table.ts'
@@ -60,6 +61,7 @@ async function gatewaysOf(options: CommonOptions): Promise<readonly GatewayAddre
 function showStatus(status: StatusDocument & { readonly gateways: readonly GatewayAddress[] }): void {
   printLine(`${status.fleet}: ${status.ready ? 'ready' : 'not ready'}`)
   for (const { region, url } of status.gateways) printLine(`gateway of ${region}: ${url}`)
+  for (const { shard, state } of status.shards) if (state !== 'open') printLine(describeClosed({ shard, state }))
   printLine(
     table(
       ['shard', 'state', 'epoch', 'in doubt', 'acknowledging', 'node', 'role', 'region', 'reachable', 'position'],

@@ -3,7 +3,7 @@ import type { Epoch, ShardName } from '../../directory/topology.ts'
 import { withConnection } from '../../postgres/postgres.ts'
 import type { Adoption, CutoverFleet } from '../../recovery/cutover-fleet.ts'
 import { folderOf, nodeId } from '../node-names.ts'
-import { openShard } from '../opening.ts'
+import { letIn, openShard } from '../opening.ts'
 import { installDomains } from '../founding.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
@@ -31,7 +31,7 @@ export function cutoverFleet(supervisor: Supervisor): CutoverFleet {
     reopened: async (shard, epoch) => {
       const document = topology.shard(shard)
       // A fleet that was started meanwhile has let nobody in yet.
-      if (servers.isRunning(document.primary)) await shardServers.admit(nodeOf(document, document.primary))
+      if (servers.isRunning(document.primary)) await letIn(supervisor, shard, document)
       await topology.replaceShard(shard, { ...document, epoch, state: 'open' })
     },
     requireRolledOut: (places) => requireRolledOut(supervisor.config, places),

@@ -14,6 +14,7 @@ import { retire } from '../retirement.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { NodeDocument, ShardDocument } from '../topology-store.ts'
+import { requireRelease } from '../upgrade.ts'
 import { journalRefusal } from './refusals.ts'
 import { placementsOn } from './placements.ts'
 import { takeBack } from './take-back.ts'
@@ -162,10 +163,15 @@ async function beginPromotion(
   if (plan.source !== plan.promote) {
     await catchUp(supervisor, name, shard, { source: nodeOf(shard, plan.source), target })
   }
-  const { epoch, rows } = await withConnection(supervisor.shardServers.adminTarget(target), async (admin) => ({
-    epoch: await requireUnheldOn(supervisor, admin, name, shard),
-    rows: (await admin.query<{ lsn: string }>('select pg_last_wal_replay_lsn()::text as lsn', [], answerWithinMs)).rows,
-  }))
+  const { epoch, rows } = await withConnection(supervisor.shardServers.adminTarget(target), async (admin) => {
+    // Behind here there is no way back, and functions of another release would have to go on.
+    await requireRelease(admin, name, supervisor.release)
+    const lsn = 'select pg_last_wal_replay_lsn()::text as lsn'
+    return {
+      epoch: await requireUnheldOn(supervisor, admin, name, shard),
+      rows: (await admin.query<{ lsn: string }>(lsn, [], answerWithinMs)).rows,
+    }
+  })
   const answered = (id: NodeId) => candidates.some((one) => one.id === id && one.received !== null)
   const others = followers.filter(({ id }) => id !== target.id)
   return {

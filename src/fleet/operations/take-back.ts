@@ -1,7 +1,7 @@
 import type { Progress } from '../../base/progress.ts'
 import type { ShardName } from '../../directory/topology.ts'
 import { bringBack } from '../node-restart.ts'
-import { passesBarrier } from '../opening.ts'
+import { letIn, passesBarrier } from '../opening.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { ShardDocument } from '../topology-store.ts'
@@ -49,7 +49,7 @@ async function goBack(supervisor: Supervisor, name: ShardName, { shard, wasRunni
   try {
     await shardServers.startPrimary(name, shard)
     const isOpen = await passesBarrier(supervisor, name, topology.shard(name))
-    if (isOpen) await shardServers.admit(primary)
+    if (isOpen) await letIn(supervisor, name, shard)
     await topology.replaceShard(name, { ...shard, state: isOpen ? 'open' : shard.state })
   } catch {
     void supervisor.run(() => bringBack(supervisor, primary.id)).catch(() => undefined)

@@ -1,0 +1,146 @@
+import { HoldfastError } from '../base/errors.ts'
+import type { NodeId, ShardName } from '../directory/topology.ts'
+import { ConnectionLost, ServerError } from '../postgres/failure.ts'
+import { bringBack } from './node-restart.ts'
+import { takeUpEpoch } from './opening.ts'
+import type { Supervisor } from './supervisor.ts'
+import type { NodeDocument, ShardDocument } from './topology-store.ts'
+import { requireUpgradable } from './upgrade.ts'
+
+/**
+ * What a start goes on without (V10). The simple way, a fleet that starts whole or not at all, makes one lost disk an outage of
+ * every shard, and takes away the supervisor that the failover of that shard needs.
+ *
+ * Left out is a shard whose primary's server does not start, or whose barrier does not pass in its time, and a follower whose server
+ * does not start. The shard stays closed in the topology, its primary keeps gateways out (F2), and a release is installed on all
+ * shards or on none. Each is brought back in the background as one that ended by itself, until it is back or a failover took its
+ * place.
+ */
+export class LeftOut {
+  readonly #supervisor: Supervisor
+  /** Why. */
+  readonly #shards = new Map<ShardName, unknown>()
+  readonly #followers = new Map<NodeId, { readonly name: ShardName; readonly why: unknown }>()
+
+  constructor(supervisor: Supervisor) {
+    this.#supervisor = supervisor
+  }
+
+  has(name: ShardName): boolean {
+    return this.#shards.has(name)
+  }
+
+  /** Does a part of what a start does on a shard. Throws what fails for another reason than one of that shard alone. */
+  async unlessFails(name: ShardName, part: () => Promise<unknown>): Promise<void> {
+    try {
+      await part()
+    } catch (error) {
+      if (!isOfOnePlace(error)) throw error
+      this.#shards.set(name, error)
+    }
+  }
+
+  /** The same for what starts a follower. */
+  async unlessFollowerFails(name: ShardName, { id }: NodeDocument, start: () => Promise<unknown>): Promise<void> {
+    const { servers } = this.#supervisor
+    try {
+      await start()
+    } catch (error) {
+      if (!isOfOnePlace(error)) throw error
+      // What was only half done after its start is done when it is brought back.
+      await servers.stop(id, 'immediate')
+      this.#followers.set(id, { name, why: error })
+    }
+  }
+
+  /** Where no server of the fleet runs, nobody is served and nobody could be promoted: throws why the first one does not start. */
+  requireSomebody(): void {
+    const { topology, servers } = this.#supervisor
+    const nodes = Object.values(topology.document.shards).flatMap((shard) => shard.nodes)
+    if (nodes.some(({ id }) => servers.isRunning(id))) return
+    for (const why of this.#shards.values()) throw why
+  }
+
+  /**
+   * Asks a follower for the release of a shard that is down, and for its epoch. Gives the one that it is to be upgraded from, if it
+   * is. Throws `release_newer` and `upgrade_failed`, as no start passes over either.
+   */
+  async askFollower(name: ShardName): Promise<string | undefined> {
+    const { topology, servers } = this.#supervisor
+    const shard = topology.shard(name)
+    const one = shard.nodes.find(({ id }) => id !== shard.primary && servers.isRunning(id))
+    if (shard.promotion !== undefined || one === undefined) return undefined
+    try {
+      await takeUpEpoch(this.#supervisor, name, one.id)
+      return await requireUpgradable(this.#supervisor, name, topology.shard(name), one.id)
+    } catch (error) {
+      if (!isOfOnePlace(error)) throw error
+      return undefined
+    }
+  }
+
+  /** Before a release is installed, on the shards that have another one: all of them are there, or none is changed. */
+  requireNothing(installed: string): void {
+    const [shard] = this.#shards
+    const [follower] = this.#followers
+    if (shard === undefined && follower === undefined) return
+    const [name, what, why] =
+      shard === undefined
+        ? ([follower?.[1].name, `its follower ${follower?.[0]} does not start`, follower?.[1].why] as const)
+        : ([shard[0], 'it does not come up', shard[1]] as const)
+    throw new HoldfastError('upgrade_blocked', `${name} cannot be upgraded: ${what}: ${reasonOf(why)}`, {
+      hint: `start the fleet with release ${installed}, which goes on without it, and fail it over: holdfast failover ${name} --what-if; then stop the fleet, and start this release`,
+      detail: { shard: name },
+      cause: why,
+    })
+  }
+
+  /** Tells what is left out, and what can be done; from now on the topology has it closed. */
+  async tell(): Promise<void> {
+    const { topology, progress } = this.#supervisor
+    for (const [name, why] of this.#shards) {
+      const shard = topology.shard(name)
+      await topology.replaceShard(name, { ...shard, state: shard.state === 'lost' ? 'lost' : 'fenced' })
+      const canPromote = shard.nodes.length > 1
+      const way = canPromote ? `holdfast failover ${name} --what-if` : 'restore it from its archive'
+      progress({
+        step: 'alarm',
+        detail: `${name} takes no traffic, and the fleet starts without it; if it does not come back: ${way}. ${reasonOf(why)}`,
+      })
+    }
+    for (const [id, { name, why }] of this.#followers) {
+      progress({ step: 'alarm', detail: `${name}: the fleet starts without ${id}: ${reasonOf(why)}` })
+    }
+  }
+
+  /** Has what does not run come back by itself, once its end would be heard of. */
+  bringBack(): void {
+    const { topology, servers, promotions } = this.#supervisor
+    const shards = Object.entries(topology.document.shards) as [ShardName, ShardDocument][]
+    for (const [name, { nodes, primary, promotion }] of shards) {
+      if (promotion !== undefined) promotions.begin(name)
+      // A promotion has the others started.
+      for (const { id } of promotion === undefined ? nodes : []) {
+        if (servers.isRunning(id) && !(id === primary && this.has(name))) continue
+        void this.#supervisor.run(() => bringBack(this.#supervisor, id)).catch(() => undefined)
+      }
+    }
+  }
+}
+
+/** Of one server, its directory or the way to it. What is wrong with the configuration, or with the whole machine, is not. */
+function isOfOnePlace(error: unknown): boolean {
+  if (error instanceof HoldfastError) {
+    return ['server_failed', 'node_unavailable', 'directory_not_writable'].includes(error.code)
+  }
+  return error instanceof ConnectionLost || error instanceof ServerError || isOfFiles(error)
+}
+
+/** `ENOENT` of a data directory that is gone, `EIO` of a disk that fails. */
+function isOfFiles(error: unknown): boolean {
+  return error instanceof Error && 'code' in error && typeof error.code === 'string' && /^E[A-Z0-9]+$/.test(error.code)
+}
+
+function reasonOf(error: unknown): string {
+  return error instanceof Error ? error.message : String(error)
+}
