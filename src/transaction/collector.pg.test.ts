@@ -49,6 +49,13 @@ const outcomes = async () =>
 const watermark = async () =>
   Number((await shards.rows<{ ms: string }>(home, 'select collected_through_ms as ms from holdfast.shard'))[0]?.ms)
 
+/** Who does not wait for long for a home that is open, and what it leaves then. */
+const impatient = { ...everything, limits: { ...collectionLimitsDefault, drainWithinMs: 50, pollMs: 5 } }
+const homeIsOpen = {
+  removed: 0,
+  left: [{ why: `${home}: transactions that were open have not ended`, needsPerson: false }],
+}
+
 describe('records', () => {
   test('that are settled are collected, and what happened is told as before', async () => {
     const environment = await gatewayOf(shards)
@@ -159,6 +166,26 @@ describe('records', () => {
     expect(await both(shards, run)).toEqual([0, 0])
   })
 
+  test('K1: HZ-X2: stay while a home is open whose snapshot is older than the watermark: it decided anew what was ABORTED', async () => {
+    const stop = gate('global prepare acknowledged')
+    const slow = await gatewayOf(shards, { onStep: stop.onStep })
+    const run = newRun()
+    const once = { transactionId: newTimeOrderedUuid() as TransactionId, isolation: 'repeatable read' } as const
+    const outcome = transact(slow, request(run, once), approve(run))
+    outcome.catch(() => undefined)
+    await stop.reached
+    const environment = await gatewayOf(shards)
+    await new Resolver({ environment, limits: eager }).resolveOnce(treasury)
+    expect(await outcomes()).toEqual(['ABORTED'])
+    expect(await collectOnce(environment, home, impatient)).toMatchObject(homeIsOpen)
+    expect(await outcomes()).toEqual(['ABORTED'])
+    stop.release()
+    await expect(outcome).rejects.toMatchObject({ code: 'serialization_failure' })
+    await slow.background.drain()
+    expect(await collectOnce(environment, home, everything)).toMatchObject({ removed: 1, left: [] })
+    expect(await both(shards, run)).toEqual([0, 0])
+  })
+
   test('K2: a coordinator that slept prepares nothing below the watermark any more', async () => {
     const stop = gate('global branch opened')
     const slow = await gatewayOf(shards, { onStep: stop.onStep })
@@ -169,7 +196,7 @@ describe('records', () => {
     await stop.reached
     const environment = await gatewayOf(shards)
     await approved(environment)
-    expect(await collectOnce(environment, home, everything)).toMatchObject({ removed: 1 })
+    expect(await collectOnce(environment, home, impatient)).toMatchObject(homeIsOpen)
     stop.release()
     await expect(outcome).rejects.toMatchObject({
       code: 'transaction_aborted',

@@ -15,7 +15,7 @@ import { describe } from './in-doubt.ts'
 /**
  * Collects the records of one home that nobody will ask for any more; `collection.ts` says which.
  *
- *   announce to every shard, see it drained, settled, replicated, archived --> raise the watermark at home --barrier-->
+ *   announce to every shard, see it drained, settled, replicated, archived --> raise the watermark at home --barrier, drained-->
  *   remove the records below it
  *
  * Every step may be the last of its process. The next pass begins anew: told twice, raised twice, removed twice is the same.
@@ -77,6 +77,11 @@ export async function collectOnce(
   await ask(environment, at, [collections.raiseCollection(verdict.throughMs, at.epoch)])
   await onStep('collector watermark raised', { shard: home })
   await barriers.pass(home, at.primary.id)
+  // A decision that asks an older snapshot is not refused by the watermark; the record is what refuses it.
+  if (!(await witness.isDrained(at))) {
+    const why = `${home}: ${notDrained}`
+    return { ...verdict, left: [...verdict.left, { why, needsPerson: false }], removed: 0, isLastPage }
+  }
   const [removal] = await ask(environment, at, [collections.collectRecords(verdict.collect, at.epoch)])
   const removed = collections.readCollected(present(removal, 'the removed records'))
   await onStep('global record collected', { shard: home })
@@ -145,7 +150,7 @@ class CollectionWitness {
     const home = this.#home.name
     await ask(this.#environment, shard, [collections.announceCollection(home, this.#home.epoch, this.#aimMs)])
     await onStep('collector announced', { shard: shard.name })
-    if (!(await this.#isDrained(shard))) return { kind: 'not seen', why: 'transactions that were open have not ended' }
+    if (!(await this.isDrained(shard))) return { kind: 'not seen', why: notDrained }
     // In this order: a branch that is settled in between is seen as visible.
     const [prepared, visible] = await ask(this.#environment, shard, [
       decisions.selectPrepared(gidPrefix(fleet)),
@@ -160,8 +165,8 @@ class CollectionWitness {
     return { kind: 'seen', prepared: names, visible: seen }
   }
 
-  /** Whether all that was open after the announcement has ended: what began later has seen it. */
-  #isDrained(shard: ShardTopology): Promise<boolean> {
+  /** Whether all that was open after a watermark was written there has ended: what began later has seen it. */
+  isDrained(shard: ShardTopology): Promise<boolean> {
     let before: ReadonlySet<string> | undefined
     return this.#within(this.#limits.drainWithinMs, async () => {
       const [outcome] = await ask(this.#environment, shard, [collections.selectOpenTransactions])
@@ -192,4 +197,5 @@ class CollectionWitness {
   }
 }
 
+const notDrained = 'transactions that were open have not ended'
 const nothingHere: ShardFacts = { kind: 'seen', prepared: [], visible: new Set() }
