@@ -5,6 +5,7 @@ import { approve, both, eager, gate, gatewayOf, newRun, request } from '../../te
 import { everything } from '../../test/support/collection.ts'
 import { DatabaseShards, home, scratch, treasury } from '../../test/support/database-shards.ts'
 import { eventually } from '../../test/support/eventually.ts'
+import { systemClock } from '../base/clock.ts'
 import type { MetricName, Metrics } from '../base/metrics.ts'
 import { silentMetrics } from '../base/metrics.ts'
 import { newTimeOrderedUuid } from '../base/random.ts'
@@ -269,4 +270,33 @@ test('an operator settles, by a second look, what the wall of its server leaves 
     { branch: { gid }, resolution: { kind: 'settled', outcome: 'ABORTED' } },
   ])
   expect(await shards.prepared(treasury)).toEqual([])
+})
+
+test('an operator is told of each branch once, also where another one needs a second look', async () => {
+  const lost = await orphan(scratch)
+  await shards.rows(scratch, 'select holdfast.raise_collection((2 ^ 47)::bigint, 1)')
+  await systemClock.sleep(3_100)
+  let young: string | undefined
+  // What is waited for is over at once.
+  let laterMs = 0
+  const clock = {
+    ...systemClock,
+    monotonicMs: () => systemClock.monotonicMs() + laterMs,
+    sleep: async (ms: number) => void (laterMs += ms),
+  }
+  const onStep: OnStep = async (step) => {
+    if (step === 'resolver scan') young ??= await orphan(home)
+  }
+  const resolver = new Resolver({
+    environment: await gatewayOf(shards, { onStep, clock }),
+    limits: { ...resolverLimitsDefault, settleAfterMs: 3_000, abortAfterMs: 3_000 },
+  })
+  const told = (await resolver.resolveAll(treasury)).map(({ branch, resolution }) => [branch.gid, resolution.kind])
+  expect(told).toHaveLength(2)
+  expect(new Map(told as [string, string][])).toEqual(
+    new Map([
+      [lost, 'needs person'],
+      [young, 'settled'],
+    ]),
+  )
 })

@@ -99,8 +99,8 @@ export class Resolver {
 
   /**
    * What an operator's `resolve` asks for: a pass, and where something is left to its coordinator one more, once it was seen
-   * for long enough. Its age is by its server's wall, and one that was set back makes it young for as long. Throws when the
-   * shard is silent.
+   * for long enough; of what both of them saw, the second one tells. The age of a branch is by its server's wall, and one that
+   * was set back makes it young for as long. Throws when the shard is silent.
    */
   async resolveAll(shard: ShardName): Promise<readonly Resolved[]> {
     const term = this.#term(shard)
@@ -110,7 +110,8 @@ export class Resolver {
     if (first.young.length === 0 && !ended.some(isLeft)) return ended
     await this.#environment.clock.sleep(Math.max(this.#limits.abortAfterMs, this.#limits.settleAfterMs))
     const again = await (await term.scan()).ended
-    return [...ended.filter((one) => !isLeft(one)), ...again]
+    const seenAgain = new Set(again.map(({ branch }) => branch.gid))
+    return [...ended.filter((one) => !isLeft(one) && !seenAgain.has(one.branch.gid)), ...again]
   }
 
   /** One pass over one shard, whoever is elected. Throws when it is silent. */
