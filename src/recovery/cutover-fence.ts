@@ -57,9 +57,9 @@ export async function fenceAll({ clock, onStep }: RecoveryContext, shards: reado
   return `${shards.length} shards fenced, ${terminated} sessions ended`
 }
 
-/** Settles every prepared branch. `homes` has every shard, the fenced ones and those that are lost. */
+/** Settles every prepared branch; throws `check_failed` where one is for a person. `homes` has every shard, the fenced ones and those that are lost. */
 export async function settleAll(
-  context: RecoveryContext,
+  context: Pick<RecoveryContext, 'fleet' | 'clock'>,
   shards: readonly FencedShard[],
   homes: Homes,
 ): Promise<string> {
@@ -72,7 +72,7 @@ export async function settleAll(
 }
 
 async function settleShard(
-  { fleet, clock }: RecoveryContext,
+  { fleet, clock }: Pick<RecoveryContext, 'fleet' | 'clock'>,
   { shard }: FencedShard,
   admin: Connection,
   shards: readonly FencedShard[],
@@ -90,17 +90,44 @@ async function settleShard(
         detail: { shard, gid },
       })
     }
-    const record = await readRecord(present(homes.get(branch.home), `${branch.home} is a shard`), branch.transactionId)
+    const { record, couldBeCollected } = await askHome(
+      present(homes.get(branch.home), `${branch.home} is a shard`),
+      branch.transactionId,
+    )
+    if (record === undefined && couldBeCollected) throw withoutRecord(shard, gid, branch)
     const homeEpoch = shards.find((one) => one.shard === branch.home)?.epoch ?? record?.homeEpoch
     await settleBranch(admin, gid, branch, record, homeEpoch, hlcFromWallMs(clock.wallMs()))
     settled++
   }
 }
 
-async function readRecord(home: ConnectionTarget, id: TransactionId): Promise<TransactionRecord | undefined> {
+/** K1: below the watermark of its home the record may be gone, and with it what says that the branch is to be committed. */
+function withoutRecord(shard: ShardName, gid: string, { home, transactionId }: BranchName): HoldfastError {
+  return new HoldfastError(
+    'check_failed',
+    `branch ${gid} on ${shard} has no record, and ${home} may have collected it: nothing says what was decided`,
+    {
+      hint: `holdfast txn ${transactionId} says whether ${home} committed it: commit it or roll it back by hand`,
+      detail: { shard, gid, home, transactionId },
+    },
+  )
+}
+
+interface AtHome {
+  readonly record: TransactionRecord | undefined
+  readonly couldBeCollected: boolean
+}
+
+async function askHome(home: ConnectionTarget, id: TransactionId): Promise<AtHome> {
   return withConnection(home, async (admin) => {
-    const [outcome] = await admin.flight([decisions.selectRecord(id)], answerWithinMs)
-    return decisions.readRecord(present(outcome, 'one outcome a statement'))
+    const [found, collected] = await admin.flight(
+      [decisions.selectRecord(id), decisions.selectCouldBeCollected(id)],
+      answerWithinMs,
+    )
+    return {
+      record: decisions.readRecord(present(found, 'the outcome of the record')),
+      couldBeCollected: decisions.readAnswer(present(collected, 'whether it could have been collected')),
+    }
   })
 }
 
