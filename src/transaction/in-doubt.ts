@@ -161,14 +161,17 @@ export function describe(error: unknown): string {
 }
 
 /**
- * Settles, before someone reads there, a branch that is known to be decided. `absent`: neither visible nor prepared,
- * which a reader takes as a reason not to trust the node.
+ * What came of a branch that was looked for. `absent`: neither visible nor prepared, which a reader takes as a reason not to
+ * trust the node. `silent`: the shard did not say whether it is there.
  */
+export type Pushed = Resolution | { readonly kind: 'absent' } | { readonly kind: 'silent'; readonly why: string }
+
+/** Settles, before someone reads there, a branch that is known to be decided. Never rejects. */
 export async function pushBranch(
   environment: TransactionEnvironment,
   participant: ShardName,
   transactionId: TransactionId,
-): Promise<Resolution | { readonly kind: 'absent' }> {
+): Promise<Pushed> {
   try {
     // In this order: one that is settled in between is visible before it is listed no more.
     const [prepared, visible] = await environment.pools.flight(
@@ -187,6 +190,6 @@ export async function pushBranch(
     }
     return { kind: 'absent' }
   } catch (error) {
-    return { kind: 'left', why: describe(error), failed: 'participant' }
+    return { kind: 'silent', why: describe(error) }
   }
 }

@@ -126,6 +126,28 @@ describe('a shard that does not answer', () => {
   })
 })
 
+test('S11: a branch whose decision is gone at home is a lost write, to whoever has it rolled back already', async () => {
+  const transactionId = await leaveOne(await gatewayOf(shards, { onStep: leave }))
+  for (const table of ['transaction_record', 'commit_log']) {
+    await shards.rows(home, `delete from holdfast.${table} where transaction_id = $1`, [transactionId])
+  }
+  let looks = 0
+  const looking = transact(
+    await gatewayOf(shards),
+    request('look', { pending: [{ shard: treasury, transactionId }] }),
+    async (tx) => {
+      await tx.query('treasury', 'select 1 from holds')
+      looks += 1
+    },
+  )
+  await expect(looking).rejects.toMatchObject({
+    code: 'write_lost',
+    retry: 'never',
+    detail: { shard: treasury, transactionId },
+  })
+  expect([looks, await shards.prepared(treasury)]).toEqual([0, []])
+})
+
 describe('R7: what is decided on a shard', () => {
   test('is what was prepared before: those that come meanwhile keep nobody waiting', async () => {
     const [leaving, settling] = [await gatewayOf(shards, { onStep: leave }), await gatewayOf(shards)]

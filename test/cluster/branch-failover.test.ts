@@ -5,10 +5,18 @@ import { newRandomUuid } from '../../src/base/random.ts'
 import type { OnStep } from '../../src/base/step.ts'
 import { noStep } from '../../src/base/step.ts'
 import { DirectoryStore } from '../../src/directory/directory-store.ts'
-import type { Epoch, HistoryId, RegionName, ShardName, TransactionId } from '../../src/directory/topology.ts'
+import type {
+  Epoch,
+  HistoryId,
+  RegionName,
+  ShardName,
+  Topology,
+  TopologySource,
+  TransactionId,
+} from '../../src/directory/topology.ts'
 import { ConnectionPools } from '../../src/postgres/pools.ts'
-import type { TransactionEnvironment } from '../../src/transaction/environment.ts'
-import { transactionEnvironment } from '../../src/transaction/environment.ts'
+import type { TransactionEnvironment, TransactionLimits, TransactionParts } from '../../src/transaction/environment.ts'
+import { transactionEnvironment, transactionLimitsDefault } from '../../src/transaction/environment.ts'
 import { lookUpOutcome } from '../../src/transaction/outcome.ts'
 import { Resolver, resolverLimitsDefault } from '../../src/transaction/resolver.ts'
 import { transact } from '../../src/transaction/transaction.ts'
@@ -18,6 +26,7 @@ import { gate } from '../support/approval.ts'
 import type { Running } from '../support/archive.ts'
 import { eventually } from '../support/eventually.ts'
 import { payrollPlan, payrollShard, treasuryShard } from '../support/payroll-plan.ts'
+import { promoteBeside } from '../support/promotion.ts'
 import { TestShards } from '../support/shards.ts'
 
 /** Branches in doubt while a primary is lost: at the participant, and at the home that decided. */
@@ -50,12 +59,22 @@ afterEach(async () => {
   shards = undefined
 })
 
-async function gateway(cluster: TestShards, onStep: OnStep = noStep): Promise<TransactionEnvironment> {
+async function gateway(
+  cluster: TestShards,
+  onStep: OnStep = noStep,
+  topology: TopologySource = cluster.topology,
+  limits: Partial<TransactionLimits> = {},
+): Promise<TransactionEnvironment> {
   const pool = new ConnectionPools()
   pools.push(pool)
-  const { topology, targetOf } = cluster
-  const directory = await DirectoryStore.open({ domains: cluster.plan.domains, topology, pools: pool, targetOf })
-  return transactionEnvironment({
+  const { targetOf } = cluster
+  const directory = await DirectoryStore.open({
+    domains: cluster.plan.domains,
+    topology: cluster.topology,
+    pools: pool,
+    targetOf,
+  })
+  const parts: TransactionParts = {
     fleet: 'test',
     region: 'eu-west' as RegionName,
     topology,
@@ -66,7 +85,8 @@ async function gateway(cluster: TestShards, onStep: OnStep = noStep): Promise<Tr
     metrics: silentMetrics,
     onStep,
     onBackgroundFailure,
-  })
+  }
+  return transactionEnvironment(parts, { ...transactionLimitsDefault, ...limits })
 }
 
 /** What every approval locks on the treasury, for who waits until none is under way. */
@@ -223,4 +243,29 @@ test('a decision survives the failover of its home, and settles the branch under
     ['decided', 'later'],
     ['decided', 'later'],
   ])
+})
+
+test('S11: a gateway that has not heard of the promotion of a participant tells no write as lost that the new primary has', async () => {
+  const cluster = shards ?? (await openShards())
+  const before = cluster.topology.current()
+  // Frozen meanwhile, it goes on afterwards, and takes itself for the primary.
+  const old = cluster.server(`${treasuryShard}.1`)
+  await old.pause()
+  await promoteBeside(cluster, treasuryShard, followers)
+  await old.resume()
+  const decided = gate('global decision row')
+  const { transactionId } = await approve(await gateway(cluster, decided.onStep), 'decided')
+  await decided.reached
+
+  let known = before
+  const look = async (learnt: () => Topology) => {
+    const topology = { current: () => known, refresh: () => Promise.resolve((known = learnt())) }
+    const environment = await gateway(cluster, noStep, topology, { serviceWithinMs: 1_000 })
+    const pending = [{ shard: treasuryShard, transactionId }]
+    const looking = { tenant, action: 'payroll.look', subject: 'decided', actor: 'm', pending }
+    return transact(environment, looking, async (tx) => (await tx.query('treasury', 'select run from holds')).rowCount)
+  }
+  await expect(look(() => before)).rejects.toMatchObject({ code: 'node_unavailable', retry: 'safe' })
+  expect((await look(() => cluster.topology.current())).value).toBe(1)
+  decided.release()
 })
