@@ -75,7 +75,7 @@ export class LostFollowers {
     const lost = await this.#untilKnown(name)
     if (lost.length > 0) await this.#retire(name, lost)
     // Also where the last one was retired before: its successor may not have been built when the fleet stopped.
-    await ensureAcknowledged(this.#supervisor, name)
+    await ensureAcknowledged(this.#supervisor, name, this.#supervisor.topology.shard(name))
   }
 
   /**

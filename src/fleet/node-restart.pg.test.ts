@@ -1,12 +1,15 @@
 import { rm } from 'node:fs/promises'
 import { afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { eventually } from '../../test/support/eventually.ts'
 import { temporaryFolder } from '../../test/support/fleet.ts'
+import { present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
 import { silentProgress } from '../base/progress.ts'
 import type { OnStep } from '../base/step.ts'
 import { noStep } from '../base/step.ts'
 import type { NodeId, ShardName } from '../directory/topology.ts'
+import { withConnection } from '../postgres/postgres.ts'
 import { packageRelease } from '../postgres/release.ts'
 import { loadConfig } from './config.ts'
 import { bringBack, restartNode } from './node-restart.ts'
@@ -56,6 +59,12 @@ afterEach(async () => {
 const shard = () => supervisor.topology.shard(payroll)
 const ids = () => shard().nodes.map(({ id }) => id)
 
+async function ask<R>(text: string): Promise<R[]> {
+  const target = supervisor.shardServers.adminTarget(nodeOf(shard(), shard().primary))
+  const { rows } = await withConnection(target, (admin) => admin.query<R & Record<string, unknown>>(text))
+  return rows
+}
+
 async function loseFollower(): Promise<void> {
   await supervisor.servers.kill(follower)
   const node = nodeOf(shard(), follower)
@@ -72,4 +81,39 @@ test('V9: the only one that its barrier would wait for is lost: its place is bui
   expect(shard().state).toBe('open')
   expect(ids()).toEqual([primary, `${payroll}.3`])
   await supervisor.shardServers.barrier(nodeOf(shard(), primary), 30_000)
+})
+
+/** A base backup begins with a checkpoint, which this one does not make. */
+async function holdCheckpointer(): Promise<() => void> {
+  const [found] = await ask<{ pid: number }>(`select pid from pg_stat_activity where backend_type = 'checkpointer'`)
+  const { pid } = present(found, 'a checkpointer')
+  process.kill(pid, 'SIGSTOP')
+  return () => process.kill(pid, 'SIGCONT')
+}
+
+test('V9: what its barrier waits for is built out of turn, and a fleet that stops does not wait for that', async () => {
+  let goOn: () => void = () => undefined
+  await start(async (step) => {
+    if (step === 'promotion build') goOn = await holdCheckpointer()
+  })
+  const { primary } = shard()
+  await supervisor.servers.kill(primary)
+  await loseFollower()
+  const ended = supervisor.run(() => restartNode(supervisor, primary)).catch((error: unknown) => error)
+  let closed = Promise.resolve()
+  try {
+    const built = `select from pg_stat_activity where backend_type = 'walsender' and query like 'BASE_BACKUP%'`
+    await eventually(async () => (await ask(built).catch(() => [])).length > 0, 60_000)
+    let turns = 0
+    void supervisor.exclusively(async () => turns++)
+    await eventually(() => turns === 1)
+    closed = supervisor.close()
+    expect(await ended).toMatchObject({ name: 'AbortError' })
+  } finally {
+    goOn()
+    await closed
+  }
+  await start()
+  expect(shard().state).toBe('open')
+  expect(ids()).toEqual([primary, `${payroll}.3`])
 })

@@ -27,21 +27,23 @@ export async function restartNode(
 }
 
 /**
- * Out of turn: the followers that the barrier waits for may have to be started meanwhile. A document that was replaced
+ * Out of turn: the followers that the barrier waits for may have to be built, or started, meanwhile. A document that was replaced
  * meanwhile tells of a change, perhaps of another start, that the barrier says nothing of (F2): who made it opens the shard.
  */
 async function openBehindBarrier(supervisor: Supervisor, name: ShardName, fenced: ShardDocument): Promise<void> {
   const { topology, lostFollowers } = supervisor
-  const awaited = await supervisor.exclusively(async () => {
-    if (topology.shard(name) !== fenced) return fenced
+  const due = await supervisor.exclusively(async () => {
+    if (topology.shard(name) !== fenced) return undefined
     // Of an upgrade that a start was ended behind; the next one may not have reached this shard.
     await takeUpEpoch(supervisor, name)
-    if (!(await mayOpen(supervisor, topology.shard(name)))) return topology.shard(name)
+    if (!(await mayOpen(supervisor, topology.shard(name)))) return undefined
     await lostFollowers.retireAwaited(name)
-    // What was rebuilt in the background ended with the primary that it was built from (V9).
-    return ensureAcknowledged(supervisor, name)
+    return topology.shard(name)
   })
-  if (!(await passesBarrier(supervisor, name, awaited))) return
+  if (due === undefined) return
+  // What was rebuilt in the background ended with the primary that it was built from (V9).
+  const awaited = await ensureAcknowledged(supervisor, name, due)
+  if (awaited === undefined || !(await passesBarrier(supervisor, name, awaited))) return
   await supervisor.exclusively(async () => {
     if (topology.shard(name) !== awaited) return
     await letIn(supervisor, name, awaited)

@@ -173,13 +173,15 @@ test('what a promotion left to be built is built behind the opening, also when t
   expect(await ask(following)).toEqual({ following: 2 })
 })
 
-test('a place is built by one at a time: who comes later breaks the build off that had only begun, and begins anew', async () => {
+test('a place is built by one at a time: who comes with the same document shares it, and who comes with another one begins anew', async () => {
   const shard = supervisor.topology.shard(payroll)
   const retired = { node: present(shard.nodes[1], 'a follower'), successor: shard.nextNode }
-  const rebuild = () => supervisor.rebuilding.rebuild(payroll, shard, retired)
-  const [brokenOff, built] = await Promise.allSettled([rebuild(), rebuild()])
-  expect(brokenOff.status).toBe('rejected')
-  expect(built).toMatchObject({ status: 'fulfilled' })
+  const next = { ...shard }
+  const builds = [shard, shard, next, next].map((document) => supervisor.rebuilding.build(payroll, document, retired))
+  const [first, second, third, fourth] = await Promise.allSettled(builds)
+  expect([first?.status, second?.status]).toEqual(['rejected', 'rejected'])
+  expect(third).toMatchObject({ status: 'fulfilled', value: { node: { id: `${payroll}.${shard.nextNode}` } } })
+  expect(fourth).toEqual(third)
   expect(supervisor.servers.isRunning(`${payroll}.${shard.nextNode}`)).toBe(true)
 })
 

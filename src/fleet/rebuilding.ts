@@ -28,13 +28,31 @@ export interface RebuildingParts {
   readonly exclusively: <T>(change: () => Promise<T>) => Promise<T>
 }
 
+/** Streams from the primary that it was built from, and is in no topology yet. */
+export interface Built {
+  readonly node: NodeDocument
+  /** Whose place it takes. */
+  readonly retired: RetiredNode
+}
+
+interface Build {
+  readonly document: ShardDocument
+  readonly abort: AbortController
+  readonly built: Promise<Built>
+  ready: Built | undefined
+}
+
 const retryAfterMs = 1_000
 
 export class Rebuilding {
   readonly #parts: RebuildingParts
   readonly #running = new Map<ShardName, Promise<void>>()
-  /** A node is built by one at a time: by the background, or by a promotion that cannot open without it. */
-  readonly #builds = new Map<NodeId, { readonly abort: AbortController; readonly ended: Promise<unknown> }>()
+  /**
+   * A node is built by one at a time: by the background, or by who cannot open its shard without it. What was built stays until it is
+   * placed or given up: whoever begins it anew takes its place from under who would place it.
+   */
+  readonly #builds = new Map<NodeId, Build>()
+  readonly #placed = new WeakMap<Built, ShardDocument>()
 
   constructor(parts: RebuildingParts) {
     this.#parts = parts
@@ -56,50 +74,76 @@ export class Rebuilding {
     await Promise.all(this.#running.values())
   }
 
-  /** Builds the successor of one node from the primary of the document; gives the document that has it. */
-  async rebuild(
-    name: ShardName,
-    document: ShardDocument,
-    retired: RetiredNode,
-    until?: AbortSignal,
-  ): Promise<ShardDocument> {
-    const { progress } = this.#parts
+  /**
+   * Builds the successor of one node from the primary of the document, as long as that takes: nobody waits for the caller's turn
+   * meanwhile. Whoever comes with the same document shares it; whoever comes with another one ends it.
+   */
+  async build(name: ShardName, document: ShardDocument, retired: RetiredNode, until?: AbortSignal): Promise<Built> {
     const id = nodeId(name, retired.successor)
-    progress({ step: 'rebuild', detail: `${id} in ${retired.node.region}` })
-    // Nothing is awaited between the last look and the entry below: whoever comes then waits for this one's end.
-    while (this.#builds.has(id)) await this.#interrupt(id)
+    // Nothing is awaited between the last look and the entry below: whoever comes then finds it.
+    for (let build = this.#builds.get(id); build !== undefined; build = this.#builds.get(id)) {
+      if (build.document === document) return build.built
+      await this.#interrupt(id)
+    }
     const abort = new AbortController()
     const signal = until === undefined ? abort.signal : AbortSignal.any([abort.signal, until])
-    const building = this.#build(name, document, retired, signal)
-    const build = { abort, ended: building.catch(() => undefined) }
+    const build: Build = { document, abort, built: this.#build(name, document, retired, signal), ready: undefined }
     this.#builds.set(id, build)
-    let node: NodeDocument
     try {
-      node = await building
-    } finally {
-      if (this.#builds.get(id) === build) this.#builds.delete(id)
-    }
-    return {
-      ...document,
-      nodes: [...document.nodes, node],
-      retired: document.retired?.filter(({ successor }) => successor !== retired.successor),
+      build.ready = await build.built
+      return build.ready
+    } catch (error) {
+      this.#forgetBuild(id, build)
+      throw error
     }
   }
 
-  async #build(
+  /**
+   * Puts what was built into the topology, in the caller's turn; gives the document that has it. Where it is not due any more, or
+   * somebody began it anew, gives undefined.
+   */
+  async place(
     name: ShardName,
-    document: ShardDocument,
-    { node: { region }, successor }: RetiredNode,
-    signal: AbortSignal,
-  ): Promise<NodeDocument> {
-    const { shardServers } = this.#parts
-    const node = await shardServers.place(nodeId(name, successor), region, folderOf(name, successor))
-    await shardServers.buildFollower(nodeOf(document, document.primary), node, signal)
-    return node
+    built: Built,
+    isDue: (now: ShardDocument) => boolean,
+  ): Promise<ShardDocument | undefined> {
+    const { topology, servers, onStep } = this.#parts
+    const { node, retired } = built
+    const now = topology().shard(name)
+    const build = this.#builds.get(node.id)
+    if (now === this.#placed.get(built)) return now
+    if (build?.ready !== built) return undefined
+    this.#forgetBuild(node.id, build)
+    if (!isDue(now)) {
+      // Its source may be no primary any more, and what it has may not be in the new history.
+      await servers.stop(node.id, 'immediate')
+      await servers.removeDirectory(node.folder)
+      return undefined
+    }
+    // Before the topology forgets it: nobody would come for it again.
+    await this.#remove(retired)
+    await onStep('promotion place', { shard: name })
+    await topology().replaceShard(name, {
+      ...now,
+      nodes: [...now.nodes, node],
+      retired: now.retired?.filter(({ successor }) => successor !== retired.successor),
+    })
+    const document = topology().shard(name)
+    this.#placed.set(built, document)
+    return document
   }
 
-  /** Removes what the retired node left. */
-  async remove({ node }: RetiredNode): Promise<void> {
+  async #build(name: ShardName, document: ShardDocument, retired: RetiredNode, signal: AbortSignal): Promise<Built> {
+    const { shardServers, progress } = this.#parts
+    const { region } = retired.node
+    const id = nodeId(name, retired.successor)
+    progress({ step: 'rebuild', detail: `${id} in ${region}` })
+    const node = await shardServers.place(id, region, folderOf(name, retired.successor))
+    await shardServers.buildFollower(nodeOf(document, document.primary), node, signal)
+    return { node, retired }
+  }
+
+  async #remove({ node }: RetiredNode): Promise<void> {
     await this.#parts.servers.removeDirectory(node.folder)
   }
 
@@ -111,13 +155,19 @@ export class Rebuilding {
     await servers.stop(id, 'immediate')
     await servers.removeDirectory(folderOf(name, retired.successor))
     await servers.removeDirectory(`${folderOf(name, retired.successor)}.building`)
-    await this.remove(retired)
+    await this.#remove(retired)
   }
 
   async #interrupt(id: NodeId): Promise<void> {
     const build = this.#builds.get(id)
-    build?.abort.abort()
-    await build?.ended
+    if (build === undefined) return
+    build.abort.abort()
+    await build.built.catch(() => undefined)
+    this.#forgetBuild(id, build)
+  }
+
+  #forgetBuild(id: NodeId, build: Build): void {
+    if (this.#builds.get(id) === build) this.#builds.delete(id)
   }
 
   #next(name: ShardName): RetiredNode | undefined {
@@ -142,29 +192,14 @@ export class Rebuilding {
   }
 
   async #replace(name: ShardName, retired: RetiredNode): Promise<void> {
-    const { topology, servers, shardServers, exclusively, closing, onStep } = this.#parts
+    const { topology, shardServers, exclusively, closing, onStep } = this.#parts
     const before = topology().shard(name)
-    const built = await this.rebuild(name, before, retired, closing)
+    const built = await this.build(name, before, retired, closing)
     await exclusively(async () => {
-      const now = topology().shard(name)
-      const id = nodeId(name, retired.successor)
-      if (now.nodes.some((node) => node.id === id)) return
-      if (now.epoch !== before.epoch || now.primary !== before.primary || now.state !== 'open') {
-        // Its source is no primary any more, and what it has may not be in the new history.
-        await servers.stop(id, 'immediate')
-        await servers.removeDirectory(folderOf(name, retired.successor))
-        return
-      }
-      const nodes = [...now.nodes, ...built.nodes.slice(-1)]
-      const document = {
-        ...now,
-        nodes,
-        retired: now.retired?.filter(({ successor }) => successor !== retired.successor),
-      }
-      // Before the topology forgets it: nobody would come for it again.
-      await this.remove(retired)
-      await onStep('promotion place', { shard: name })
-      await topology().replaceShard(name, document)
+      const isDue = ({ epoch, primary, state }: ShardDocument) =>
+        epoch === before.epoch && primary === before.primary && state === 'open'
+      const document = await this.place(name, built, isDue)
+      if (document === undefined) return
       await onStep('opening names', { shard: name })
       await shardServers.applySynchronousNames(name, document)
     })

@@ -1,7 +1,8 @@
+import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { OnStep } from '../base/step.ts'
 import type { ShardName } from '../directory/topology.ts'
-import type { Rebuilding } from './rebuilding.ts'
+import type { Built, Rebuilding } from './rebuilding.ts'
 import type { FleetServers } from './servers.ts'
 import type { ShardServers } from './shard-servers.ts'
 import { nodeOf } from './shard-servers.ts'
@@ -79,41 +80,67 @@ async function passWithout(
 
 /** Builds what is retired, from the primary, until somebody is there whose acknowledgement counts; gives the document that has it. */
 export async function buildUntilAcknowledged(
-  { topology, shardServers, rebuilding, onStep }: RetirementParts,
+  parts: RetirementParts,
   name: ShardName,
   shard: ShardDocument,
 ): Promise<ShardDocument> {
   let document = shard
-  while (!canAcknowledge(shardServers, name, document)) {
-    const next = document.retired?.find(({ node }) => shardServers.counts(name, document, node))
-    if (next === undefined) {
-      throw new HoldfastError('node_unavailable', `${name} has no follower that could acknowledge its commits`, {
-        hint: 'restore it from the archive',
-      })
-    }
-    await onStep('promotion build', { shard: name })
-    document = await rebuilding.rebuild(name, document, next)
-    // Before the topology forgets it: nobody would come for it again.
-    await rebuilding.remove(next)
-    await onStep('promotion place', { shard: name })
-    await topology.replaceShard(name, document)
+  while (!canAcknowledge(parts.shardServers, name, document)) {
+    const built = await buildOne(parts, name, document)
+    document = present(await parts.rebuilding.place(name, built, () => true), 'nobody else changes the shard')
   }
   return document
 }
 
+async function buildOne(
+  { shardServers, rebuilding, onStep }: RetirementParts,
+  name: ShardName,
+  document: ShardDocument,
+  until?: AbortSignal,
+): Promise<Built> {
+  const next = document.retired?.find(({ node }) => shardServers.counts(name, document, node))
+  if (next === undefined) {
+    throw new HoldfastError('node_unavailable', `${name} has no follower that could acknowledge its commits`, {
+      hint: 'restore it from the archive',
+    })
+  }
+  await onStep('promotion build', { shard: name })
+  return rebuilding.build(name, document, next, until)
+}
+
+export interface FillingParts extends RetirementParts {
+  /** Aborted when the fleet stops. */
+  readonly closing: AbortSignal
+  /** Runs one change of servers or topology at a time. */
+  exclusively<T>(change: () => Promise<T>): Promise<T>
+}
+
 /**
  * Fills a place where nobody is in the shard whose acknowledgement counts, and such a one was retired: a build that was broken off
- * would leave every barrier waiting for nobody. Gives the document of the topology. Of a shard whose primary runs, and that
- * nobody else changes meanwhile.
+ * would leave every barrier waiting for nobody. Out of turn, as a build takes as long as there is data; in turn for the places. Of a
+ * shard whose primary runs. Gives the document of the topology; undefined where somebody else changed the shard meanwhile.
  */
-export async function ensureAcknowledged(parts: RetirementParts, name: ShardName): Promise<ShardDocument> {
-  const { topology, shardServers } = parts
-  const shard = topology.shard(name)
+export async function ensureAcknowledged(
+  parts: FillingParts,
+  name: ShardName,
+  shard: ShardDocument,
+): Promise<ShardDocument | undefined> {
+  const { shardServers, rebuilding, closing } = parts
   // What comes out of a promotion fills its own places; what a cutover adopted never had any.
   const canFill = shard.retired?.some(({ node }) => shardServers.counts(name, shard, node)) ?? false
-  if (shard.promotion !== undefined || !canFill || canAcknowledge(shardServers, name, shard)) return shard
-  const document = await buildUntilAcknowledged(parts, name, shard)
-  await shardServers.applySynchronousNames(name, document)
+  if (shard.promotion !== undefined || !canFill) return shard
+  let document = shard
+  while (!canAcknowledge(shardServers, name, document)) {
+    const from = document
+    const built = await buildOne(parts, name, from, closing)
+    const placed = await parts.exclusively(async () => {
+      const placed = await rebuilding.place(name, built, (now) => now === from)
+      if (placed !== undefined) await shardServers.applySynchronousNames(name, placed)
+      return placed
+    })
+    if (placed === undefined) return undefined
+    document = placed
+  }
   return document
 }
 
