@@ -58,7 +58,10 @@ export async function onboard(
   })
 }
 
-/** A draft of what the people of a department get, or all people. */
+/**
+ * A draft of what the people of a department get, or all people. One statement, since each sees what was committed before it:
+ * a raise between two of them would be in the items and not in the total.
+ */
 export async function createRun(
   fleet: Fleet,
   request: { tenant: string; run: string; actor: string; department?: string; session?: string },
@@ -67,17 +70,17 @@ export async function createRun(
   return fleet.transact({ tenant, action: 'payroll.draft', subject: run, actor, session }, async (tx) => {
     const { rows } = await tx.query<{ total_cents: string }>(
       'payroll',
-      `insert into payroll_runs (tenant, id, status, total_cents)
-       select $1, $2, 'draft', sum(e.salary_cents) from employees e
-       where e.tenant = $1 and ($3::text is null or e.department = $3)
-       returning total_cents`,
-      [tenant, run, department ?? null],
-    )
-    await tx.query(
-      'payroll',
-      `insert into payroll_items (tenant, run_id, employee_id, amount_cents, state)
-       select $1, $2, e.id, e.salary_cents, 'draft' from employees e
-       where e.tenant = $1 and ($3::text is null or e.department = $3)`,
+      `with run as (
+         insert into payroll_runs (tenant, id, status, total_cents)
+         select $1, $2, 'draft', sum(e.salary_cents) from employees e
+         where e.tenant = $1 and ($3::text is null or e.department = $3)
+         returning total_cents
+       ), items as (
+         insert into payroll_items (tenant, run_id, employee_id, amount_cents, state)
+         select $1, $2, e.id, e.salary_cents, 'draft' from employees e
+         where e.tenant = $1 and ($3::text is null or e.department = $3)
+       )
+       select total_cents from run`,
       [tenant, run, department ?? null],
     )
     return { totalCents: only(rows).total_cents }

@@ -12,6 +12,8 @@ import type { Stage, Workload } from './workload.ts'
  * times, from several clients. The treasury covers all of them.
  */
 const runsOpen = 3
+/** Everything is paid to one. */
+const employee = 'everyone'
 const clicks = ['first', 'second'] as const
 
 export function payroll({ sources, gateway }: Pick<Stage, 'sources' | 'gateway'>): Workload<ClickHistory> {
@@ -23,9 +25,14 @@ export function payroll({ sources, gateway }: Pick<Stage, 'sources' | 'gateway'>
 
   async function draft(client: number, at: Client): Promise<void> {
     const run = `${cell}-${(next += 1)}`
+    const total = 1_000 + next
     const text = `insert into payroll_runs (tenant, id, status, total_cents) values ($1, $2, 'draft', $3)`
+    const item = `insert into payroll_items (tenant, run_id, employee_id, amount_cents, state) values ($1, $2, $3, $4, 'draft')`
     const about = { tenant, action: 'payroll.draft', subject: run, actor: `client-${client}` }
-    await at.transact(about, [{ domain: 'payroll', text, values: [tenant, run, 1_000 + next] }])
+    await at.transact(about, [
+      { domain: 'payroll', text, values: [tenant, run, total] },
+      { domain: 'payroll', text: item, values: [tenant, run, employee, total] },
+    ])
     drafts.push(run)
   }
 
@@ -50,8 +57,13 @@ export function payroll({ sources, gateway }: Pick<Stage, 'sources' | 'gateway'>
       const about = { tenant, action: 'torture.found', subject: 'books', actor: 'torture' }
       const empty = (domain: string, table: string) => ({ domain, text: `delete from ${table}` })
       const { transactionId } = await at.transact(about, [
-        ...['journal_entries', 'payroll_items', 'payroll_runs'].map((table) => empty('payroll', table)),
+        ...['journal_entries', 'payroll_items', 'payroll_runs', 'employees'].map((table) => empty('payroll', table)),
         ...['treasury_holds', 'treasury_accounts'].map((table) => empty('treasury', table)),
+        {
+          domain: 'payroll',
+          text: `insert into employees (tenant, id, department, name, iban, salary_cents) values ($1, $2, 'all', $2, 'XX00', 1)`,
+          values: [tenant, employee],
+        },
         {
           domain: 'treasury',
           text: 'insert into treasury_accounts (tenant, id, balance_cents) values ($1, $2, $3)',
