@@ -105,7 +105,8 @@ export interface Approval {
  * Approves a run and reserves its total, both or neither. The treasury's part is not waited for: it travels with the
  * prepare, so that an approval costs one round trip between the home and the treasury.
  *
- * Throws `transaction_refused` when there is no such draft, and `constraint_violated` when the account does not cover it.
+ * Throws `transaction_refused` when there is no such draft, and `constraint_violated` when the account does not cover it. A draft
+ * that appears meanwhile is a `serialization_failure` (safe), which runs the function again.
  */
 export async function approveRun(fleet: Fleet, request: ApproveRequest): Promise<TransactOutcome<Approval>> {
   const { tenant, run, actor, idempotencyKey, session } = request
@@ -147,7 +148,7 @@ export async function approveRun(fleet: Fleet, request: ApproveRequest): Promise
 }
 
 async function whyNotApproved(tx: Transaction, tenant: string, run: string): Promise<HoldfastError> {
-  const { rows } = await tx.query<{ approved_by: string; approved_in: string }>(
+  const { rows } = await tx.query<{ approved_by: string | null; approved_in: string | null }>(
     'payroll',
     'select approved_by, approved_in from payroll_runs where tenant = $1 and id = $2',
     [tenant, run],
@@ -155,6 +156,16 @@ async function whyNotApproved(tx: Transaction, tenant: string, run: string): Pro
   const known = rows[0]
   if (known === undefined) {
     return new HoldfastError('transaction_refused', `tenant ${tenant} has no run ${run}`, { detail: { tenant, run } })
+  }
+  if (known.approved_in === null) {
+    return new HoldfastError(
+      'serialization_failure',
+      `run ${run} of tenant ${tenant} appeared only while it was approved`,
+      {
+        hint: 'it is a draft by now: approve it again',
+        detail: { tenant, run },
+      },
+    )
   }
   return new HoldfastError('transaction_refused', `run ${run} was approved before, by ${known.approved_by}`, {
     hint: `see transaction ${known.approved_in}`,

@@ -86,3 +86,17 @@ test('the invariant of the sum names a run whose items say otherwise, a draft as
   await change(-1)
   expect(await violationsOf()).toEqual([])
 })
+
+test('a draft that appears while its approval looks for it is approved, and not told as approved before', async () => {
+  const drafting = withBetween(() => createRun(gateway, { tenant, run: 'appearing', actor, department: 'sales' }))
+  const { value } = await approveRun(drafting, { tenant, run: 'appearing', actor })
+  expect(await amountsOf('appearing')).toEqual({ total: value.totalCents, items: value.totalCents })
+  await expect(approveRun(gateway, { tenant, run: 'appearing', actor })).rejects.toMatchObject({
+    code: 'transaction_refused',
+    message: `run appearing was approved before, by ${actor}`,
+  })
+  await expect(approveRun(gateway, { tenant, run: 'nope', actor })).rejects.toMatchObject({
+    code: 'transaction_refused',
+    message: `tenant ${tenant} has no run nope`,
+  })
+})
