@@ -37,7 +37,12 @@ async function showRun({ fleet, params, query, session }: AppRequest): Promise<A
   const id = parameter(params, 'id')
   const answer = await readRun(fleet, { tenant, run: id, session, waitMs: millisecondsOf(query['waitMs']) })
   const { session: next, served, run } = answer
-  if (run === null) return { status: 404, body: { title: `tenant ${tenant} has no run ${id}` }, session: next, served }
+  if (run === null) {
+    const missing = new HoldfastError('unknown_subject', `tenant ${tenant} has no run ${id}`, {
+      detail: { tenant, run: id },
+    })
+    return { status: 404, body: missing, session: next, served }
+  }
   return { status: 200, body: run, session: next, served }
 }
 

@@ -78,6 +78,11 @@ export const errorTable = define({
   },
   unknown_environment: { category: 'not_found', retry: 'never', meaning: 'No restored environment has that id.' },
   unknown_invariant: { category: 'not_found', retry: 'never', meaning: 'No invariant file has that name.' },
+  unknown_subject: {
+    category: 'not_found',
+    retry: 'never',
+    meaning: 'The application has nothing of that name, as the session that comes with the answer shows it.',
+  },
   unknown_route: { category: 'not_found', retry: 'never', meaning: 'No route has that method and path.' },
   residency_denied: {
     category: 'denied',

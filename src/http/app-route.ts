@@ -15,6 +15,9 @@ export interface AppRoute {
   handle(request: AppRequest): Promise<AppResponse>
 }
 
+/** Holdfast's own; a path of the application begins with none of them. */
+export const reservedPaths = ['/v1/', '/healthz', '/readyz', '/metrics', '/openapi.json'] as const
+
 export interface AppRequest {
   readonly fleet: Fleet
   /** The parts of the path by their names, decoded. */
@@ -29,8 +32,12 @@ export interface AppRequest {
 }
 
 export interface AppResponse {
+  /** Of a success; or one from 400 on, which is told as a problem document. */
   readonly status: number
-  /** JSON; `bigint` travels as a string. */
+  /**
+   * JSON; `bigint` travels as a string. None with a status that has no body, such as 204. Of what is no success the
+   * `HoldfastError`, where the answer carries a session; else throw that.
+   */
   readonly body: unknown
   /** Becomes the header `Holdfast-Session`. */
   readonly session?: string | undefined

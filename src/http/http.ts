@@ -1,7 +1,7 @@
 import type { Context } from 'hono'
 import { Hono } from 'hono'
 import { bodyLimit } from 'hono/body-limit'
-import type { ContentfulStatusCode } from 'hono/utils/http-status'
+import type { ContentfulStatusCode, StatusCode } from 'hono/utils/http-status'
 import type { Logger } from 'pino'
 import type { Registry } from 'prom-client'
 import type { Clock } from '../base/clock.ts'
@@ -13,9 +13,11 @@ import type { Fleet } from '../fleet/fleet-api.ts'
 import { endsSession, refusedHeader, sessionHeader } from '../hops/hops.ts'
 import type { Served } from '../reading/served.ts'
 import type { AppRequest, AppResponse, AppRoute } from './app-route.ts'
+import { reservedPaths } from './app-route.ts'
 import { isNestedDeeper, toJson } from './json.ts'
 import { openApiOf } from './openapi.ts'
-import { problemContentType, problemOf, retryAfterSeconds } from './problem.ts'
+import type { Problem } from './problem.ts'
+import { problemContentType, problemOf, problemOfAnswer, retryAfterSeconds } from './problem.ts'
 import { apiRoutes } from './routes.ts'
 
 /**
@@ -26,7 +28,8 @@ import { apiRoutes } from './routes.ts'
  * idempotency key comes as a header, errors become problem documents. Whoever serves the next request may be another
  * gateway.
  *
- *   W1  Every answer that is not a success is a problem document with `code`, `category` and `retry`.
+ *   W1  Every answer that is not a success is a problem document with `code`, `category` and `retry`, that of a route of the
+ *       application as well. No such route stands before one of Holdfast's.
  *   W2  No outcome that is unknown is told with a status that proxies repeat by themselves.
  *   W3  The log has routes, statuses, codes and times: no address, no body, no message that could hold a tenant's field.
  *   W4  A request with a body says that it is JSON, so that no page of another origin can send one unasked.
@@ -52,7 +55,7 @@ export function createHttpApp(options: HttpOptions): Hono {
   const { fleet, registry } = options
   const app = new Hono()
   app.use(bodyLimit({ maxSize: bodyBytesMax, onError: refuseTooLarge }))
-  for (const route of [...apiRoutes, ...options.appRoutes]) mount(app, route, options)
+  for (const route of apiRoutes) mount(app, route, options)
   const openApi = toJson(openApiOf(apiRoutes))
   app.get('/openapi.json', (c) => c.body(openApi, 200, { 'content-type': 'application/json' }))
   app.get('/healthz', (c) => c.json({ ok: true }))
@@ -61,19 +64,22 @@ export function createHttpApp(options: HttpOptions): Hono {
     return c.json({ ready }, ready ? 200 : 503)
   })
   app.get('/metrics', async (c) => c.body(await registry.metrics(), 200, { 'content-type': registry.contentType }))
-  app.notFound((c) =>
-    problemAnswer(
-      c,
-      new HoldfastError('unknown_route', `no route ${c.req.method} ${c.req.path}`, {
-        hint: '/openapi.json lists them',
-      }),
-    ),
-  )
+  // Behind those of Holdfast, of which a path with names in braces might take one.
+  for (const path of reservedPaths) app.all(path.endsWith('/') ? `${path}*` : path, noRoute)
+  for (const route of options.appRoutes) mount(app, route, options)
+  app.notFound(noRoute)
   app.onError((error, c) => {
     logFailure(options.logger, error)
     return problemAnswer(c, error)
   })
   return app
+}
+
+function noRoute(c: Context): Response {
+  return problemAnswer(
+    c,
+    new HoldfastError('unknown_route', `no route ${c.req.method} ${c.req.path}`, { hint: '/openapi.json lists them' }),
+  )
 }
 
 function mount(app: Hono, route: AppRoute, options: HttpOptions): void {
@@ -89,7 +95,9 @@ function mount(app: Hono, route: AppRoute, options: HttpOptions): void {
       const request = await requestOf(c, fleet)
       const answer = await route.handle(request)
       if (isLost(route, request, answer)) metrics.count('session_lost_total', { route: route.path })
-      response = success(c, { ...answer, session: answer.session ?? request.session })
+      const problem = answer.status >= 400 ? problemOfAnswer(answer.status, answer.body) : undefined
+      code = problem?.code
+      response = answerOf(c, { ...answer, session: answer.session ?? request.session }, problem)
     } catch (error) {
       logFailure(logger, error)
       code = problemOf(error).code
@@ -150,12 +158,17 @@ function idempotencyKeyOf(header: string | undefined): string | undefined {
   throw new HoldfastError('argument_invalid', `an Idempotency-Key has 1 to ${idempotencyKeyLengthMax} characters`)
 }
 
-function success(c: Context, { status, body, session, served }: AppResponse): Response {
+/** Statuses of answers that have no body. One that is given all the same is left out: the work behind the answer is done. */
+const bodilessStatuses: ReadonlySet<number> = new Set([204, 205, 304])
+
+function answerOf(c: Context, { status, body, session, served }: AppResponse, problem?: Problem): Response {
   if (session !== undefined) {
     c.header(sessionHeader, session)
     keepFromCaches(c)
   }
   if (served !== undefined && served.length > 0) describeServed(c, served)
+  if (problem !== undefined) return problemResponse(c, problem)
+  if (body === undefined || bodilessStatuses.has(status)) return c.body(null, status as StatusCode)
   return c.body(toJson(body), status as ContentfulStatusCode, { 'content-type': 'application/json' })
 }
 
@@ -172,7 +185,10 @@ function describeServed(c: Context, served: readonly Served[]): void {
 }
 
 function problemAnswer(c: Context, error: unknown, status?: number): Response {
-  const problem = problemOf(error, status)
+  return problemResponse(c, problemOf(error, status))
+}
+
+function problemResponse(c: Context, problem: Problem): Response {
   if (c.req.header(sessionHeader) !== undefined && endsSession.has(problem.code)) {
     c.header(refusedHeader, problem.code)
   }

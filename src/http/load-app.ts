@@ -1,8 +1,7 @@
 import { pathToFileURL } from 'node:url'
 import { HoldfastError } from '../base/errors.ts'
 import type { AppRoute } from './app-route.ts'
-
-const reserved = ['/v1/', '/healthz', '/readyz', '/metrics', '/openapi.json']
+import { reservedPaths } from './app-route.ts'
 
 /**
  * The routes of the application module that the configuration names. Throws `config_invalid` (never) when it cannot be
@@ -35,9 +34,9 @@ export function checkAppRoutes(module: unknown, path: string): readonly AppRoute
         hint: "a route is { method: 'GET' | 'POST', path: '/...', handle(request) {...} }",
       })
     }
-    if (reserved.some((prefix) => route.path.startsWith(prefix))) {
+    if (reservedPaths.some((prefix) => route.path.startsWith(prefix))) {
       throw new HoldfastError('config_invalid', `route ${route.path} of ${path} belongs to Holdfast`, {
-        hint: `choose a path that does not begin with ${reserved.join(', ')}`,
+        hint: `choose a path that does not begin with ${reservedPaths.join(', ')}`,
       })
     }
   }

@@ -64,6 +64,24 @@ export function problemOf(error: unknown, status?: number): Problem {
   }
 }
 
+/**
+ * W1: what a handler answers with a status of its own that is no success. It is best a `HoldfastError`, whose category then has
+ * the status. Of other bodies the fields are kept as `context`; what calls itself a defect is told as one (W2).
+ */
+export function problemOfAnswer(status: number, body: unknown): Problem {
+  if (body instanceof HoldfastError) return problemOf(body)
+  if (status >= 500) return problemOf(body)
+  const fields: Readonly<Record<string, unknown>> = typeof body === 'object' && body !== null ? { ...body } : {}
+  const told = [fields['detail'], fields['title'], body].find((text) => typeof text === 'string' && text !== '')
+  const message = typeof told === 'string' ? told : `the application answered with status ${status}`
+  return problemOf(new HoldfastError(codeOf(status), message, { detail: fields }), status)
+}
+
+function codeOf(status: number): ErrorCode {
+  if (status === 404) return 'unknown_subject'
+  return status === 409 ? 'transaction_refused' : 'argument_invalid'
+}
+
 const retryAfterSecondsDefault = 1
 
 /** Seconds for `Retry-After`, where waiting helps. */

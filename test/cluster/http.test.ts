@@ -97,6 +97,14 @@ describe('approving over HTTP', () => {
     expect(shown.headers.get('holdfast-session')).toBeTruthy()
   })
 
+  test('W1: a run that is not there is a problem, with the session that has seen so', async () => {
+    const answer = await ask(`/payledger/${tenant}/runs/nope`)
+    problem(answer, 404, 'unknown_subject')
+    expect(answer.body).toMatchObject({ category: 'not_found', retry: 'never', context: { tenant, run: 'nope' } })
+    expect(answer.headers.get('holdfast-session')).toBeTruthy()
+    expect(answer.headers.get('holdfast-served-by')).toMatch(/^eu-west\/payroll\.\d+$/)
+  })
+
   test('a body that names no actor is refused with what would be right', async () => {
     const answer = await post(`/payledger/${tenant}/runs/clicked/approve`, {})
     problem(answer, 400, 'argument_invalid')
