@@ -6,6 +6,7 @@ import type { Row } from '../../src/postgres/statement.ts'
 import { formatHlc } from '../../src/hlc/hlc.ts'
 import type { TransactRequest } from '../../src/fleet/transact-api.ts'
 import { transactionForm } from '../../src/http/forms.ts'
+import { toJson } from '../../src/http/json.ts'
 import type { ReadLevel } from '../../src/reading/reading.ts'
 import { callHttp, NotReached } from './http-call.ts'
 import type { Domain } from './stand.ts'
@@ -111,7 +112,7 @@ export function gatewayClient(gateway: Gateway, { near, clock }: Pick<Client, 'n
     clock,
     transact: async (request, statements) => {
       let id: string | undefined
-      const run: Parameters<typeof gateway.transact<Results>>[1] = async (tx) => {
+      const run: Parameters<typeof gateway.transact<string>>[1] = async (tx) => {
         id = tx.transactionId
         const results: Results[number][] = []
         for (const one of statements) {
@@ -123,14 +124,14 @@ export function gatewayClient(gateway: Gateway, { near, clock }: Pick<Client, 'n
             results.push({ rows: (await tx.query<Row>(one.domain, one.text, one.values)).rows })
           }
         }
-        return results
+        return toJson(results)
       }
       // What a key stands for is the same over HTTP, and so is what it gives: either may be sent what the other was.
       const asked = { statements: transactionForm.shape.statements.parse(statements), events: [] }
       const { value, commitTimestamp, ...rest } = await gateway
         .transact({ ...request, request: asked }, run)
         .catch((error: unknown) => Promise.reject(new NotAcknowledged(error, id)))
-      return { ...rest, rows: rowsOf(value), commitTimestamp: formatHlc(commitTimestamp) }
+      return { ...rest, rows: rowsOf(JSON.parse(value) as Results), commitTimestamp: formatHlc(commitTimestamp) }
     },
     read: async ({ tenant, session, level, maxStaleMs }, queries) => {
       const run = async (read: {
