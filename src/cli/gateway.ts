@@ -35,6 +35,7 @@ export async function runGateway(options: { dataDir?: string; region?: string; p
       services: true,
       archives: 'own region',
       onServiceTrouble: (service, error) => logger.warn({ service, err: error }, 'a service met a failure and goes on'),
+      onServiceFinding: (service, what) => logger.warn({ service }, what),
       onServiceFailure: (service, error) =>
         logger.error({ service, err: error }, 'a service failed and is begun again'),
     })

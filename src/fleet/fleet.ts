@@ -58,6 +58,7 @@ export interface FleetRuntime {
   readonly archives: 'all' | 'own region'
   readonly onServiceFailure: OnServiceFailure
   readonly onServiceTrouble: (service: string, error: unknown) => void
+  readonly onServiceFinding: (service: string, what: string) => void
   /** Of this code. Another one for a test of upgrades. */
   readonly release: () => Promise<Release>
 }
@@ -71,6 +72,7 @@ export const quietRuntime: FleetRuntime = {
   archives: 'own region',
   onServiceFailure: () => {},
   onServiceTrouble: () => {},
+  onServiceFinding: () => {},
   release: packageRelease,
 }
 
@@ -171,10 +173,10 @@ async function openGateway(
 ): Promise<Gateway> {
   const home = fleetHome(config.dataDir)
   const keys = await loadOrMakeKeys(home.keysDir)
-  const { clock, metrics, onStep, onServiceFailure } = runtime
+  const { clock, metrics, onStep, onServiceTrouble, onServiceFinding } = runtime
   const retirement = retirementOf(config)
   const ring = await TokenRing.open(() => readTokenKeys(home.keysDir, retirement, clock.wallMs()), clock)
-  const onStuck = (branch: InDoubtBranch, why: string) => onServiceFailure(`settling ${branch.gid}`, new Error(why))
+  const onStuck = (branch: InDoubtBranch, why: string) => onServiceFinding(`settling ${branch.gid}`, why)
   const parts = await composeGateway({
     config,
     home,
@@ -185,7 +187,8 @@ async function openGateway(
     metrics,
     onStep,
     onStuck,
-    onServiceTrouble: runtime.onServiceTrouble,
+    onServiceTrouble,
+    onServiceFinding,
   })
   return new Gateway(parts, ring, runtime)
 }

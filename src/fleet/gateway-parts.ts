@@ -48,6 +48,8 @@ export interface GatewayParts {
   readonly onStuck: (branch: InDoubtBranch, why: string) => void
   /** A service met a failure that it goes on from by itself. */
   readonly onServiceTrouble: (service: string, error: unknown) => void
+  /** What a service found that others have to do with: a sentence, and no failure of its own. */
+  readonly onServiceFinding: (service: string, what: string) => void
 }
 
 export interface GatewayOptions {
@@ -62,6 +64,8 @@ export interface GatewayOptions {
   readonly onStuck: (branch: InDoubtBranch, why: string) => void
   /** A service met a failure that it goes on from by itself. */
   readonly onServiceTrouble: (service: string, error: unknown) => void
+  /** What a service found that others have to do with: a sentence, and no failure of its own. */
+  readonly onServiceFinding: (service: string, what: string) => void
 }
 
 export async function composeGateway(options: GatewayOptions): Promise<GatewayParts> {
@@ -158,8 +162,8 @@ function serviceEnvironment({ environment, keys, region }: GatewayParts): Transa
 }
 
 function resolver(parts: GatewayParts): Resolver {
-  const { onStuck, onServiceTrouble } = parts
-  const onUncollected: OnUncollected = (home, { why }) => onServiceTrouble(`collection of ${home}`, new Error(why))
+  const { onStuck, onServiceFinding } = parts
+  const onUncollected: OnUncollected = (home, { why }) => onServiceFinding(`collection of ${home}`, why)
   const collection = { ...collectionOptions(parts), onUncollected }
   return new Resolver({ environment: serviceEnvironment(parts), onStuck, collection })
 }
@@ -190,15 +194,22 @@ function clockKeeper(parts: GatewayParts, shard: ShardName): ClockKeeper {
   const onClock: NonNullable<ClockKeeperOptions['onClock']> = (of, read) => clocks.note(of, read)
   const onBlocked: NonNullable<ClockKeeperOptions['onBlocked']> = ({ pid, gid, ageMs, state }, { blockedMs }) => {
     const who = gid === null ? `process ${pid} (${state})` : `prepared transaction ${gid}`
-    const what = `${who}, ${Math.round(ageMs)} ms old, keeps timestamps open for ${Math.round(blockedMs)} ms`
-    parts.onServiceTrouble(`clock of ${shard}`, new Error(what))
+    parts.onServiceFinding(
+      `clock of ${shard}`,
+      `${who}, ${Math.round(ageMs)} ms old, keeps timestamps open for ${Math.round(blockedMs)} ms`,
+    )
+  }
+  const onUnblocked: NonNullable<ClockKeeperOptions['onUnblocked']> = ({ blockedMs }) => {
+    parts.onServiceFinding(`clock of ${shard}`, `timestamps close again, after ${Math.round(blockedMs)} ms`)
   }
   const onDisagreement: NonNullable<ClockKeeperOptions['onDisagreement']> = (offsetMs) => {
-    const what = `the wall clock of its primary is ${Math.round(offsetMs)} ms ahead of this gateway's`
-    parts.onServiceTrouble(`clock of ${shard}`, new Error(what))
+    parts.onServiceFinding(
+      `clock of ${shard}`,
+      `the wall clock of its primary is ${Math.round(offsetMs)} ms ahead of this gateway's`,
+    )
   }
   const { maxClockOffsetMs } = parts.config
-  const hears = { onClock, onBlocked, onDisagreement }
+  const hears = { onClock, onBlocked, onUnblocked, onDisagreement }
   return new ClockKeeper({ shard, region, topology, targetOf, clock, metrics, onStep, maxClockOffsetMs, ...hears })
 }
 
@@ -219,7 +230,7 @@ function archiver(parts: GatewayParts, shard: ShardName, root: string): Archiver
       if ('error' in event) parts.onServiceTrouble(what, event.error)
       // Silence would read as if the archive were whole.
       else if (event.kind === 'log_lost' || event.kind === 'redo_lost') {
-        parts.onServiceTrouble(what, new Error(`${event.kind}: ${JSON.stringify(event, bigintAsText)}`))
+        parts.onServiceFinding(what, `${event.kind}: ${JSON.stringify(event, bigintAsText)}`)
       }
     },
   })

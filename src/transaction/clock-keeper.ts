@@ -7,6 +7,8 @@ import type { Hlc } from '../hlc/hlc.ts'
 import type { ConnectionTarget } from '../postgres/statement.ts'
 import { Connection } from '../postgres/connection.ts'
 import { ConnectionLost, ServerError } from '../postgres/failure.ts'
+import type { ToldBlocker } from './blocked-alarm.ts'
+import { tellBlocker } from './blocked-alarm.ts'
 import type { CandidateRank } from './clock-election.ts'
 import { ClockCandidate, rankOf } from './clock-election.ts'
 import { ClockTerm } from './clock-term.ts'
@@ -34,14 +36,19 @@ export interface ClockKeeperOptions {
   readonly maxClockOffsetMs: number
   /** What the clock read, at each beat of a shard that is used: it goes on running for longer than a reading counts. */
   readonly onClock?: (shard: { readonly name: ShardName; readonly primary: FleetNode }, clock: Hlc) => void
-  /** The alarm of HZ-C7, once every `blockedAfterMs` while it lasts. */
-  readonly onBlocked?: (
-    blocker: ClosingBlocker,
-    where: { readonly shard: ShardName; readonly blockedMs: number },
-  ) => void
+  /** The alarm of HZ-C7, once `blockedAfterMs` have passed; of the same blocker at intervals that double from there up to a minute. */
+  readonly onBlocked?: (blocker: ClosingBlocker, where: BlockedClosing) => void
+  /** Its end, once: closings go on. */
+  readonly onUnblocked?: (where: BlockedClosing) => void
   /** The alarm of clocks that do not agree, once when it begins. */
   readonly onDisagreement?: (offsetMs: number, where: { readonly shard: ShardName }) => void
   readonly cadence?: ClockCadence
+}
+
+/** For how long a shard's closings have waited. */
+export interface BlockedClosing {
+  readonly shard: ShardName
+  readonly blockedMs: number
 }
 
 export interface ClockCadence extends KeeperPace {
@@ -74,6 +81,7 @@ const keptGauges: readonly MetricName[] = [
   'clock_closing_blocked_ms',
 ]
 
+const blockedToldEveryMsMax = 60_000
 const connectWithinMs = 5_000
 const answerWithinMs = 10_000
 
@@ -82,6 +90,7 @@ export class ClockKeeper {
   readonly #cadence: ClockCadence
   #rank: CandidateRank = 1
   #disagrees = false
+  #toldBlocker: ToldBlocker | undefined
 
   constructor(options: ClockKeeperOptions) {
     this.#options = options
@@ -147,7 +156,8 @@ export class ClockKeeper {
     primary: FleetNode,
     signal: AbortSignal,
   ): Promise<'stepped down' | 'not the primary'> {
-    const { clock, metrics, shard, onStep, onBlocked, onClock } = this.#options
+    const { clock, metrics, shard, onStep, onClock } = this.#options
+    this.#toldBlocker = undefined
     const closer = new Closer(connection, {
       clock,
       onStep,
@@ -155,7 +165,7 @@ export class ClockKeeper {
       blockedAfterMs: this.#cadence.blockedAfterMs,
       onBlocked: (blocker, blockedMs) => {
         metrics.gauge('clock_closing_blocked_ms', blockedMs, { shard })
-        onBlocked?.(blocker, { shard, blockedMs })
+        this.#tellBlocked(blocker, blockedMs)
       },
     })
     const onBeat = (beat: Beat, tookMs: number, goesOn: boolean) => {
@@ -190,7 +200,26 @@ export class ClockKeeper {
     metrics.gauge('clock_ahead_ms', walls.aheadMs, { shard })
     metrics.gauge('closed_timestamp_lag_ms', walls.lagMs, { shard })
     metrics.observe('clock_closing_ms', tookMs, { shard })
-    if (closer.waitedMs < this.#cadence.blockedAfterMs) metrics.gauge('clock_closing_blocked_ms', 0, { shard })
+    if (closer.waitedMs >= this.#cadence.blockedAfterMs) return
+    metrics.gauge('clock_closing_blocked_ms', 0, { shard })
+    this.#tellUnblocked()
+  }
+
+  #tellBlocked(blocker: ClosingBlocker, blockedMs: number): void {
+    const { clock, shard, onBlocked } = this.#options
+    const limits = { firstPauseMs: this.#cadence.blockedAfterMs, pauseMsMax: blockedToldEveryMsMax }
+    const nowMs = clock.monotonicMs()
+    const { told, isDue } = tellBlocker(this.#toldBlocker, blocker, blockedMs, nowMs, limits)
+    this.#toldBlocker = told
+    if (isDue) onBlocked?.(blocker, { shard, blockedMs: nowMs - told.sinceMs })
+  }
+
+  #tellUnblocked(): void {
+    const { clock, shard, onUnblocked } = this.#options
+    if (this.#toldBlocker === undefined) return
+    const blockedMs = clock.monotonicMs() - this.#toldBlocker.sinceMs
+    this.#toldBlocker = undefined
+    onUnblocked?.({ shard, blockedMs })
   }
 
   #noteWalls(walls: Pick<WallReading, 'offsetMs' | 'uncertainMs'>): void {

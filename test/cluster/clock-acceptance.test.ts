@@ -71,6 +71,22 @@ async function decideAhead(): Promise<void> {
 
 const refusedWith = (code: number, error: string) => ({ code, document: { error: { code: error, message: text } } })
 
+/** What gateways have said of a service, each as a log line of theirs. */
+const said = (service: string) =>
+  fleet.up.stderr
+    .split('\n')
+    .filter((line) => line.startsWith('{') && line.endsWith('}'))
+    .map((line) => JSON.parse(line) as { service?: string; msg: string; err?: unknown })
+    .filter((line) => line.service === service)
+
+test('HZ-C7: a branch for a person, and that it keeps timestamps open, are told of in a sentence, and no stack', async () => {
+  await eventually(() => said(`settling ${gid}`).length > 0 && said(`clock of ${treasury}`).length > 0)
+  const [stuck, held] = [said(`settling ${gid}`)[0], said(`clock of ${treasury}`)[0]]
+  expect(stuck?.msg).toMatch(/^in doubt on us-east\/treasury for \d+ ms, home eu-west\/payroll: /)
+  expect(held?.msg).toMatch(new RegExp(`^prepared transaction ${gid}, \\d+ ms old, keeps timestamps open for \\d+ ms$`))
+  expect([stuck?.err, held?.err]).toEqual([undefined, undefined])
+})
+
 test("C8: a decision that is refused for its time is explained, accepted on somebody's word, settled, and kept", async () => {
   const why = expect.stringMatching(
     /ms ahead of every wall clock at us-east\/treasury.*--accept-clock us-east\/treasury/,
@@ -112,6 +128,9 @@ test("C8: a decision that is refused for its time is explained, accepted on some
     const { document } = await fleet.holdfast('txn', transactionId)
     return (document as { branches: readonly { state: string }[] }).branches.every(({ state }) => state === 'committed')
   })
+  await eventually(() =>
+    said(`clock of ${treasury}`).some(({ msg }) => /^timestamps close again, after \d+ ms$/.test(msg)),
+  )
   const again = await fleet.holdfast('resolve', '--accept-clock', treasury, ...by)
   expect(again).toEqual({ code: exitCodes.done, document: { accepted, resolved: [] } })
   const other = await fleet.holdfast('resolve', '--accept-clock', treasury, '--actor', 'ops', '--reason', 'another')

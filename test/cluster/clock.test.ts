@@ -188,19 +188,36 @@ test.each(['open', 'prepared'])(
   },
 )
 
-test('HZ-C7: a keeper whose closing is held back names who holds it, and keeps the clock at wall time', async () => {
+test('HZ-C7: a keeper whose closing is held back names who holds it, keeps the clock at wall time, and tells of the end once', async () => {
   const admin = await connect(primary)
   const session = await connect(primary)
   await session.query('begin')
   await session.query('select pg_current_xact_id()')
   const blockers: ClosingBlocker[] = []
-  run(keeper({ onBlocked: (blocker) => blockers.push(blocker) }))
-  await eventually(() => blockers.length > 0)
+  const heldMs: number[] = []
+  const endedMs: number[] = []
+  run(
+    keeper({
+      onBlocked: (blocker, { blockedMs }) => {
+        blockers.push(blocker)
+        heldMs.push(blockedMs)
+      },
+      onUnblocked: ({ blockedMs }) => endedMs.push(blockedMs),
+    }),
+  )
+  await eventually(() => blockers.length > 2)
+  expect(endedMs).toEqual([])
+  // At once, 20 ms later, and 40 ms after that.
+  expect(present(heldMs[1], 'told again') - present(heldMs[0], 'told')).toBeGreaterThan(19)
+  expect(present(heldMs[2], 'told again') - present(heldMs[1], 'told')).toBeGreaterThan(39)
   expect(blockers[0]).toMatchObject({ pid: session.serverProcessId, state: 'idle in transaction' })
   const wall = await value(admin, 'holdfast.wall_hlc()')
   await eventually(async () => (await value(admin, 'select last_value from holdfast.hlc')) >= wall)
   await session.query('rollback')
   await eventually(async () => (await closedOf(admin)) >= wall)
+  await eventually(() => endedMs.length > 0)
+  expect(endedMs).toHaveLength(1)
+  expect(endedMs[0]).toBeGreaterThan(present(heldMs.at(-1), 'told'))
 })
 
 test.each(['open', 'prepared'])(

@@ -33,6 +33,11 @@ export class Command {
     )
   }
 
+  /** What it has written there so far. */
+  get stderr(): string {
+    return this.#stderr
+  }
+
   /** The document that `up --json` prints when it is ready. */
   async ready(): Promise<{ gateways: { region: string; url: string }[]; tookMs: number; dataDir: string }> {
     const deadline = this.ended.then(({ code, stdout, stderr }) => {

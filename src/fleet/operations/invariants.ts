@@ -59,6 +59,7 @@ async function overFleet(supervisor: Supervisor, call: Call, invariants: readonl
     onStep: noStep,
     onStuck: () => {},
     onServiceTrouble: () => {},
+    onServiceFinding: () => {},
   })
   try {
     const domains = new Set(invariants.flatMap(({ needs }) => needs.map(({ domain }) => domain)))
