@@ -211,6 +211,80 @@ describe('lists over shards', () => {
     expect(kinds(checkListsOverShards(operations(writer, { micro: none, level: 'snapshot' }, last)))).toEqual([])
   })
 
+  const snapshot = (micro: readonly MicroOperation[], more: Partial<Operation> = {}) =>
+    ({ micro, level: 'snapshot', ...more }) as const
+  const found = (...parts: Partial<Operation>[]) => [...new Set(kinds(checkListsOverShards(operations(...parts))))]
+
+  test.each<[string, Partial<Operation>[], string]>([
+    [
+      'what was aborted',
+      [
+        { outcome: 'aborted', micro: [append('left/x', 1)] },
+        snapshot([readOf('left/x', 1)]),
+        snapshot([readOf('left/x')]),
+      ],
+      'G1a',
+    ],
+    ['what nobody wrote', [snapshot([readOf('left/x', 7)]), snapshot([readOf('left/x')])], 'unwritten value'],
+    [
+      'the middle of a transaction',
+      [
+        { micro: [append('left/x', 1), append('left/x', 2)] },
+        snapshot([readOf('left/x', 1)]),
+        snapshot([readOf('left/x', 1, 2)]),
+      ],
+      'G1b',
+    ],
+    [
+      'another order',
+      [
+        { micro: [append('left/x', 1)] },
+        { micro: [append('left/x', 2)] },
+        snapshot([readOf('left/x', 2, 1)]),
+        snapshot([readOf('left/x', 1, 2)]),
+      ],
+      'incompatible order',
+    ],
+    [
+      'less than its own client wrote',
+      [
+        { client: 1, micro: [append('right/x', 1)] },
+        snapshot([readOf('right/x')], { client: 1 }),
+        snapshot([readOf('right/x', 1)]),
+      ],
+      'G-single-session',
+    ],
+    [
+      'less than its own client was shown',
+      [
+        { client: 1, micro: [append('right/x', 1)] },
+        snapshot([readOf('right/x', 1)], { client: 2 }),
+        snapshot([readOf('right/x')], { client: 2 }),
+        snapshot([readOf('right/x', 1)]),
+      ],
+      'G-single-session',
+    ],
+  ])('a snapshot shows %s', (_, history, kind) => {
+    expect(found(...history)).toContain(kind)
+  })
+
+  test('half of a transaction whose outcome is unknown is seen at the end', () => {
+    const unknown = { outcome: 'unknown', micro: [append('left/x', 1), append('right/y', 1)] } as const
+    expect(found(unknown, snapshot([readOf('left/x', 1), readOf('right/y')]))).toEqual(['fractured read'])
+    expect(found(unknown, snapshot([readOf('left/x'), readOf('right/y')]))).toEqual([])
+  })
+
+  test('at home a transaction sees what was acknowledged before it began; elsewhere a branch may be settled later', () => {
+    const stale = (key: string) =>
+      found(
+        { client: 1, invokedAt: 0, completedAt: 1, micro: [append(key, 1)] },
+        { client: 2, invokedAt: 2, completedAt: 3, micro: [readOf(key), append('left/z', 1)] },
+        snapshot([readOf(key, 1), readOf('left/z', 1)], { client: 9, invokedAt: 4, completedAt: 5 }),
+      )
+    expect(stale('left/x')).toEqual(['G-single-realtime'])
+    expect(stale('right/x')).toEqual([])
+  })
+
   test('what was acknowledged and is not in the last read is lost', () => {
     expect(
       kinds(checkListsOverShards(operations(writer, { micro: [readOf('left/x', 1), readOf('right/y')] }))),

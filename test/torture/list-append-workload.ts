@@ -83,7 +83,7 @@ export function listAppend({ sources }: Pick<Stage, 'sources'>): Workload<Operat
       }
     },
     end: async (at) => {
-      const last = { client: -1, node: at.name, invokedAt: systemClock.monotonicMs(), level: 'transaction' } as const
+      const last = { client: -1, node: at.name, invokedAt: systemClock.monotonicMs(), level: 'snapshot' } as const
       const { rows } = await at.read({ tenant, level: 'snapshot' }, domains.map(all))
       record({ ...last, outcome: 'committed', micro: listsOf(rows) })
       return history
