@@ -1,20 +1,17 @@
-import { rm } from 'node:fs/promises'
-import { afterEach, beforeEach, expect, test, vi } from 'vitest'
-import { temporaryFolder } from '../../test/support/fleet.ts'
-import { present } from '../base/assert.ts'
+import { afterAll, afterEach, beforeEach, expect, test, vi } from 'vitest'
 import { eventually } from '../../test/support/eventually.ts'
+import type { ShardFleetStart } from '../../test/support/shard-fleet.ts'
+import { payroll, ShardFleet } from '../../test/support/shard-fleet.ts'
+import { present } from '../base/assert.ts'
 import type { Clock } from '../base/clock.ts'
 import { systemClock } from '../base/clock.ts'
 import { deferred } from '../base/deferred.ts'
 import type { Progress } from '../base/progress.ts'
 import { silentProgress } from '../base/progress.ts'
 import type { OnStep } from '../base/step.ts'
-import { noStep } from '../base/step.ts'
-import type { Epoch, HistoryId, NodeId, ShardName } from '../directory/topology.ts'
+import type { Epoch, HistoryId, NodeId } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
 import { withConnection } from '../postgres/postgres.ts'
-import { packageRelease } from '../postgres/release.ts'
-import { loadConfig } from './config.ts'
 import { createSlot } from '../postgres/server/follower.ts'
 import { lives } from '../postgres/server/processes.ts'
 import { restartNode } from './node-restart.ts'
@@ -22,16 +19,14 @@ import { slotName } from './node-settings.ts'
 import { failOver } from './operations/failover.ts'
 import { callTo } from './operations/operations.ts'
 import { nodeOf } from './shard-servers.ts'
-import { Supervisor } from './supervisor.ts'
 
-const payroll = 'eu-west/payroll' as ShardName
-/** Each starts a fleet of its own, some twice, and one waits until a barrier is given up. */
+/** Each starts a fleet, some twice, and one waits until a barrier is given up. */
 vi.setConfig({ testTimeout: 180_000 })
 
 const historyId = '018f4a7e-0000-7000-8000-000000000002' as HistoryId
 
-let root: string
-let supervisor: Supervisor
+/** One follower, which every commit waits for. */
+const fleet = new ShardFleet(['eu-central'])
 let alarms: string[] = []
 
 /** One that waits a second at most for what does not come. */
@@ -41,54 +36,26 @@ const progress: Progress = ({ step, detail }) => {
   if (step === 'alarm') alarms.push(detail ?? '')
 }
 
-interface Start {
-  readonly clock?: Clock
-  readonly maxClockOffset?: number
-  readonly onStep?: OnStep
-}
-
-/** One shard, and one follower, which every commit waits for. */
-async function start({ clock = systemClock, maxClockOffset = 500, onStep = noStep }: Start = {}): Promise<Supervisor> {
-  const config = await loadConfig(
-    {
-      fleet: 'promotion',
-      dataDir: `${root}/data`,
-      maxClockOffset,
-      regions: { 'eu-west': { jurisdiction: 'EU' }, 'eu-central': { jurisdiction: 'EU' } },
-      shards: { [payroll]: { durability: 'quorum', followers: ['eu-central'], survive: 'region' } },
-      domains: {},
-      tenants: {},
-    },
-    root,
-  )
-  return Supervisor.start({ config, wan: false, progress, clock, onStep, release: await packageRelease() })
-}
+const start = (options: ShardFleetStart = {}) => fleet.start({ progress, ...options })
 
 async function ask<R>(text: string): Promise<R> {
-  const shard = supervisor.topology.shard(payroll)
-  const { rows } = await withConnection(supervisor.shardServers.adminTarget(nodeOf(shard, shard.primary)), (admin) =>
-    admin.query<R & Record<string, unknown>>(text),
-  )
-  return present(rows[0], 'one row')
+  return present((await fleet.ask<R>(text))[0], 'one row')
 }
 
 beforeEach(async () => {
   alarms = []
-  root = await temporaryFolder()
-  supervisor = await start()
+  await start()
 })
 
-afterEach(async () => {
-  await supervisor.close()
-  await rm(root, { recursive: true, force: true, maxRetries: 5 })
-})
+afterEach(() => fleet.end())
+afterAll(() => fleet.remove())
 
 /** What the topology says just before the follower is promoted. */
 async function beginPromotion(): Promise<void> {
-  const shard = supervisor.topology.shard(payroll)
+  const shard = fleet.shard()
   const [old, target] = shard.nodes
-  await supervisor.servers.stop(shard.primary, 'fast')
-  await supervisor.topology.replaceShard(payroll, {
+  await fleet.supervisor.servers.stop(shard.primary, 'fast')
+  await fleet.supervisor.topology.replaceShard(payroll, {
     ...shard,
     state: 'fenced',
     epoch: 2 as Epoch,
@@ -103,16 +70,16 @@ async function beginPromotion(): Promise<void> {
 
 test('V4: a promotion that a crash broke off is finished by the next start, and commits wait for a follower', async () => {
   await beginPromotion()
-  const { retired = [], ...begun } = supervisor.topology.shard(payroll)
+  const { retired = [], ...begun } = fleet.shard()
   const [place] = retired
   // What had been attached once and did not come along in the end.
   await createSlot(
-    supervisor.servers.target(nodeOf(begun, begun.primary), 'holdfast_replication', 'test'),
+    fleet.supervisor.servers.target(nodeOf(begun, begun.primary), 'holdfast_replication', 'test'),
     slotName(present(place, 'the old primary').node.id),
   )
-  await supervisor.close()
-  supervisor = await start()
-  const shard = supervisor.topology.shard(payroll)
+  await fleet.supervisor.close()
+  await start()
+  const shard = fleet.shard()
   expect(shard).toMatchObject({ state: 'open', epoch: 2, historyId, primary: `${payroll}.2` })
   expect(shard.nodes.map(({ id }) => id)).toEqual([`${payroll}.2`, `${payroll}.3`])
   expect(shard.promotion).toBeUndefined()
@@ -128,114 +95,116 @@ test('V4: a promotion that a crash broke off is finished by the next start, and 
 
 test('V4: and by the next failover of the shard, once', async () => {
   await beginPromotion()
-  const { promoted } = await failOver(supervisor, { shard: payroll }, silentProgress)
+  const { promoted } = await failOver(fleet.supervisor, { shard: payroll }, silentProgress)
   expect(promoted).toEqual({ node: `${payroll}.2`, region: 'eu-central', epoch: 2, historyId })
   expect(await ask('select count(*)::int as histories from holdfast.history')).toEqual({ histories: 2 })
-  expect(supervisor.topology.shard(payroll).state).toBe('open')
+  expect(fleet.shard().state).toBe('open')
 })
 
 test('a start that finishes a promotion takes up what the configuration gained, as any other', async () => {
   await beginPromotion()
-  await supervisor.close()
-  supervisor = await start({ maxClockOffset: 250 })
+  await fleet.supervisor.close()
+  await start({ maxClockOffset: 250 })
   expect(await ask('select max_clock_offset_ms from holdfast.shard')).toEqual({ max_clock_offset_ms: 250 })
 })
 
 test('a shard that a cutover left closed keeps no fleet from starting', async () => {
-  const shard = supervisor.topology.shard(payroll)
+  const shard = fleet.shard()
   const primary = nodeOf(shard, shard.primary)
-  await withConnection(supervisor.shardServers.adminTarget(primary), (admin) => admin.query('select holdfast.fence(2)'))
-  await supervisor.topology.replaceShard(payroll, {
+  await withConnection(fleet.supervisor.shardServers.adminTarget(primary), (admin) =>
+    admin.query('select holdfast.fence(2)'),
+  )
+  await fleet.supervisor.topology.replaceShard(payroll, {
     ...shard,
     epoch: 2 as Epoch,
     state: 'fenced',
     nodes: [primary],
   })
-  await supervisor.close()
-  supervisor = await start()
-  expect(supervisor.topology.shard(payroll).state).toBe('fenced')
+  await fleet.supervisor.close()
+  await start()
+  expect(fleet.shard().state).toBe('fenced')
 })
 
 test('what a promotion left to be built is built behind the opening, also when the supervisor was killed meanwhile', async () => {
-  const shard = supervisor.topology.shard(payroll)
+  const shard = fleet.shard()
   const old = { ...present(shard.nodes[0], 'a primary'), id: `${payroll}.0` as NodeId, folder: 'eu-west~payroll.0' }
-  await supervisor.topology.replaceShard(payroll, {
+  await fleet.supervisor.topology.replaceShard(payroll, {
     ...shard,
     retired: [{ node: old, successor: shard.nextNode }],
     nextNode: shard.nextNode + 1,
   })
-  await supervisor.close()
-  supervisor = await start()
-  expect(supervisor.topology.shard(payroll).state).toBe('open')
-  await eventually(() => supervisor.topology.shard(payroll).retired?.length === 0)
-  expect(supervisor.topology.shard(payroll).nodes.map(({ id }) => id)).toEqual([1, 2, 3].map((n) => `${payroll}.${n}`))
+  await fleet.supervisor.close()
+  await start()
+  expect(fleet.shard().state).toBe('open')
+  await eventually(() => fleet.shard().retired?.length === 0)
+  expect(fleet.shard().nodes.map(({ id }) => id)).toEqual([1, 2, 3].map((n) => `${payroll}.${n}`))
   const following = `select count(*)::int as following from pg_stat_replication where state = 'streaming' and application_name like '${payroll}%'`
   expect(await ask(following)).toEqual({ following: 2 })
 })
 
 test('a place is built by one at a time: who comes with the same document shares it, and who comes with another one begins anew', async () => {
-  const shard = supervisor.topology.shard(payroll)
+  const shard = fleet.shard()
   const retired = { node: present(shard.nodes[1], 'a follower'), successor: shard.nextNode }
   const next = { ...shard }
-  const builds = [shard, shard, next, next].map((document) => supervisor.rebuilding.build(payroll, document, retired))
+  const builds = [shard, shard, next, next].map((document) =>
+    fleet.supervisor.rebuilding.build(payroll, document, retired),
+  )
   const [first, second, third, fourth] = await Promise.allSettled(builds)
   expect([first?.status, second?.status]).toEqual(['rejected', 'rejected'])
   expect(third).toMatchObject({ status: 'fulfilled', value: { node: { id: `${payroll}.${shard.nextNode}` } } })
   expect(fourth).toEqual(third)
-  expect(supervisor.servers.isRunning(`${payroll}.${shard.nextNode}`)).toBe(true)
+  expect(fleet.supervisor.servers.isRunning(`${payroll}.${shard.nextNode}`)).toBe(true)
 })
 
 test('V5: an old primary that does not hear of its stop is killed', async () => {
-  await supervisor.close()
-  supervisor = await start({ clock: impatient })
-  const { primary } = supervisor.topology.shard(payroll)
-  const { pid } = supervisor.servers.server(primary)
+  await fleet.supervisor.close()
+  await start({ clock: impatient })
+  const { primary } = fleet.shard()
+  const { pid } = fleet.supervisor.servers.server(primary)
   process.kill(present(pid, 'it runs'), 'SIGSTOP')
-  const { promoted } = await failOver(supervisor, { shard: payroll }, silentProgress)
+  const { promoted } = await failOver(fleet.supervisor, { shard: payroll }, silentProgress)
   expect(promoted).toMatchObject({ node: `${payroll}.2`, epoch: 2 })
-  expect(supervisor.servers.isRunning(primary)).toBe(false)
+  expect(fleet.supervisor.servers.isRunning(primary)).toBe(false)
   expect(await lives(present(pid, 'it ran'))).toBe(false)
 })
 
 test('V2: a promotion that nobody is left for is refused with that, and the shard opens when its follower is back', async () => {
-  const before = supervisor.topology.shard(payroll)
+  const before = fleet.shard()
   const follower = `${payroll}.2` as NodeId
-  await supervisor.servers.kill(follower)
-  await expect(failOver(supervisor, { shard: payroll }, silentProgress)).rejects.toMatchObject({
+  await fleet.supervisor.servers.kill(follower)
+  await expect(failOver(fleet.supervisor, { shard: payroll }, silentProgress)).rejects.toMatchObject({
     code: 'node_unavailable',
     message: expect.stringContaining('no promotion is safe') as unknown,
   })
-  expect(supervisor.topology.shard(payroll).state).toBe('fenced')
-  const { pid } = supervisor.servers.server(before.primary)
-  await restartNode(supervisor, follower)
-  await eventually(() => supervisor.topology.shard(payroll).state === 'open')
-  expect(supervisor.topology.shard(payroll)).toEqual(before)
-  expect(supervisor.servers.server(before.primary).pid).toBe(pid)
+  expect(fleet.shard().state).toBe('fenced')
+  const { pid } = fleet.supervisor.servers.server(before.primary)
+  await restartNode(fleet.supervisor, follower)
+  await eventually(() => fleet.shard().state === 'open')
+  expect(fleet.shard()).toEqual(before)
+  expect(fleet.supervisor.servers.server(before.primary).pid).toBe(pid)
 })
 
 test('F2: a barrier opens no shard that was changed behind it', async () => {
-  const { primary } = supervisor.topology.shard(payroll)
-  const restarted = restartNode(supervisor, primary)
-  await supervisor.exclusively(() =>
-    supervisor.topology.replaceShard(payroll, { ...supervisor.topology.shard(payroll) }),
-  )
+  const { primary } = fleet.shard()
+  const restarted = restartNode(fleet.supervisor, primary)
+  await fleet.supervisor.exclusively(() => fleet.supervisor.topology.replaceShard(payroll, { ...fleet.shard() }))
   await restarted
-  expect(supervisor.topology.shard(payroll).state).toBe('fenced')
+  expect(fleet.shard().state).toBe('fenced')
 })
 
 /** As a gateway does that takes the shard for open, whatever the topology says. */
 async function connectAsGateway(): Promise<void> {
-  const shard = supervisor.topology.shard(payroll)
-  const target = supervisor.servers.target(nodeOf(shard, shard.primary), 'holdfast_gateway', 'test')
+  const shard = fleet.shard()
+  const target = fleet.supervisor.servers.target(nodeOf(shard, shard.primary), 'holdfast_gateway', 'test')
   const connection = await Connection.connect(target, 10_000)
   connection.release()
 }
 
 test('F2: a start lets no gateway in before its barrier, whatever it has been told of the shard', async () => {
   await connectAsGateway()
-  await supervisor.close()
+  await fleet.supervisor.close()
   const [barrier, goOn] = [deferred<void>(), deferred<void>()]
-  const before = supervisor
+  const before = fleet.supervisor
   const onStep: OnStep = async (step) => {
     if (step !== 'opening barrier') return
     barrier.resolve()
@@ -249,19 +218,19 @@ test('F2: a start lets no gateway in before its barrier, whatever it has been to
     await expect(connectAsGateway()).rejects.toMatchObject({ sqlState: '28000' })
   } finally {
     goOn.resolve()
-    supervisor = await starting
+    await starting
   }
   await connectAsGateway()
 })
 
 test('F2: nor does a primary that is started again, until its followers have what it shows', async () => {
-  const { primary } = supervisor.topology.shard(payroll)
+  const { primary } = fleet.shard()
   const follower = `${payroll}.2` as NodeId
-  await supervisor.servers.kill(follower)
-  const restarted = restartNode(supervisor, primary)
+  await fleet.supervisor.servers.kill(follower)
+  const restarted = restartNode(fleet.supervisor, primary)
   await eventually(async () => (await connectAsGateway().catch(sqlStateOf)) === '28000')
-  expect(supervisor.topology.shard(payroll).state).toBe('fenced')
-  await restartNode(supervisor, follower)
+  expect(fleet.shard().state).toBe('fenced')
+  await restartNode(fleet.supervisor, follower)
   await restarted
   await connectAsGateway()
 })
@@ -272,9 +241,9 @@ test('HZ-S5, V7: names that somebody empties close the shard, until its follower
   const named = { synchronous_standby_names: `ANY 1 ("${payroll}.2")` }
   expect(await ask('show synchronous_standby_names')).toEqual(named)
   const follower = `${payroll}.2` as NodeId
-  await supervisor.servers.kill(follower)
-  const shard = supervisor.topology.shard(payroll)
-  await withConnection(supervisor.shardServers.adminTarget(nodeOf(shard, shard.primary)), async (admin) => {
+  await fleet.supervisor.servers.kill(follower)
+  const shard = fleet.shard()
+  await withConnection(fleet.supervisor.shardServers.adminTarget(nodeOf(shard, shard.primary)), async (admin) => {
     // Acknowledged by nobody.
     await admin.query('set synchronous_commit = local')
     await admin.query('create table alone ()')
@@ -287,12 +256,12 @@ test('HZ-S5, V7: names that somebody empties close the shard, until its follower
     const now = await ask<typeof named>('show synchronous_standby_names').catch(() => undefined)
     return now?.synchronous_standby_names === named.synchronous_standby_names
   })
-  expect(supervisor.topology.shard(payroll).state).toBe('fenced')
+  expect(fleet.shard().state).toBe('fenced')
   expect(await ask(`select to_regclass('alone') is not null as shown`)).toEqual({ shown: true })
   await expect(connectAsGateway()).rejects.toMatchObject({ sqlState: '28000' })
-  await restartNode(supervisor, follower)
-  await eventually(() => supervisor.topology.shard(payroll).state === 'open', 60_000)
-  const target = supervisor.shardServers.adminTarget(nodeOf(shard, follower))
+  await restartNode(fleet.supervisor, follower)
+  await eventually(() => fleet.shard().state === 'open', 60_000)
+  const target = fleet.supervisor.shardServers.adminTarget(nodeOf(shard, follower))
   const { rows } = await withConnection(target, (admin) =>
     admin.query(`select pg_last_wal_receive_lsn() is not null as follows`),
   )
@@ -304,28 +273,28 @@ test('HZ-S5, V7: names that somebody empties close the shard, until its follower
     ),
   )
   await connectAsGateway()
-  await supervisor.shardServers.barrier(nodeOf(shard, shard.primary), 10_000)
+  await fleet.supervisor.shardServers.barrier(nodeOf(shard, shard.primary), 10_000)
   expect(await ask('show holdfast.followers')).toEqual({ 'holdfast.followers': named.synchronous_standby_names })
   expect(alarms).toEqual([`${payroll}: somebody changed whom its commits wait for; it is put back`])
 })
 
 test('a fleet that closes lets an operation end first, begins none, and takes the servers from one that does not end', async () => {
-  const call = callTo(supervisor)
+  const call = callTo(fleet.supervisor)
   const told: string[] = []
   const failover = call('failover', { shard: payroll }, silentProgress).then(
     () => told.push('failed over'),
     (error: unknown) => told.push(String(error)),
   )
-  await supervisor.close()
+  await fleet.supervisor.close()
   expect(told).toEqual(['failed over'])
   await failover
   await expect(call('failover', { shard: payroll }, silentProgress)).rejects.toMatchObject({
     code: 'fleet_not_running',
   })
 
-  supervisor = await start({ clock: impatient })
-  expect(supervisor.topology.shard(payroll)).toMatchObject({ state: 'open', epoch: 2 })
-  void supervisor.run(() => new Promise(() => {}))
-  await supervisor.close()
-  expect(supervisor.servers.isRunning(supervisor.topology.shard(payroll).primary)).toBe(false)
+  await start({ clock: impatient })
+  expect(fleet.shard()).toMatchObject({ state: 'open', epoch: 2 })
+  void fleet.supervisor.run(() => new Promise(() => {}))
+  await fleet.supervisor.close()
+  expect(fleet.supervisor.servers.isRunning(fleet.shard().primary)).toBe(false)
 })

@@ -9,10 +9,10 @@ import { assert } from '../../src/base/assert.ts'
  * waiting. Vitest goes by the size of a file where it has never seen one run, which says little about its servers.
  */
 const long = [
+  'src/fleet/promotions.pg.test.ts',
   'src/fleet/lost-followers.pg.test.ts',
   'src/fleet/left-out.pg.test.ts',
   'src/fleet/promotion.pg.test.ts',
-  'src/fleet/promotions.pg.test.ts',
   'test/drills/schedule.test.ts',
   'test/drills/cutover.test.ts',
   'test/cluster/torture.test.ts',
