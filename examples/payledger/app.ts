@@ -1,5 +1,5 @@
-import type { AppRequest, AppResponse, AppRoute } from 'holdfast'
-import { formatHlc, HoldfastError, parseHlc } from 'holdfast'
+import type { AppRequest, AppResponse, AppRoute, TimelineEntry } from 'holdfast'
+import { formatHlc, formatTimelinePosition, HoldfastError, parseHlc, parseTimelinePosition } from 'holdfast'
 import { approveRun, readRun } from './payledger.ts'
 
 /** PayLedger's own routes; `holdfast up` serves them beside its API. */
@@ -35,7 +35,12 @@ async function approve(request: AppRequest): Promise<AppResponse> {
 async function showRun({ fleet, params, query, session }: AppRequest): Promise<AppResponse> {
   const tenant = parameter(params, 'tenant')
   const id = parameter(params, 'id')
-  const answer = await readRun(fleet, { tenant, run: id, session, waitMs: millisecondsOf(query['waitMs']) })
+  const answer = await readRun(fleet, {
+    tenant,
+    run: id,
+    session,
+    waitMs: wholeOf('waitMs', query['waitMs'], 0, 10_000),
+  })
   const { session: next, served, run } = answer
   if (run === null) {
     const missing = new HoldfastError('unknown_subject', `tenant ${tenant} has no run ${id}`, {
@@ -48,20 +53,31 @@ async function showRun({ fleet, params, query, session }: AppRequest): Promise<A
 
 const entriesMax = 1_000
 
-/** Who did what to which run, over all tenants, in one order. Amounts and people stay at home. */
+/**
+ * Who did what to which run, over all tenants, in one order. Amounts and people stay at home. A page that is not the last gives in
+ * `next` what the one behind it takes as `after`.
+ */
 async function showTimeline({ fleet, query }: AppRequest): Promise<AppResponse> {
-  const { since, until, tenant } = query
+  const { since, until, tenant, after } = query
+  const limit = wholeOf('limit', query['limit'], 1, entriesMax) ?? entriesMax
   const range = {
     tenant,
     since: since === undefined ? undefined : parseHlc(since),
     until: until === undefined ? undefined : parseHlc(until),
+    after: after === undefined ? undefined : parseTimelinePosition(after),
   }
-  const entries: unknown[] = []
+  const entries: TimelineEntry[] = []
+  let next: string | null = null
   for await (const entry of fleet.timeline(range)) {
-    if (entries.length === entriesMax) return { status: 200, body: { entries, more: true } }
-    entries.push({ ...entry, commitTimestamp: formatHlc(entry.commitTimestamp) })
+    const last = entries[limit - 1]
+    if (last !== undefined) {
+      next = formatTimelinePosition(last)
+      break
+    }
+    entries.push(entry)
   }
-  return { status: 200, body: { entries, more: false } }
+  const told = entries.map((entry) => ({ ...entry, commitTimestamp: formatHlc(entry.commitTimestamp) }))
+  return { status: 200, body: { entries: told, more: next !== null, next } }
 }
 
 function parameter(params: AppRequest['params'], name: string): string {
@@ -85,11 +101,11 @@ function actorOf(body: unknown): string {
   })
 }
 
-function millisecondsOf(text: string | undefined): number | undefined {
+function wholeOf(name: string, text: string | undefined, min: number, max: number): number | undefined {
   if (text === undefined) return undefined
   const value = Number(text)
-  if (Number.isInteger(value) && value >= 0 && value <= 10_000) return value
-  throw new HoldfastError('argument_invalid', `waitMs is not ${JSON.stringify(text)}`, {
-    hint: 'write whole milliseconds up to 10000',
+  if (Number.isInteger(value) && value >= min && value <= max) return value
+  throw new HoldfastError('argument_invalid', `${name} is not ${JSON.stringify(text)}`, {
+    hint: `write a whole number from ${min} to ${max}`,
   })
 }

@@ -1,6 +1,6 @@
 import type { ShardArchive } from '../archive/archive.ts'
 import { nameOf } from '../archive/redo-transaction.ts'
-import { assert, present } from '../base/assert.ts'
+import { present } from '../base/assert.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
 import { hlcFromWallMs, hlcZero, maxHlc, toHlc } from '../hlc/hlc.ts'
@@ -15,6 +15,7 @@ import { compareEntries, mergeTimelines } from './timeline.ts'
 import {
   entriesOf,
   placeBefore,
+  placeBehind,
   readClock,
   readClosed,
   requestClosing,
@@ -110,11 +111,11 @@ async function tell<T>(
 async function* shardHistory(
   environment: TransactionEnvironment,
   shard: ShardName,
-  { tenant, since = hlcZero }: TimelineRange,
+  { tenant, since = hlcZero, after }: TimelineRange,
   through: Hlc,
 ): AsyncGenerator<TimelineEntry> {
-  for (let after = placeBefore(since); ; ) {
-    const statement = selectHistory(after, through, tenant, pageSize)
+  for (let place = after === undefined || after.commitTimestamp < since ? placeBefore(since) : placeBehind(after); ; ) {
+    const statement = selectHistory(place, through, tenant, pageSize)
     const primary = primaryOf(environment, shard)
     const page = await tell(environment, shard, primary.target, statement, (outcome) => entriesOf(outcome, shard))
     const last = page.at(-1)
@@ -122,15 +123,14 @@ async function* shardHistory(
     await environment.barriers.pass(shard, primary.id)
     yield* page
     if (page.length < pageSize) return
-    assert(last.transactionId !== null, 'what a shard stamped has an id')
-    after = { commitTimestamp: last.commitTimestamp, transactionId: last.transactionId }
+    place = placeBehind(last)
   }
 }
 
 /** Break-glass writes, from the redo stream; in the order of the log, which is that of the stamps before them. */
 async function* unattributedCommits(
   archive: ShardArchive,
-  { since = hlcZero }: TimelineRange,
+  { since = hlcZero, after }: TimelineRange,
   through: Hlc,
 ): AsyncGenerator<TimelineEntry> {
   if ((await archive.redoThrough()) === undefined) return
@@ -138,7 +138,7 @@ async function* unattributedCommits(
   for await (const transaction of archive.readRedo()) {
     const { identity } = transaction
     if (identity.kind !== 'unattributed' || identity.after < since || identity.after > through) continue
-    found.push({
+    const entry: TimelineEntry = {
       name: nameOf(transaction),
       transactionId: null,
       commitTimestamp: identity.after,
@@ -148,7 +148,8 @@ async function* unattributedCommits(
       actor: null,
       shards: [archive.shard],
       attributed: false,
-    })
+    }
+    if (after === undefined || compareEntries(entry, after) > 0) found.push(entry)
   }
   yield* found.toSorted(compareEntries)
 }

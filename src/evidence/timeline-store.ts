@@ -4,7 +4,7 @@ import type { Hlc } from '../hlc/hlc.ts'
 import { toHlc } from '../hlc/hlc.ts'
 import type { Row, Statement, StatementOutcome } from '../postgres/statement.ts'
 import { accepted } from '../postgres/statement.ts'
-import type { TimelineEntry } from './timeline.ts'
+import type { TimelineEntry, TimelinePosition } from './timeline.ts'
 
 /** Where a page of a shard's history begins: behind this transaction. */
 export interface TimelinePlace {
@@ -14,8 +14,15 @@ export interface TimelinePlace {
 
 const nilUuid = '00000000-0000-0000-0000-000000000000'
 
+const maxUuid = 'ffffffff-ffff-ffff-ffff-ffffffffffff'
+
 export function placeBefore(commitTimestamp: Hlc): TimelinePlace {
   return { commitTimestamp, transactionId: nilUuid }
+}
+
+/** An unattributed commit comes behind all that have its timestamp as their own. */
+export function placeBehind({ commitTimestamp, attributed, name }: TimelinePosition): TimelinePlace {
+  return { commitTimestamp, transactionId: attributed ? name : maxUuid }
 }
 
 /** The clock of a shard as it stands. */

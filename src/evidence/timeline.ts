@@ -34,13 +34,18 @@ export interface TimelineRange {
   readonly since?: Hlc | undefined
   /** Up to this commit timestamp, itself excluded. */
   readonly until?: Hlc | undefined
+  /** Behind this entry, or the position that one had: where a page goes on that ended with it. */
+  readonly after?: TimelinePosition | undefined
 }
+
+/** Where an entry stands, which is all that the order looks at. An entry is its own position. */
+export type TimelinePosition = Pick<TimelineEntry, 'commitTimestamp' | 'attributed' | 'name'>
 
 /**
  * The order of the merged history: by commit timestamp, ties by transaction id. Unattributed commits come after all
  * that were stamped with the stamp before them; among each other by shard and position.
  */
-export function compareEntries(a: TimelineEntry, b: TimelineEntry): number {
+export function compareEntries(a: TimelinePosition, b: TimelinePosition): number {
   if (a.commitTimestamp !== b.commitTimestamp) return a.commitTimestamp < b.commitTimestamp ? -1 : 1
   if (a.attributed !== b.attributed) return a.attributed ? -1 : 1
   const [ofA, ofB] = a.attributed ? [a.name, b.name] : [placeOf(a), placeOf(b)]
@@ -49,7 +54,7 @@ export function compareEntries(a: TimelineEntry, b: TimelineEntry): number {
 }
 
 /** `shard@LSN`, such that the order of texts is that of positions. */
-function placeOf({ name }: TimelineEntry): string {
+function placeOf({ name }: TimelinePosition): string {
   const at = name.lastIndexOf('@')
   return `${name.slice(0, at)}@${parseLsn(name.slice(at + 1))
     .toString(16)

@@ -87,6 +87,7 @@ export const timelineQuery = z.strictObject({
   tenant: text.optional(),
   since: timestamp.optional(),
   until: timestamp.optional(),
+  after: text.optional().meta({ description: 'The `next` of the page before: where this one begins.' }),
   limit: z.coerce.number().pipe(z.int().min(1).max(1_000)).default(100),
 })
 
@@ -104,7 +105,7 @@ export const timelineAnswer = z.object({
       attributed: z.boolean(),
     }),
   ),
-  next: timestamp.nullable().meta({ description: 'Where to go on with `since`; entries at it may come again.' }),
+  next: text.nullable().meta({ description: 'Where to go on with `after`; null at the end. No entry comes again.' }),
 })
 
 export const transactionView = z.object({

@@ -1,7 +1,8 @@
 import type { z } from 'zod'
 import { HoldfastError } from '../base/errors.ts'
 import { JsonText } from '../base/json-text.ts'
-import type { TimelineDocument } from '../fleet/documents.ts'
+import type { TimelineEntry } from '../evidence/timeline.ts'
+import { formatTimelinePosition, parseTimelinePosition } from '../evidence/timeline-position.ts'
 import { evidenceDocument, statusDocument, timelineDocument, transactionDocument } from '../fleet/documents.ts'
 import type { Fleet } from '../fleet/fleet-api.ts'
 import { exactTypes } from '../postgres/exact-types.ts'
@@ -153,19 +154,24 @@ async function runReads({ fleet, body, session }: AppRequest): Promise<AppRespon
 }
 
 async function showTimeline({ fleet, query }: AppRequest): Promise<AppResponse> {
-  const { tenant, since, until, limit } = inForm(timelineQuery, query, 'query')
+  const { tenant, since, until, after, limit } = inForm(timelineQuery, query, 'query')
   const range = {
     tenant,
     since: since === undefined ? undefined : parseHlc(since),
     until: until === undefined ? undefined : parseHlc(until),
+    after: after === undefined ? undefined : parseTimelinePosition(after),
   }
-  const entries: TimelineDocument[] = []
+  const entries: TimelineEntry[] = []
+  let next: string | null = null
   for await (const entry of fleet.timeline(range)) {
-    const document = timelineDocument(entry)
-    if (entries.length === limit) return answer({ entries, next: document.commitTimestamp })
-    entries.push(document)
+    const last = entries[limit - 1]
+    if (last !== undefined) {
+      next = formatTimelinePosition(last)
+      break
+    }
+    entries.push(entry)
   }
-  return answer({ entries, next: null })
+  return answer({ entries: entries.map(timelineDocument), next })
 }
 
 function answer(body: unknown): AppResponse {

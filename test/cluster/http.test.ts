@@ -13,6 +13,7 @@ import { bodyBytesMax, bodyLevelsMax, createHttpApp } from '../../src/http/http.
 import type { HttpServer } from '../../src/http/serve.ts'
 import { serveHttp } from '../../src/http/serve.ts'
 import { joinFrontiers } from '../../src/session/frontier.ts'
+import { eventually } from '../support/eventually.ts'
 import { seedTenant, TestFleet } from '../support/fleet.ts'
 
 /** The gateway over HTTP, with PayLedger's routes, on a real fleet. */
@@ -44,6 +45,11 @@ interface Answer<Body = Record<string, unknown>> {
   readonly status: number
   readonly headers: Headers
   readonly body: Body
+}
+
+interface Page {
+  readonly entries: readonly { readonly name: string; readonly commitTimestamp: string; readonly attributed: boolean }[]
+  readonly next: string | null
 }
 
 async function ask<Body = Record<string, unknown>>(path: string, init: RequestInit = {}): Promise<Answer<Body>> {
@@ -270,22 +276,45 @@ describe('what the API tells', () => {
   })
 
   test('the timeline in pages that join without a hole', async () => {
-    interface Page {
-      readonly entries: readonly { readonly name: string }[]
-      readonly next: string | null
-    }
     const page = async (query: string) => (await ask<Page>(`/v1/timeline?tenant=${tenant}${query}`)).body
     const all = await page('')
     const names: string[] = []
-    for (let since: string | null = ''; since !== null; ) {
-      const next: Page = await page(`&limit=3${since === '' ? '' : `&since=${encodeURIComponent(since)}`}`)
+    for (let after: string | null = ''; after !== null; ) {
+      const next: Page = await page(`&limit=3${after === '' ? '' : `&after=${after}`}`)
       names.push(...next.entries.map(({ name }) => name))
-      since = next.next
+      after = next.next
     }
     expect(names).toEqual(all.entries.map(({ name }) => name))
     problem(await ask('/v1/timeline?since=yesterday'), 400, 'argument_invalid')
+    problem(await ask('/v1/timeline?after=yesterday'), 400, 'argument_invalid')
     problem(await ask('/v1/timeline?limit=0'), 400, 'argument_invalid')
   })
+
+  test.each(['/v1/timeline', '/payledger/finance/timeline'])(
+    'the pages of %s end where more commits have one timestamp than a page has entries',
+    async (path) => {
+      const page = async (query: string) => (await ask<Page>(`${path}?${query}`)).body
+      const unattributed = async () => (await page('limit=1000')).entries.filter(({ attributed }) => !attributed)
+      const before = (await unattributed()).length
+      const write = 'update public.employees set name = name'
+      for (let each = 0; each < 4; each++) await fleet.ask('eu-west/payroll', write)
+      await eventually(async () => (await unattributed()).length === before + 4)
+      const stamps = (await unattributed()).slice(-4).map(({ commitTimestamp }) => commitTimestamp)
+      expect(new Set(stamps).size).toBe(1)
+
+      const all = (await page('limit=1000')).entries.map(({ name }) => name)
+      for (const limit of [1, 3]) {
+        const names: string[] = []
+        let next: string | null = ''
+        while (next !== null && names.length <= all.length) {
+          const { entries, next: behind }: Page = await page(`limit=${limit}${next === '' ? '' : `&after=${next}`}`)
+          names.push(...entries.map(({ name }) => name))
+          next = behind
+        }
+        expect(names).toEqual(all)
+      }
+    },
+  )
 
   test('PayLedger’s finance timeline over all tenants, without amounts or people of the rows', async () => {
     await draft('finance')
