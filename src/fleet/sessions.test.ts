@@ -57,6 +57,12 @@ describe('S3, S11: what an idempotency key replays', () => {
     expect(afterCommit(emptyFrontier, committed(1, 100, { replayed: true }))).toEqual(first)
   })
 
+  test('HZ-T3: demands nothing of a participant whose branch is gone', () => {
+    const again = committed(1, 100, { replayed: true })
+    const gone: TouchedShard = { ...at(treasury), role: 'participant', position: lsn(0) }
+    expect(afterCommit(emptyFrontier, { ...again, shards: [...again.shards, gone] })).toEqual(first)
+  })
+
   test('settles no branch: of five, one is not named any more, and all are demanded', () => {
     const four = [2, 3, 4, 5].reduce((frontier, number) => afterCommit(frontier, overBoth(number)), emptyFrontier)
     const again = afterCommit(four, overBoth(1, { replayed: true }))

@@ -123,7 +123,8 @@ export function afterCommit(before: Frontier, committed: Committed<unknown>): Fr
   const { transactionId, commitTimestamp } = committed
   return committed.shards.reduce((frontier, { shard, historyId, epoch, placementVersion, position, role, pending }) => {
     const met = { shard, historyId, epoch, placementVersion, transactionId }
-    if (role === 'participant' && pending !== undefined) {
+    if (role === 'participant') {
+      if (pending === undefined) return frontier
       // The write path settles what a session knows to be pending on a shard before it uses the shard.
       const room = mustSettleFirst(frontier, shard) ? forgetSettled(frontier, shard) : frontier
       return advanceByBranch(room, { ...met, commitTimestamp: pending.timestamp, flushedAfterPrepare: position })

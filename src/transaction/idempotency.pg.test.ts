@@ -3,7 +3,9 @@ import type { TestGateway } from '../../test/support/database-shards.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
 import { HoldfastError } from '../base/errors.ts'
 import { newRandomUuid, newTimeOrderedUuid } from '../base/random.ts'
+import type { ShardName } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
+import type { TargetOf } from './environment.ts'
 import { hashRequest } from './idempotency.ts'
 import type { TransactRequest } from './transaction.ts'
 import { transact } from './transaction.ts'
@@ -62,6 +64,26 @@ describe('an idempotency key', () => {
       { shard: treasury, pending: { transactionId: first.transactionId, timestamp: first.commitTimestamp } },
     ])
     expect(second.shards[0]?.position).toBeGreaterThan(first.shards[0]?.position ?? 0n)
+  })
+
+  test('HZ-T3: names no branch as pending that the history of now does not have, and says so where that is not known', async () => {
+    const run = newName()
+    await draft(run)
+    const { transactionId } = await approve(gateway, run, `key-${run}`)
+    await gateway.environment.background.drain()
+    const { environment } = gateway
+    const port = (shard: ShardName) => (shard === treasury ? { port: 1 } : {})
+    const targetOf: TargetOf = (node) => ({ ...environment.targetOf(node), ...port(node.shard) })
+    const asked = transact({ ...environment, targetOf }, request(run, `key-${run}`), () => Promise.resolve())
+    await expect(asked).rejects.toMatchObject({ code: 'node_unavailable', detail: { shard: treasury, transactionId } })
+
+    // As a promotion leaves it that lost the end of the log.
+    await shards.rows(treasury, 'delete from holdfast.branch where transaction_id = $1', [transactionId])
+    const { shards: touched } = await approve(gateway, run, `key-${run}`)
+    expect(touched.map(({ shard, pending }) => [shard, pending])).toEqual([
+      [home, undefined],
+      [treasury, undefined],
+    ])
   })
 
   test('T7: of fifty clients at once on two gateways approves once, and all get one answer', async () => {

@@ -2,13 +2,14 @@ import { createHash } from 'node:crypto'
 import { HoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { ConnectionLost, ServerError } from '../postgres/failure.ts'
+import { lsnZero } from '../postgres/lsn.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { primaryOf } from './environment.ts'
-import { touchedShards } from './outcome.ts'
+import { primaryOf, shardOf } from './environment.ts'
+import { findDecided } from './pending-branches.ts'
 import { toHoldfastError } from './sql-errors.ts'
 import type { FirstUse } from './transaction-store.ts'
 import * as decisions from './decision-store.ts'
-import type { Committed, TransactRequest } from './transaction.ts'
+import type { Committed, PendingBranch, TouchedShard, TransactRequest } from './transaction.ts'
 
 /**
  * The second use of a key answers what the first one did. The unique index at home decides which is the first, and a
@@ -80,8 +81,8 @@ export function keepValue<T>(value: T): { readonly value: T; readonly json: stri
 }
 
 /**
- * The first use's outcome. Throws `idempotency_conflict`, or `node_unavailable` when no barrier passes or another server has become the
- * primary without the first use.
+ * The first use's outcome. Throws `idempotency_conflict`, or `node_unavailable` when no barrier passes, another server has become the
+ * primary without the first use, or a participant does not tell what it has of it.
  */
 export async function replay<T>(
   environment: TransactionEnvironment,
@@ -97,6 +98,7 @@ export async function replay<T>(
     })
   }
   try {
+    const { historyId, epoch } = shardOf(environment, home)
     const primary = primaryOf(environment, home)
     const [outcome] = await environment.pools.flight(
       primary.target,
@@ -105,20 +107,47 @@ export async function replay<T>(
     )
     const commit = outcome === undefined ? undefined : decisions.readCommit(outcome)
     if (commit === undefined) throw lostFirstUse(request, first, home)
-    const position = await environment.barriers.pass(home, primary.id)
-    return {
-      value: first.value as T,
-      transactionId,
-      commitTimestamp: commit.commitTimestamp,
-      shards: touchedShards(environment, transactionId, home, commit, position),
-      replayed: true,
-    }
+    const { commitTimestamp, participants, placements } = commit
+    const [position, ...branches] = await Promise.all([
+      environment.barriers.pass(home, primary.id),
+      ...participants.map((shard) => branchOn(environment, shard, { transactionId, timestamp: commitTimestamp })),
+    ])
+    const placementVersion = Math.max(0, ...Object.values(placements))
+    const atHome = { shard: home, historyId, epoch, role: 'home', placementVersion, position } as const
+    return { value: first.value as T, transactionId, commitTimestamp, shards: [atHome, ...branches], replayed: true }
   } catch (error) {
     if (error instanceof ConnectionLost || error instanceof ServerError) {
       throw toHoldfastError(error, { shard: home, transactionId })
     }
     throw error
   }
+}
+
+/**
+ * For the token of whoever uses the key again: that names the history of now, and the branch may have been prepared in one before. So it
+ * is looked for, and one that is not in it any more is not named as pending (HZ-T3).
+ */
+async function branchOn(
+  environment: TransactionEnvironment,
+  shard: ShardName,
+  pending: PendingBranch,
+): Promise<TouchedShard> {
+  // As they are when it is asked for.
+  const { historyId, epoch } = shardOf(environment, shard)
+  const found = await findDecided(environment, shard, pending.transactionId)
+  if (found.kind === 'silent') {
+    const { transactionId } = pending
+    throw new HoldfastError(
+      'node_unavailable',
+      `${shard} does not tell what became of ${transactionId}: ${found.why}`,
+      {
+        hint: 'send it again',
+        detail: { shard, transactionId },
+      },
+    )
+  }
+  const touched = { shard, historyId, epoch, role: 'participant', placementVersion: 0, position: lsnZero } as const
+  return found.kind === 'lost' ? touched : { ...touched, pending }
 }
 
 /** The opening read the key on one server, and its commit is looked for on another: a failover in between has lost both. */

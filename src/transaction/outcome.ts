@@ -2,7 +2,6 @@ import { present, unreachable } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Epoch, NodeId, ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
-import { lsnZero } from '../postgres/lsn.ts'
 import type { Lsn } from '../postgres/lsn.ts'
 import type { CommitEvent } from './commit-protocol.ts'
 import type { TransactionEnvironment } from './environment.ts'
@@ -10,7 +9,6 @@ import { primaryOf, shardOf } from './environment.ts'
 import type { CommitRow, TransactionRecord } from './decision-store.ts'
 import * as decisions from './decision-store.ts'
 import * as store from './transaction-store.ts'
-import type { TouchedShard } from './transaction.ts'
 
 /**
  * The true outcome of a transaction whose answer was lost.
@@ -149,7 +147,6 @@ export type Outcome =
   | ({
       readonly outcome: 'committed'
       readonly home: ShardName
-      readonly shards: readonly TouchedShard[]
     } & CommitRow)
   | { readonly outcome: 'aborted'; readonly home: ShardName; readonly reason: string }
   /** It may still be running, be in doubt, or never have been sent; `reason` says what was seen. */
@@ -217,15 +214,8 @@ async function tellTrace(
   transactionId: TransactionId,
   { home, readOn, commit, record, refusal }: Trace,
 ): Promise<Outcome> {
-  const position = await environment.barriers.pass(home, readOn)
-  if (commit !== undefined) {
-    return {
-      outcome: 'committed',
-      home,
-      ...commit,
-      shards: touchedShards(environment, transactionId, home, commit, position),
-    }
-  }
+  await environment.barriers.pass(home, readOn)
+  if (commit !== undefined) return { outcome: 'committed', home, ...commit }
   if (record?.outcome === 'COMMITTED') {
     throw new HoldfastError('internal', `${home} has a record of ${transactionId} as committed, and no commit`, {
       detail: { shard: home, transactionId },
@@ -233,31 +223,4 @@ async function tellTrace(
   }
   // The journal is written by the gateway that ran it, and only once it had definitely failed.
   return { outcome: 'aborted', home, reason: record === undefined ? (refusal ?? '') : record.reason }
-}
-
-/**
- * The shards of a transaction that committed before, for the token of whoever asks now. Its branches may not be
- * settled yet: they are pending, whatever their position.
- */
-export function touchedShards(
-  environment: TransactionEnvironment,
-  transactionId: TransactionId,
-  home: ShardName,
-  commit: CommitRow,
-  position: Lsn,
-): TouchedShard[] {
-  const at = (shard: ShardName) => {
-    const { historyId, epoch } = shardOf(environment, shard)
-    return { shard, historyId, epoch }
-  }
-  return [
-    { ...at(home), role: 'home', placementVersion: Math.max(0, ...Object.values(commit.placements)), position },
-    ...commit.participants.map((shard) => ({
-      ...at(shard),
-      role: 'participant' as const,
-      placementVersion: 0,
-      position: lsnZero,
-      pending: { transactionId, timestamp: commit.commitTimestamp },
-    })),
-  ]
 }

@@ -94,6 +94,7 @@ export interface TouchedShard {
   readonly placementVersion: number
   /** Home: flushed after the commit. Participant: after the prepare; the branch itself is `pending`. Reader: after its reads. */
   readonly position: Lsn
+  /** Of a participant. Without it the branch is not there any more: it was lost before the key was used again. */
   readonly pending?: PendingBranch
 }
 

@@ -9,6 +9,7 @@ export const plants = [
   'HZ-X4: branches not listed, a position from the prepare instead',
   'HZ-T3: no history of our own',
   'HZ-T3: the history is checked last',
+  'HZ-T3: a key that is used again names a branch that is gone',
   'HZ-T5: only the last branch is kept',
   'HZ-C1: closed too early',
   'HZ-S4: a primary is trusted with what followers showed',

@@ -1,5 +1,5 @@
 import { present } from '../../src/base/assert.ts'
-import type { TransactionId } from '../../src/directory/topology.ts'
+import type { ShardName, TransactionId } from '../../src/directory/topology.ts'
 import { bearsOut, isExpected } from '../../src/reading/expectation.ts'
 import { currentHistory } from '../../src/session/fork-point.ts'
 import type { Frontier } from '../../src/session/frontier.ts'
@@ -87,6 +87,7 @@ export class Play {
     if (what === 'strong') this.#readStrong(session, world, server, a)
     if (what === 'stale' && readStale(this.#stage, world, server, c)) this.proven += 1
     if (what === 'snapshot' && takeSnapshot(this.#stage, (turn) => this.#disturb(session, c + turn))) this.whole += 1
+    if (what === 'key') this.#useKeyAgain(session, c)
     if (what === 'join') this.#join(session, pick(this.sessions, a))
     if (what === 'copy') Object.assign(session, copyOf(pick(this.sessions, a)))
     if (what === 'promote') this.#promote(world, server)
@@ -233,6 +234,28 @@ export class Play {
     const atHome = { ...this.#met(home), transactionId: id, commitTimestamp: timestamp }
     session.frontier = advanceByCommit(session.frontier, { ...atHome, flushedAfterCommit: lsn(home.log.length) })
     this.#oracle.wrote(session, id, timestamp, [home, participant])
+  }
+
+  /** T7: its first use is told, and joined. What that left on the participant is looked for on the primary of now. */
+  #useKeyAgain(session: Session, index: number): void {
+    const uses = [...this.#oracle.globals.values()]
+    const first = uses[index % Math.max(1, uses.length)]
+    if (first === undefined) return
+    const { transactionId, commitTimestamp } = first
+    const [home, participant] = first.shards.map((name) => present(this.#shardNamed(name), 'a shard of the model'))
+    if (home === undefined || participant === undefined) return
+    if (!shownBy(home.primary).visible.has(transactionId)) return
+    const isThere = participant.log.some((record) => 'id' in record && record.id === transactionId)
+    const isNamed = isThere || this.#plant === 'HZ-T3: a key that is used again names a branch that is gone'
+    const atHome = { ...this.#met(home), transactionId, commitTimestamp, flushedAfterCommit: lsn(home.log.length) }
+    const prepared = { ...this.#met(participant), transactionId, commitTimestamp, flushedAfterPrepare: lsn(0) }
+    const told = advanceByCommit(emptyFrontier, atHome)
+    session.frontier = joinFrontiers(session.frontier, isNamed ? advanceByBranch(told, prepared) : told)
+    for (const world of isNamed ? [home, participant] : [home]) session.seen.add(`${world.name} ${transactionId}`)
+  }
+
+  #shardNamed(name: ShardName): ShardWorld | undefined {
+    return this.shards.find((world) => world.name === name)
   }
 
   #met(world: ShardWorld) {
