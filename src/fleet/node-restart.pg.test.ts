@@ -13,6 +13,7 @@ import { withConnection } from '../postgres/postgres.ts'
 import { packageRelease } from '../postgres/release.ts'
 import { loadConfig } from './config.ts'
 import { bringBack, restartNode } from './node-restart.ts'
+import { mayOpen } from './opening.ts'
 import { nodeOf } from './shard-servers.ts'
 import { Supervisor } from './supervisor.ts'
 
@@ -116,4 +117,14 @@ test('V9: what its barrier waits for is built out of turn, and a fleet that stop
   await start()
   expect(shard().state).toBe('open')
   expect(ids()).toEqual([primary, `${payroll}.3`])
+})
+
+test('a primary that does not answer whether its shard is open keeps its turn for seconds', async () => {
+  await start()
+  await withConnection(supervisor.shardServers.adminTarget(nodeOf(shard(), shard().primary)), async (admin) => {
+    await admin.query('begin')
+    await admin.query('lock table holdfast.shard in access exclusive mode')
+    await expect(mayOpen(supervisor, { ...shard(), state: 'fenced' })).rejects.toThrow('no answer within 10000 ms')
+    await admin.query('rollback')
+  })
 })

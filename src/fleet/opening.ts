@@ -12,6 +12,8 @@ import { requireRelease } from './upgrade.ts'
 /** When a shard takes traffic: its commits wait for followers, and a barrier has passed (F2). */
 
 const answerWithinMs = 30_000
+/** One row, while others wait their turn. */
+const lookWithinMs = 10_000
 const barrierWithinMs = 30_000
 
 export interface OpeningParts {
@@ -93,6 +95,10 @@ export async function takeUpEpoch(
 }
 
 async function isOpenInData(admin: Connection, epoch: Epoch): Promise<boolean> {
-  const { rows } = await admin.query(`select from holdfast.shard s where s.epoch = $1 and s.state = 'open'`, [epoch])
+  const { rows } = await admin.query(
+    `select from holdfast.shard s where s.epoch = $1 and s.state = 'open'`,
+    [epoch],
+    lookWithinMs,
+  )
   return rows.length > 0
 }

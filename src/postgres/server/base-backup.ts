@@ -17,7 +17,8 @@ import { connectForReplication } from '../replication.ts'
  *   n  a new tar archive begins       d  content of what was begun
  *   m  the manifest begins            p  progress, which nobody asked for here
  *
- * The sink sets the pace: while it is behind, the socket is not read.
+ * The sink sets the pace: while it is behind, the socket is not read. A server that sends nothing although it is read is given up:
+ * the way to it may be cut, and a backup that waits would wait for ever.
  */
 export interface BaseBackupSink {
   /** Takes the tar archive of the data directory. Resolves when all of it is stored. */
@@ -34,6 +35,8 @@ export interface BaseBackupOptions {
   /** `fast` does the checkpoint at once; `spread` spares a busy server and may take minutes. */
   readonly checkpoint: 'fast' | 'spread'
   readonly signal?: AbortSignal
+  /** How long the server may send nothing once it has begun. */
+  readonly silentMsMax?: number
 }
 
 export interface BaseBackup {
@@ -46,18 +49,29 @@ export interface BaseBackup {
   readonly manifest: Buffer
 }
 
+/** As long as PostgreSQL's own receivers wait by default. */
+const silentMsMaxDefault = 60_000
+/** It begins with a checkpoint, in which a server with much to write says nothing for minutes. */
+const checkpointMsMax = 600_000
+
+/** Throws `server_failed`; the sink's own error; the signal's reason. Each time it can be begun anew. */
 export async function receiveBaseBackup(options: BaseBackupOptions): Promise<BaseBackup> {
-  const { target, label, checkpoint, sink, signal } = options
+  const { target, label, checkpoint, sink, signal, silentMsMax = silentMsMaxDefault } = options
   signal?.throwIfAborted()
   const client = await connectForReplication(target, 'physical')
   const stop = () => client.connection.stream.destroy(new Error('the base backup was given up'))
   signal?.addEventListener('abort', stop, { once: true })
+  const silence = new Silence(silentMsMax, (ms) =>
+    client.connection.stream.destroy(new Error(`the server sent nothing for ${ms} ms`)),
+  )
   try {
+    silence.listen()
     const { rows } = await client.query<{ systemid: string }>('IDENTIFY_SYSTEM')
     const systemId = present(rows[0], 'IDENTIFY_SYSTEM answers a row').systemid
     const command = `BASE_BACKUP (LABEL ${pg.escapeLiteral(label)}, CHECKPOINT '${checkpoint}', WAL false, WAIT false,
       MANIFEST 'yes', MANIFEST_CHECKSUMS 'SHA256')`
-    const received = await client.query(new BackupReader(command, sink)).received
+    silence.listen(checkpointMsMax)
+    const received = await client.query(new BackupReader(command, sink, silence)).received
     await sink.manifest(received.manifest)
     return { ...received, systemId }
   } catch (error) {
@@ -67,6 +81,7 @@ export async function receiveBaseBackup(options: BaseBackupOptions): Promise<Bas
       cause: error,
     })
   } finally {
+    silence.ignore()
     signal?.removeEventListener('abort', stop)
     await client.end()
   }
@@ -74,11 +89,39 @@ export async function receiveBaseBackup(options: BaseBackupOptions): Promise<Bas
 
 type Received = Omit<BaseBackup, 'systemId'>
 
+/** Ends a connection on which nothing comes for too long, while somebody listens. */
+class Silence {
+  readonly #msMax: number
+  readonly #end: (afterMs: number) => void
+  #timer: NodeJS.Timeout | undefined
+
+  constructor(msMax: number, end: (afterMs: number) => void) {
+    this.#msMax = msMax
+    this.#end = end
+  }
+
+  listen(ms = this.#msMax): void {
+    this.ignore()
+    this.#timer = setTimeout(() => this.#end(ms), ms)
+  }
+
+  /** Also what was on its way when somebody stopped to listen comes. */
+  heard(): void {
+    if (this.#timer !== undefined) this.listen()
+  }
+
+  ignore(): void {
+    clearTimeout(this.#timer)
+    this.#timer = undefined
+  }
+}
+
 /** One BASE_BACKUP command, as `pg` drives a query. */
 class BackupReader implements pg.Submittable {
   readonly received: Promise<Received>
   readonly #command: string
   readonly #sink: BaseBackupSink
+  readonly #silence: Silence
   readonly #results: (string | null)[][][] = []
   readonly #manifest: Buffer[] = []
   #connection: pg.Connection | undefined
@@ -88,9 +131,10 @@ class BackupReader implements pg.Submittable {
   #resolve: (received: Received | Promise<Received>) => void = () => undefined
   #reject: (error: unknown) => void = () => undefined
 
-  constructor(command: string, sink: BaseBackupSink) {
+  constructor(command: string, sink: BaseBackupSink, silence: Silence) {
     this.#command = command
     this.#sink = sink
+    this.#silence = silence
     this.received = new Promise((resolve, reject) => {
       this.#resolve = resolve
       this.#reject = reject
@@ -103,6 +147,7 @@ class BackupReader implements pg.Submittable {
   }
 
   handleRowDescription(): void {
+    this.#silence.heard()
     this.#results.push([])
   }
 
@@ -114,6 +159,7 @@ class BackupReader implements pg.Submittable {
 
   handleCopyData(message: { chunk: Buffer }): void {
     const { chunk } = message
+    this.#silence.heard()
     const kind = String.fromCharCode(present(chunk[0], 'a message of a base backup has a kind'))
     switch (kind) {
       case 'n':
@@ -122,7 +168,7 @@ class BackupReader implements pg.Submittable {
         this.#archive?.end()
         this.#inManifest = true
         // A stream that was ended no longer says that it drained, and the socket may be paused for it.
-        this.#connection?.stream.resume()
+        this.#goOn()
         return
       case 'd':
         // The parser's buffer is used again, so what is kept must be a copy.
@@ -140,6 +186,8 @@ class BackupReader implements pg.Submittable {
   }
 
   handleReadyForQuery(): void {
+    // What is left is to be stored.
+    this.#silence.ignore()
     this.#archive?.end()
     this.#resolve(this.#finish())
   }
@@ -151,7 +199,7 @@ class BackupReader implements pg.Submittable {
     this.#archive = new PassThrough({ highWaterMark: 4 << 20 })
     // A sink that has given up no longer listens; its promise tells.
     this.#archive.on('error', () => undefined)
-    this.#archive.on('drain', () => this.#connection?.stream.resume())
+    this.#archive.on('drain', () => this.#goOn())
     this.#stored = this.#sink.archive(this.#archive)
     this.#stored.catch((error: unknown) => this.#fail(error))
   }
@@ -163,6 +211,14 @@ class BackupReader implements pg.Submittable {
     }
     if (present(this.#archive, 'content follows the beginning of an archive').write(bytes)) return
     this.#connection?.stream.pause()
+    this.#silence.ignore()
+  }
+
+  #goOn(): void {
+    const stream = this.#connection?.stream
+    if (stream === undefined || stream.destroyed) return
+    stream.resume()
+    this.#silence.listen()
   }
 
   /** The server cannot be told to end a COPY to us: the connection is broken off. */

@@ -314,6 +314,46 @@ describe('a base backup', () => {
     admin.release()
   })
 
+  test('a server that sends nothing any more is given up; one whose sink is behind is not', async () => {
+    const admin = await yard.connect(primary)
+    const backend = `select pid from pg_stat_activity where backend_type = 'walsender' and query like 'BASE_BACKUP%'`
+    let held: number | undefined
+    const receiving = receiveBaseBackup({
+      target: yard.target(primary),
+      sink: {
+        archive: async (content) => {
+          held = present((await admin.query<{ pid: number }>(backend)).rows[0], 'who sends it').pid
+          process.kill(held, 'SIGSTOP')
+          content.resume()
+        },
+        manifest: async () => undefined,
+      },
+      label: 'silent',
+      checkpoint: 'fast',
+      silentMsMax: 2_000,
+    })
+    try {
+      await expect(receiving).rejects.toThrow('the server sent nothing for 2000 ms')
+    } finally {
+      if (held !== undefined) process.kill(held, 'SIGCONT')
+      admin.release()
+    }
+    const slow = await receiveBaseBackup({
+      target: yard.target(primary),
+      sink: {
+        archive: async (content) => {
+          await systemClock.sleep(4_000)
+          content.resume()
+        },
+        manifest: async () => undefined,
+      },
+      label: 'slow',
+      checkpoint: 'fast',
+      silentMsMax: 2_000,
+    })
+    expect(slow.manifest.length).toBeGreaterThan(1000)
+  })
+
   test('a sink that fails fails the backup with its own error', async () => {
     const failing = receiveBaseBackup({
       target: yard.target(primary),
