@@ -22,25 +22,34 @@ export function claimKey(
     tell(false)
   }
   if (server.life !== life) return abort()
+  const hear = (answer: Answer) => {
+    if (answer.kind === 'ok') return tell(true)
+    if (answer.kind !== 'used') return abort()
+    tell(false)
+    replay(world, gateway, key, answer.by, (isSure) => (client.told = isSure ? { replayed: answer.by } : 'ambiguous'))
+  }
+  const isRefused = (at: Server) => client.id <= at.keysRefusedThrough
   world.sendTo(
     gateway,
     server,
-    (at, heard) => heard(claim(at, key, client.id)),
-    (answer) => {
-      if (answer.kind === 'ok') return tell(true)
-      if (answer.kind !== 'used') return abort()
-      tell(false)
-      replay(world, gateway, key, answer.by, (isSure) => (client.told = isSure ? { replayed: answer.by } : 'ambiguous'))
+    (at, heard) => {
+      if (isRefused(at)) return heard(refused)
+      // The insert may wait meanwhile for whoever removes the key.
+      const insert = (then: Server) =>
+        world.parts.claimsLookAgain && isRefused(then) ? refused : claim(then, key, client.id)
+      world.sendTo(gateway, at, (then, answer) => answer(insert(then)), heard)
     },
+    hear,
   )
 }
+
+const refused: Answer = { kind: 'refused' }
 
 /** Who finds the key held waits there, and gives up by and by. */
 function claim(at: Server, key: number, id: number): Answer {
   const user = at.userOf(key)
   if (user === 'held' || !at.open.has(id)) return { kind: 'lost' }
   if (user !== undefined) return { kind: 'used', by: user }
-  if (id <= at.keysRefusedThrough) return { kind: 'refused' }
   at.claims.set(key, id)
   return { kind: 'ok', value: 0 }
 }

@@ -92,17 +92,21 @@ describe('the model sees through', () => {
     expect(failed, `${schedules} schedules saw nothing`).toBeDefined()
   })
 
-  test('a key claimed by who was born before keys were collected (K8), among requests of one key', () => {
+  test.each([
+    ['who was born before keys were collected', { refusesOldClaims: false }],
+    ['who looked before they were, and waited', { claimsLookAgain: false }],
+  ])('a key claimed by %s (K8), among requests of one key', (_, bug) => {
     const skip = /^(begin 1$|begin 1\+2|begin 1, read|resolve|push|write)/
     const options = { seed: 1, schedules: 20_000, skip }
-    const { failed, schedules } = explore({ ...realParts, refusesOldClaims: false }, options)
+    const { failed, schedules } = explore({ ...realParts, ...bug }, options)
     expect(failed?.violations, `${schedules} schedules saw nothing`).toEqual([expect.stringMatching(/^twice: /)])
   })
 
   test('a retry that is told of a first use without a barrier, which takes a commit that nobody has', () => {
-    const commit = ['deliver 0', 'deliver 0', 'replicate 1.0', 'acknowledge 0', 'deliver 0', 'deliver 0', 'cancel 0']
-    const retry = ['begin 1 with the key', 'deliver 1', 'deliver 1', 'promote 0']
-    const script = ['begin 1 with the key', ...commit, ...retry]
+    const claim = ['begin 1 with the key', 'deliver 0', 'deliver 0']
+    const commit = ['deliver 0', 'replicate 1.0', 'acknowledge 0', 'deliver 0', 'deliver 0', 'cancel 0']
+    const retry = ['begin 1 with the key', 'deliver 1', 'deliver 1', 'deliver 1', 'promote 0']
+    const script = [...claim, ...commit, ...retry]
     const early = playScript({ ...realParts, replaysBehindBarrier: false }, script)
     expect(early.trace).toEqual([...script, 'settled'])
     expect(early.violations).toEqual(['lost: 1 was told what became of 0, which is not committed'])

@@ -24,6 +24,8 @@ export interface Parts {
   readonly decisionsGo: 'behind the watermark' | 'at once'
   /** Who was born before keys that were collected claims none (K8). */
   readonly refusesOldClaims: boolean
+  /** And looks once more behind its claim, which may have waited for the collector. */
+  readonly claimsLookAgain: boolean
   /** What was read of the first use of a key counts once a barrier has passed. */
   readonly replaysBehindBarrier: boolean
   /** When the barrier of who only reads is begun. */
@@ -42,6 +44,7 @@ export const realParts: Parts = {
   announcesCollection: true,
   decisionsGo: 'behind the watermark',
   refusesOldClaims: true,
+  claimsLookAgain: true,
   replaysBehindBarrier: true,
   readerBarrier: 'behind the read',
 }
