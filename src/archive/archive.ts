@@ -56,9 +56,14 @@ export interface ShardArchive {
   takeBaseBackup(source: BackupSource): Promise<BaseBackupEntry>
   /**
    * Unpacks a base backup into a new data directory, verified against its manifest, without the settings and the
-   * upstream of the node it was taken from. Throws `check_failed`, `disk_full`.
+   * upstream of the node it was taken from. Throws `check_failed`, `disk_full`, and the reason of the signal.
    */
-  extractBaseBackup(id: string, dataDir: string, user: ServerUser | undefined): Promise<BaseBackupEntry>
+  extractBaseBackup(
+    id: string,
+    dataDir: string,
+    user: ServerUser | undefined,
+    signal?: AbortSignal,
+  ): Promise<BaseBackupEntry>
 
   /** The history of a timeline; of the newest one that was archived when none is named. */
   timelineHistory(timeline?: number): Promise<TimelineHistory>
@@ -71,14 +76,19 @@ export interface ShardArchive {
    * Puts verified copies of the segments of a range into a new folder, which works as
    * `restore_command = 'cp <folder>/%f %p'`, with every timeline history that was archived: so a promotion of what is
    * restored takes a timeline number that is free. The record that starts at `to` is there as well, wherever the archive has it.
-   * Throws `archive_gap`.
+   * Throws `archive_gap`, and the reason of the signal.
    */
-  stageWal(folder: string, range: WalRange & { readonly to: Lsn }, user: ServerUser | undefined): Promise<StagedWal>
+  stageWal(
+    folder: string,
+    range: WalRange & { readonly to: Lsn },
+    user: ServerUser | undefined,
+    signal?: AbortSignal,
+  ): Promise<StagedWal>
 
   /**
    * The transactions that ended behind `from` and at or before `to`, in commit order. Throws `archive_gap` when the
    * stream has a hole in that range or does not reach `to`. Without `from`, from the last hole on; without `to`, as far as
-   * the stream goes. `history` is the newest one when left out.
+   * the stream goes. `history` is the newest one when left out. Throws the reason of the signal at the next segment.
    */
   readRedo(range?: RedoRange): AsyncIterable<RedoTransaction>
   /** How the relations looked, as far as the stream went at `at`; at its end when left out. */
@@ -98,6 +108,7 @@ export interface RedoRange {
   readonly history?: TimelineHistory
   readonly from?: Lsn
   readonly to?: Lsn
+  readonly signal?: AbortSignal | undefined
 }
 
 export interface ArchiveStatus {
@@ -127,10 +138,10 @@ export function openArchive({ root, shard, memoryDir, clock = systemClock }: Arc
     path: folder.path,
     listBaseBackups: () => listBaseBackups(folder),
     takeBaseBackup: (source) => takeBaseBackup(folder, source, clock),
-    extractBaseBackup: (id, dataDir, user) => extractBaseBackup(folder, id, dataDir, user),
+    extractBaseBackup: (id, dataDir, user, signal) => extractBaseBackup(folder, id, dataDir, user, signal),
     timelineHistory: (timeline) => readTimelineHistory(folder, timeline),
     auditWal: (range, depth) => auditWal(folder, range, depth),
-    stageWal: (target, range, user) => stageWal(folder, target, range, user),
+    stageWal: (target, range, user, signal) => stageWal(folder, target, range, user, signal),
     readRedo: async function* (range = {}) {
       yield* readRedo(folder, { ...range, history: await newest(range.history) })
     },

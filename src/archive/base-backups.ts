@@ -120,20 +120,25 @@ export async function listBaseBackups(folder: ArchiveFolder): Promise<BaseBackup
   return entries
 }
 
-/** Unpacks a base backup into a new data directory, held against its manifest. Throws `check_failed`, `disk_full`. */
+/**
+ * Unpacks a base backup into a new data directory, held against its manifest. Throws `check_failed`, `disk_full`, and the reason of the
+ * signal.
+ */
 export async function extractBaseBackup(
   folder: ArchiveFolder,
   id: string,
   dataDir: string,
   user: ServerUser | undefined,
+  signal?: AbortSignal,
 ): Promise<BaseBackupEntry> {
   const entry = (await listBaseBackups(folder)).find((candidate) => candidate.id === id)
   if (entry === undefined) {
     throw new HoldfastError('restore_unreachable', `the archive of ${folder.shard} has no base backup ${id}`)
   }
   try {
-    await unpackStored(join(folder.baseFolder, id), dataDir, user)
+    await unpackStored(join(folder.baseFolder, id), dataDir, user, signal)
   } catch (error) {
+    signal?.throwIfAborted()
     const problems = await verifyBaseBackup(folder, entry)
     if (problems.length === 0) throw error
     throw new HoldfastError('check_failed', `${problems.join(', ')} in the archive of ${folder.shard}`, {

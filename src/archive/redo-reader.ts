@@ -13,6 +13,7 @@ export interface RedoRange {
   readonly history: TimelineHistory
   readonly from?: Lsn | undefined
   readonly to?: Lsn | undefined
+  readonly signal?: AbortSignal | undefined
 }
 
 /**
@@ -33,6 +34,7 @@ export async function* readRedo(folder: ArchiveFolder, range: RedoRange): AsyncG
   let covered = from
   for (const file of files.slice(first)) {
     if (to !== null && covered >= to) return
+    range.signal?.throwIfAborted()
     if (file.start > covered) throw gap(folder, covered, file.start)
     const transactions = replayFile(file, to)
     for (;;) {

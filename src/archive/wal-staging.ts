@@ -38,6 +38,7 @@ export async function stageWal(
   target: string,
   range: WalRange & { readonly to: Lsn },
   user: ServerUser | undefined,
+  signal?: AbortSignal,
 ): Promise<StagedWal> {
   const identity = await folder.requireIdentity()
   const { segmentBytes } = identity
@@ -57,11 +58,13 @@ export async function stageWal(
       await giveTo(user, path)
     }
     for (const step of way.steps) {
+      signal?.throwIfAborted()
       const path = join(target, segmentName(step, segmentBytes))
       await writeFile(path, await verifiedBytes(folder, step, identity), { mode: 0o600 })
       await giveTo(user, path)
     }
   } catch (error) {
+    signal?.throwIfAborted()
     throw fileFailure(error, target)
   }
   return { segments: way.steps.length, bytes: way.steps.length * segmentBytes, through: extent.end }

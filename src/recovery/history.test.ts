@@ -50,7 +50,7 @@ function commitOf(number: number): RedoTransaction {
   return { shard: payroll, commitLsn, endLsn, xid: number, committedAtMs: 0, identity, changes }
 }
 
-const commits = 6_000
+const commits = 4_000
 const bytesHeldMax = 8 << 20
 
 async function newFolder(): Promise<ArchiveFolder> {
@@ -90,7 +90,7 @@ function metered(archive: ShardArchive) {
   const meter = { most: 0, commits: 0 }
   const readRedo: ShardArchive['readRedo'] = async function* (range) {
     for await (const transaction of archive.readRedo(range)) {
-      if (++meter.commits % 2_000 === 0) meter.most = Math.max(meter.most, held() - before)
+      if (++meter.commits % 1_000 === 0) meter.most = Math.max(meter.most, held() - before)
       yield transaction
     }
   }
@@ -125,6 +125,16 @@ test('A4: each reading is of the same commits, also when the stream has a hole s
   await write(folder, 100, 11, 12)
   const read = () => Promise.all(histories.map((one) => collected(one.read())))
   expect((await read()).flat().map(({ commitLsn }) => commitLsn)).toEqual([10n, 20n, 30n])
+})
+
+test('a reading ends with its signal', async () => {
+  const folder = await newFolder()
+  await write(folder, 1, 1, 3)
+  const archives = new Map([[payroll, openArchive({ root: dirname(folder.path), shard: payroll })]])
+  const giveUp = new AbortController()
+  const { histories } = await freeze(archives, { target: { kind: 'end' }, without: [] }, giveUp.signal)
+  giveUp.abort(new Error('the fleet stops'))
+  for (const one of histories) await expect(collected(one.read())).rejects.toThrow('the fleet stops')
 })
 
 describe('a reading that begins within the stream', () => {

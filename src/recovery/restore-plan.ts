@@ -73,6 +73,7 @@ export interface ShardPlan extends ShardHistoryPlan {
 export async function freeze(
   archives: ReadonlyMap<ShardName, ShardArchive>,
   request: Frozen['request'],
+  signal?: AbortSignal,
 ): Promise<Frozen> {
   const histories: ShardHistory[] = []
   const shapes = new Map<ShardName, Shapes>()
@@ -84,7 +85,7 @@ export async function freeze(
       throw new HoldfastError('restore_unreachable', `the redo stream of ${shard} is empty`, { detail: { shard } })
     }
     // From a position that is named: a stream may have a hole by the next time, from behind which it would be read otherwise.
-    const read = (from: Lsn = redo.from) => archive.readRedo({ history, from, to: redo.lsn })
+    const read = (from: Lsn = redo.from) => archive.readRedo({ history, from, to: redo.lsn, signal })
     const surveyor = new Surveyor(namesIn(request.target, request.without))
     for await (const transaction of read()) surveyor.pass(transaction)
     histories.push({ shard, redo, survey: surveyor.conclude(), read })
@@ -99,10 +100,11 @@ export async function freezeFor(
   request: RestoreRequest,
   archives: ReadonlyMap<ShardName, ShardArchive>,
   clock: Clock,
+  signal?: AbortSignal,
 ): Promise<Frozen> {
-  if (request.target.kind !== 'end') return freeze(archives, request)
+  if (request.target.kind !== 'end') return freeze(archives, request, signal)
   const began = await waitGoingOn(archives, clock)
-  const frozen = await freeze(archives, request)
+  const frozen = await freeze(archives, request, signal)
   return { ...frozen, end: endOf(frozen.histories, began) }
 }
 

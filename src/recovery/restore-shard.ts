@@ -51,14 +51,14 @@ const accessFile = 'holdfast.environment.hba.conf'
 
 /** Unpacks the base backup and puts the log beside it. */
 export async function fetchBackup(
-  { user }: RecoveryContext,
+  { user, signal }: RecoveryContext,
   archive: ShardArchive,
   { backup, timeline, stop }: ShardPlan,
   { dataDir, walDir }: ServerPlace,
 ): Promise<{ bytes: number }> {
-  await archive.extractBaseBackup(backup.id, dataDir, user)
+  await archive.extractBaseBackup(backup.id, dataDir, user, signal)
   const range = { history: timeline, from: backup.startLsn, to: stop.kind === 'before' ? stop.lsn : stop.through }
-  const staged = await archive.stageWal(walDir, range, user)
+  const staged = await archive.stageWal(walDir, range, user, signal)
   await discardStatesBehindBackup(dataDir, (at) => readStaged(walDir, at, checkpointRecordBytes))
   return { bytes: backup.bytes + staged.bytes }
 }

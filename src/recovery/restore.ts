@@ -77,13 +77,13 @@ export async function restore(context: RecoveryContext, request: RestoreRequest)
 
 /** What would be left out, dragged along and for review, without doing anything. Null without `without`. */
 export async function dryRun(context: RecoveryContext, request: RestoreRequest): Promise<Exclusion | null> {
-  return planExclusion(await freezeFor(request, context.archives, context.clock))
+  return planExclusion(await freezeFor(request, context.archives, context.clock, context.signal))
 }
 
 async function planFrom(context: RecoveryContext, request: RestoreRequest): Promise<RestorePlan> {
   for (const shard of context.archives.keys()) requireLegal(context, shard)
-  const { archives, clock } = context
-  const plan = await planRestore(archives, await freezeFor(request, archives, clock), request)
+  const { archives, clock, signal } = context
+  const plan = await planRestore(archives, await freezeFor(request, archives, clock, signal), request)
   if (plan.exclusion !== null) requireAccepted(plan.exclusion)
   return plan
 }

@@ -207,4 +207,27 @@ describe('restore', () => {
     )
     await drop(present((await listEnvironments(context)).at(-1), 'what failed is kept').id)
   })
+
+  test('F1: a fleet that stops ends a restore that was asked for', async () => {
+    const [begun, release] = [deferred<void>(), deferred<void>()]
+    reach = async (step) => {
+      if (step !== 'restore fetch') return
+      begun.resolve()
+      await release.promise
+    }
+    const call = callTo(fleet.supervisor)
+    const restored = call('restore', { at: 'end' }, silentProgress).catch((error: unknown) => error)
+    try {
+      await begun.promise
+      await fleet.supervisor.close()
+      expect(await Promise.race([restored, Promise.resolve('it goes on')])).toMatchObject({
+        code: 'fleet_not_running',
+        message: 'the restore ended: the fleet stops',
+      })
+    } finally {
+      reach = noStep
+      release.resolve()
+      await restored
+    }
+  })
 })

@@ -3,7 +3,10 @@ import type { Progress } from '../../base/progress.ts'
 import { describeConflict } from '../../recovery/exclusion.ts'
 import type { DrillReport } from '../../recovery/drill-report.ts'
 import { excludedOf } from '../../recovery/drill-report.ts'
+import { givingWay } from '../../recovery/giving-way.ts'
+import type { RecoveryContext } from '../../recovery/recovery.ts'
 import { dryRun, restore } from '../../recovery/restore.ts'
+import type { RestoreRequest } from '../../recovery/restore-plan.ts'
 import { formatTarget, parseTarget, parseTransactionName } from '../../recovery/target.ts'
 import { dropEnvironment } from '../../recovery/environment-drop.ts'
 import type { DropReport, RestoreReport } from '../operations-api.ts'
@@ -19,7 +22,7 @@ export interface RestoreParams {
   readonly dryRun?: boolean | undefined
 }
 
-/** Builds an isolated environment, or only says what would be left out. */
+/** Builds an isolated environment, or only says what would be left out. Throws `fleet_not_running` when the fleet stops meanwhile. */
 export async function restoreFleet(
   supervisor: Supervisor,
   params: RestoreParams,
@@ -31,23 +34,34 @@ export async function restoreFleet(
     })
   }
   const request = { target: parseTarget(params), without: (params.without ?? []).map(parseTransactionName) }
-  await catchUpArchives(supervisor, progress)
-  const context = await recoveryContext(supervisor, progress)
-  if (params.dryRun === true) {
-    const exclusion = await dryRun(context, request)
-    return {
-      environment: null,
-      target: formatTarget(request.target),
-      shards: [],
-      excluded: excludedOf(exclusion),
-      replayed: 0,
-      review: (exclusion?.review ?? []).map(({ name }) => name),
-      conflicts: (exclusion?.dragged ?? []).map(({ name, because }) => `${name}: ${describeConflict(because)}`),
-      gates: [],
-      rtoMs: 0,
-    }
+  const { closing } = supervisor
+  try {
+    closing.throwIfAborted()
+    await catchUpArchives(supervisor, progress, closing)
+    const context = givingWay(await recoveryContext(supervisor, progress), closing)
+    return params.dryRun === true ? await showExclusion(context, request) : toReport(await restore(context, request))
+  } catch (error) {
+    if (!closing.aborted) throw error
+    throw new HoldfastError('fleet_not_running', 'the restore ended: the fleet stops', {
+      hint: 'start the fleet and restore again',
+      cause: error,
+    })
   }
-  return toReport(await restore(context, request))
+}
+
+async function showExclusion(context: RecoveryContext, request: RestoreRequest): Promise<RestoreReport> {
+  const exclusion = await dryRun(context, request)
+  return {
+    environment: null,
+    target: formatTarget(request.target),
+    shards: [],
+    excluded: excludedOf(exclusion),
+    replayed: 0,
+    review: (exclusion?.review ?? []).map(({ name }) => name),
+    conflicts: (exclusion?.dragged ?? []).map(({ name, because }) => `${name}: ${describeConflict(because)}`),
+    gates: [],
+    rtoMs: 0,
+  }
 }
 
 /** Asks nothing of the shards: an environment can be dropped while one of them is gone. */

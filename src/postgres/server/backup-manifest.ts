@@ -84,11 +84,16 @@ function broken(why: string): HoldfastError {
  * Holds a data directory against the manifest in it: every listed file is there, with its size and its checksum,
  * and no other file is. Only before the first start, which changes files. Throws `check_failed`.
  */
-export async function verifyManifest(dir: string): Promise<BackupManifest> {
+export async function verifyManifest(dir: string, signal?: AbortSignal): Promise<BackupManifest> {
   const manifest = parseManifest(await readFile(join(dir, manifestName)))
   const problems: string[] = []
   const atOnce = pLimit(filesAtOnce)
-  const verifying = manifest.files.map((file) => atOnce(async () => ({ file, problem: await verifyFile(dir, file) })))
+  const verifying = manifest.files.map((file) =>
+    atOnce(async () => {
+      signal?.throwIfAborted()
+      return { file, problem: await verifyFile(dir, file) }
+    }),
+  )
   for (const { file, problem } of await Promise.all(verifying)) {
     if (problem !== undefined) problems.push(`${file.path} ${problem}`)
   }

@@ -22,9 +22,9 @@ const smallFileBytes = 1 << 20
 const writesMax = 16
 
 /** Unpacks into an empty data directory. `verifyManifest` afterwards says whether all of it arrived. */
-export function intoDirectory(dataDir: string, user: ServerUser | undefined): BaseBackupSink {
+export function intoDirectory(dataDir: string, user: ServerUser | undefined, signal?: AbortSignal): BaseBackupSink {
   return {
-    archive: (content) => extractArchive(content, dataDir, user),
+    archive: (content) => extractArchive(content, dataDir, user, signal),
     manifest: async (bytes) => {
       const path = join(dataDir, manifestName)
       await writeFile(path, bytes, { mode: 0o600 })
@@ -51,15 +51,28 @@ export function intoArchive(folder: string): BaseBackupSink {
   }
 }
 
-/** Unpacks a stored backup into a new data directory and verifies it. Throws `check_failed` or `disk_full`. */
-export async function unpackStored(folder: string, dataDir: string, user: ServerUser | undefined): Promise<void> {
-  const sink = intoDirectory(dataDir, user)
+/**
+ * Unpacks a stored backup into a new data directory and verifies it. Throws `check_failed`, `disk_full`, and the reason of the signal,
+ * after which nothing more is written.
+ */
+export async function unpackStored(
+  folder: string,
+  dataDir: string,
+  user: ServerUser | undefined,
+  signal?: AbortSignal,
+): Promise<void> {
+  const sink = intoDirectory(dataDir, user, signal)
   await sink.archive(createReadStream(join(folder, tarName), { highWaterMark: 1 << 20 }))
   await sink.manifest(await readFile(join(folder, manifestName)))
-  await verifyManifest(dataDir)
+  await verifyManifest(dataDir, signal)
 }
 
-export async function extractArchive(content: Readable, dataDir: string, user: ServerUser | undefined): Promise<void> {
+export async function extractArchive(
+  content: Readable,
+  dataDir: string,
+  user: ServerUser | undefined,
+  signal?: AbortSignal,
+): Promise<void> {
   await makeDataDir(dataDir, user)
   if ((await readdir(dataDir)).length > 0) {
     throw new HoldfastError('directory_not_writable', `${dataDir} is not empty, a base backup is not unpacked over it`)
@@ -70,6 +83,7 @@ export async function extractArchive(content: Readable, dataDir: string, user: S
   const writes = new SmallFiles(user)
   try {
     for await (const entry of unpack) {
+      signal?.throwIfAborted()
       const { name, type, size } = entry.header
       const path = join(dataDir, inside(name))
       if (type === 'directory') {
@@ -80,7 +94,7 @@ export async function extractArchive(content: Readable, dataDir: string, user: S
           await writes.add(path, await collect(entry))
           continue
         }
-        await writeEntry(path, entry)
+        await writeEntry(path, entry, signal)
       } else {
         throw new HoldfastError('server_failed', `the base backup has a ${type} ${name}; tablespaces are not supported`)
       }
@@ -89,6 +103,8 @@ export async function extractArchive(content: Readable, dataDir: string, user: S
     await writes.finish()
   } catch (error) {
     content.destroy()
+    await writes.finish().catch(() => undefined)
+    signal?.throwIfAborted()
     throw fileFailure(error, dataDir)
   }
   await chmod(dataDir, 0o700)
@@ -143,11 +159,18 @@ async function collect(content: AsyncIterable<unknown>): Promise<Uint8Array> {
   return Buffer.concat(chunks)
 }
 
-async function writeEntry(path: string, content: AsyncIterable<unknown>): Promise<void> {
+async function writeEntry(
+  path: string,
+  content: AsyncIterable<unknown>,
+  signal: AbortSignal | undefined,
+): Promise<void> {
   const file = await open(path, 'w', 0o600)
   try {
     // `writeFile` of a handle goes on where the last one ended, and writes all of it.
-    for await (const chunk of content) await file.writeFile(toBytes(chunk))
+    for await (const chunk of content) {
+      signal?.throwIfAborted()
+      await file.writeFile(toBytes(chunk))
+    }
   } finally {
     await file.close()
   }
