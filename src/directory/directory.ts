@@ -25,6 +25,7 @@ import type { DomainName, RegionName, ShardName, TenantName, ShardState } from '
  *   P4  Directories only advance: of two placements of one (tenant, domain) the higher version stands, whatever
  *       order they arrive in. Merging is associative, commutative and idempotent.
  *   P5  Routing is total: a name that is not in the directory is refused with its code, never guessed.
+ *   P6  A fleet starts by the configuration that its rows and its topology have, or not at all (`fleet/same-placements.ts`).
  *
  * HAZARD: the numbers start at 1 from the configuration. A shard's rows are the truth from then on; the
  * configuration only adds tenants and domains that no row knows.

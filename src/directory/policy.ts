@@ -5,9 +5,9 @@ import type { DomainName, Jurisdiction, NodeId, RegionName, TenantName } from '.
 /**
  * Residency policy, and the one function that decides by it.
  *
- * Every path that puts regulated data somewhere asks `decidePlacement`: manual failover, restore cutover, a
- * placement move, a new follower, a base backup, an archive. There is no second opinion, so there is no path
- * that forgot the law. The function is pure and total: the same question over the same placements has the same
+ * Every path that puts regulated data somewhere asks `decidePlacement`: manual failover, restore cutover, a base
+ * backup, and for followers and archives the configuration, which a start holds against the rows (P6). There is no
+ * second opinion, so there is no path that forgot the law. The function is pure and total: the same question over the same placements has the same
  * answer, and a region it does not know is a refusal, never an exception.
  *
  *   L1  Authority is allowed in a region only when every policy on the shard lists that region.

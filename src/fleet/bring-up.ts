@@ -10,6 +10,8 @@ import { removeLeftovers } from './leftovers.ts'
 import { folderOf, nodeId } from './node-names.ts'
 import { letIn, passesBarrier, takeUpEpoch } from './opening.ts'
 import { finishPromotion } from './promotion.ts'
+import { requireSameFleet } from './same-fleet.ts'
+import { requireSamePlacements } from './same-placements.ts'
 import type { Supervisor } from './supervisor.ts'
 import type { NodeDocument, ShardDocument, TopologyDocument } from './topology-store.ts'
 import { requireUpgradable, settled, untilFollowersHave, upgradeShards } from './upgrade.ts'
@@ -54,6 +56,7 @@ async function foundShardOf(supervisor: Supervisor, name: ShardName): Promise<Sh
   const { historyId } = await foundShard(servers, config, keys, shard, place, supervisor.release)
   const document: ShardDocument = {
     durability: shard.durability,
+    survive: shard.survive,
     epoch: 1 as Epoch,
     historyId,
     state: 'open',
@@ -75,8 +78,7 @@ async function foundShardOf(supervisor: Supervisor, name: ShardName): Promise<Sh
 
 /**
  * No shard is changed before every shard may be, and none takes traffic before all are at this release (U2, U3). Gives what it
- * went on without (V10). Throws `config_invalid` when the configuration has a shard that the fleet was founded without, and what an
- * upgrade throws.
+ * went on without (V10). Throws `config_invalid` when the configuration is not that of this fleet, and what an upgrade throws.
  */
 export async function restartFleet(supervisor: Supervisor, document: TopologyDocument): Promise<LeftOut> {
   for (const name of supervisor.config.shards.keys()) {
@@ -86,6 +88,7 @@ export async function restartFleet(supervisor: Supervisor, document: TopologyDoc
       })
     }
   }
+  requireSameFleet(supervisor.config, document)
   await removeLeftovers(supervisor, document)
   const shards = Object.keys(document.shards) as ShardName[]
   const of = (name: ShardName) => supervisor.topology.shard(name)
@@ -97,6 +100,7 @@ export async function restartFleet(supervisor: Supervisor, document: TopologyDoc
   leftOut.requireSomebody()
   const installed = await installedBefore(supervisor, shards, leftOut)
   if (installed !== undefined) leftOut.requireNothing(installed)
+  await requireSamePlacements(supervisor)
   // An upgrade's commit waits for followers as well.
   const { lostFollowers } = supervisor
   await settled(up().map((name) => leftOut.unlessFails(name, () => lostFollowers.replace(name))))

@@ -3,7 +3,7 @@ import { firstPolicyVersion, tenantHome } from '../directory/directory.ts'
 import type { GovernedPlacement, Holding, Regions, ResidencyPolicy } from '../directory/policy.ts'
 import { decidePlacement, legalRegions } from '../directory/policy.ts'
 import type { DomainName, RegionName, ShardName, TenantName } from '../directory/topology.ts'
-import type { FleetConfig, RegionLink, ShardConfig } from './config.ts'
+import type { DomainConfig, FleetConfig, RegionLink, ShardConfig } from './config.ts'
 import type { ConfigPath, Report } from './config-problem.ts'
 import type { ConfigDraft, Entries } from './config-read.ts'
 
@@ -131,8 +131,7 @@ function checkDomains({ domains, shards }: ConfigDraft, report: Report): void {
   for (const [name, domain] of domains.values) {
     const path = ['domains', name]
     const placed = domain.placement !== tenantHome
-    const key = domain.class === 'reference' ? 'source' : domain.class === 'derived' ? 'at' : 'placement'
-    if (placed) requireName(domain.placement, shards, [...path, key], 'shard', report)
+    if (placed) requireName(domain.placement, shards, [...path, placementKeyOf(domain)], 'shard', report)
     if (domain.class === 'regulated' && placed && domain.policy === null) {
       report(
         path,
@@ -150,6 +149,11 @@ function checkDomains({ domains, shards }: ConfigDraft, report: Report): void {
     })
     for (const [source, columns] of domain.from) checkSource(name, source, [...columns.keys()], domains, report)
   }
+}
+
+/** The key that says where a domain is. */
+export function placementKeyOf({ class: dataClass }: DomainConfig): 'source' | 'at' | 'placement' {
+  return dataClass === 'reference' ? 'source' : dataClass === 'derived' ? 'at' : 'placement'
 }
 
 function checkSource(

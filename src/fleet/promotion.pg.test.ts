@@ -134,7 +134,7 @@ test('what a promotion left to be built is built behind the opening, also when t
     nextNode: shard.nextNode + 1,
   })
   await fleet.supervisor.close()
-  await start()
+  await start({ followers: ['eu-west', 'eu-central'] })
   expect(fleet.shard().state).toBe('open')
   await eventually(() => fleet.shard().retired?.length === 0)
   expect(fleet.shard().nodes.map(({ id }) => id)).toEqual([1, 2, 3].map((n) => `${payroll}.${n}`))

@@ -28,6 +28,8 @@ export interface TopologyDocument {
 
 export interface ShardDocument {
   readonly durability: Durability
+  /** None in a document of an earlier form. */
+  readonly survive?: 'node' | 'region' | undefined
   readonly epoch: Epoch
   readonly historyId: HistoryId
   readonly state: ShardState
