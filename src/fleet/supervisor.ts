@@ -14,6 +14,7 @@ import type { Release } from '../postgres/release.ts'
 import { defaultCacheRoot, locatePostgres } from '../postgres/server/binaries.ts'
 import { clearPredecessor } from '../postgres/server/predecessor.ts'
 import { serverUser } from '../postgres/server/server-user.ts'
+import { loadInvariants } from '../recovery/invariant.ts'
 import { foundFleet, restartFleet } from './bring-up.ts'
 import type { FleetConfig } from './config.ts'
 import { roundTripMs } from './config.ts'
@@ -132,12 +133,14 @@ export class Supervisor {
 
   /**
    * Takes the data directory and brings the fleet up; resolves when every shard takes traffic that can: what does not come up is
-   * told as an alarm, and is closed in the topology (F6). Throws `fleet_locked`, `postgres_missing`, `directory_not_writable`,
-   * `disk_full`, `server_failed` where no server starts, `release_newer`, `upgrade_blocked`, `upgrade_failed`; then nothing is left
-   * running.
+   * told as an alarm, and is closed in the topology (F6). Throws `config_invalid`, `fleet_locked`, `postgres_missing`,
+   * `directory_not_writable`, `disk_full`, `server_failed` where no server starts, `release_newer`, `upgrade_blocked`,
+   * `upgrade_failed`; then nothing is left running.
    */
   static async start(options: SupervisorOptions): Promise<Supervisor> {
     const { config, progress, release, clock = systemClock, onStep = noStep } = options
+    // A rule that cannot be read is for who starts the fleet to mend, and not for who restores it on the bad day.
+    if (config.invariants !== null) await loadInvariants(config.invariants)
     const user = await serverUser()
     const home = await makeHome(config.dataDir, user)
     const lock = await takeLock(home.lockFile)

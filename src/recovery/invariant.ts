@@ -1,3 +1,4 @@
+import { basename, join } from 'node:path'
 import { HoldfastError } from '../base/errors.ts'
 import type { DomainName } from '../directory/topology.ts'
 import { readSqlFiles } from '../postgres/release.ts'
@@ -38,12 +39,31 @@ const headerLine = /^--\s*([a-z][a-z_-]*)\s*:\s*(.*)$/
 const identifier = /^[a-z_][a-z0-9_]*$/
 const severities: readonly Severity[] = ['critical', 'warning']
 
-/** The invariants of a folder, in the order of their names. Throws `config_invalid` naming the file and the line. */
+/**
+ * The invariants of a folder, in the order of their names. Throws `config_invalid` naming the file and the line, and for a folder
+ * that has none: whoever names one means to have his rules held.
+ */
 export async function loadInvariants(folder: string): Promise<Invariant[]> {
-  const files = await readSqlFiles(folder)
-  return files.map(({ name, text }) => parseInvariant(name, text))
+  const files = await readSqlFiles(folder).catch((cause: unknown) => {
+    if (!(cause instanceof Error && 'code' in cause && typeof cause.code === 'string')) throw cause
+    const isMissing = cause.code === 'ENOENT' || cause.code === 'ENOTDIR'
+    throw refusedFolder(
+      isMissing ? `there is no folder ${folder}` : `${folder} cannot be read: ${cause.message}`,
+      cause,
+    )
+  })
+  if (files.length === 0) throw refusedFolder(`${folder} has no .sql file`)
+  return files.map(({ name, text }) => parseInvariant(join(folder, name), text))
 }
 
+function refusedFolder(what: string, cause?: unknown): HoldfastError {
+  return new HoldfastError('config_invalid', `invariants: ${what}`, {
+    hint: 'name the folder with the .sql files of the rules, or leave `invariants` out',
+    ...(cause === undefined ? {} : { cause }),
+  })
+}
+
+/** `file`: its path, of which the name is held against the header. */
 export function parseInvariant(file: string, text: string): Invariant {
   const lines = text.split('\n')
   const bodyStart = lines.findIndex((line) => line.trim() !== '' && !line.startsWith('--'))
@@ -51,7 +71,7 @@ export function parseInvariant(file: string, text: string): Invariant {
   const query = bodyStart < 0 ? '' : lines.slice(bodyStart).join('\n').trim().replace(/;$/, '').trimEnd()
   if (query === '') throw refused(file, lines.length, 'has no query')
   const name = required(file, header, 'name')
-  if (`${name.value}.sql` !== file) throw refused(file, name.line, `names ${name.value}; name it as the file`)
+  if (`${name.value}.sql` !== basename(file)) throw refused(file, name.line, `names ${name.value}; name it as the file`)
   const severity = required(file, header, 'severity')
   const known = severities.find((one) => one === severity.value)
   if (known === undefined) throw refused(file, severity.line, `severity is ${severities.join(' or ')}`)

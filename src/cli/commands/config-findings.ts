@@ -1,6 +1,7 @@
 import { isDeepStrictEqual } from 'node:util'
 import { HoldfastError } from '../../base/errors.ts'
-import { type ConfigReference, readConfig } from '../../fleet/config.ts'
+import { type ConfigReference, type FleetConfig, readConfig } from '../../fleet/config.ts'
+import { loadInvariants } from '../../recovery/invariant.ts'
 import type { Finding } from './doctor.ts'
 
 /** What `doctor` says of the file that a running fleet was started from: only the next start goes by what it says now. */
@@ -23,4 +24,16 @@ export function changeFindings(started: ConfigReference, now: ConfigReference): 
   if (changed.length === 0) return []
   const detail = `${now.file} has changed in ${changed.join(', ')} since the fleet was started: the next start goes by it`
   return [{ what: 'configuration', status: 'warning', detail }]
+}
+
+/** What a restore would find on the bad day. */
+export async function invariantFindings({ invariants }: Pick<FleetConfig, 'invariants'>): Promise<Finding[]> {
+  if (invariants === null) return []
+  try {
+    const { length } = await loadInvariants(invariants)
+    return [{ what: 'invariants', status: 'ok', detail: `${length} in ${invariants}` }]
+  } catch (error) {
+    if (!(error instanceof HoldfastError)) throw error
+    return [{ what: 'invariants', status: 'problem', detail: error.message }]
+  }
 }

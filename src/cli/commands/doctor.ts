@@ -17,7 +17,7 @@ import { attachFleet, quietRuntime } from '../../fleet/fleet.ts'
 import { configFor, optionsOf, report } from '../attach.ts'
 import { describeClosed } from '../closed-shards.ts'
 import { printLine } from '../output.ts'
-import { fileFindings } from './config-findings.ts'
+import { fileFindings, invariantFindings } from './config-findings.ts'
 import { connectionFindings, settingFindings } from './server-findings.ts'
 
 /** One thing that was looked at. `warning` is legal and worth knowing; `problem` is neither. */
@@ -47,7 +47,12 @@ export function addDoctorCommand(program: Command): void {
 
 async function examine(options: CommonOptions): Promise<Finding[]> {
   const config = await configFor(options)
-  return [...(await examineMachine(config)), ...examineConfig(config), ...(await examineFleet(config))]
+  return [
+    ...(await examineMachine(config)),
+    ...examineConfig(config),
+    ...(await invariantFindings(config)),
+    ...(await examineFleet(config)),
+  ]
 }
 
 async function examineMachine(config: FleetConfig): Promise<Finding[]> {
