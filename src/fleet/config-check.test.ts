@@ -1,26 +1,5 @@
-import fc from 'fast-check'
 import { describe, expect, test } from 'vitest'
-import { exampleConfig } from '../../test/support/example-config.ts'
-import { HoldfastError } from '../base/errors.ts'
-import { parseConfig } from './config.ts'
-
-const parse = (text: string) => parseConfig(text, { baseDir: '/srv/app', file: 'holdfast.yaml' })
-
-function refusal(text: string): HoldfastError {
-  try {
-    parse(text)
-  } catch (error) {
-    if (error instanceof HoldfastError) return error
-    throw error
-  }
-  throw new Error('the configuration was accepted')
-}
-
-/** The configuration above with one piece of its text replaced; the piece must be there. */
-function changed(piece: string, by: string): string {
-  if (!exampleConfig.includes(piece)) throw new Error(`${piece} is not in the text`)
-  return exampleConfig.replace(piece, () => by)
-}
+import { changed, refusal } from '../../test/support/example-config.ts'
 
 describe('refused with the line, what is wrong and what would be right', () => {
   test.each<[what: string, text: string, message: string, hint: string]>([
@@ -82,28 +61,10 @@ describe('refused with the line, what is wrong and what would be right', () => {
       'write regulated, reference or derived',
     ],
     [
-      'an address without a port',
-      changed('127.0.0.1:7400', 'localhost'),
-      'holdfast.yaml:3:9: listen: is not an address',
-      'write host:port, e.g. 127.0.0.1:7400',
-    ],
-    [
-      'a webhook that is not a web address',
-      changed("'http://127.0.0.1:9999/hook'", 'localhost'),
-      'holdfast.yaml:24:20: outbox.webhook: is not a web address',
-      'write it with its scheme, e.g. http://127.0.0.1:9999/hook',
-    ],
-    [
       'a duration without a unit',
       changed('every: 24h', 'every: "24"'),
       'holdfast.yaml:23:18: drills.every: is not a duration',
       'write a number and s, m, h or d, e.g. 24h',
-    ],
-    [
-      'object storage',
-      changed('archive: ./archive/eu-west', 'archive: s3://bucket/prefix'),
-      'holdfast.yaml:6:44: regions.eu-west.archive: is not a directory',
-      'object storage is not supported yet, write a directory',
     ],
     [
       'a shard in an unknown region',
@@ -229,42 +190,6 @@ describe('refused with the line, what is wrong and what would be right', () => {
       'known jurisdictions are EU, US',
     ],
     [
-      'an archive that is legal for nobody',
-      changed(', archive: ./archive/us-east', ''),
-      'holdfast.yaml:12:3: shards.us-east/treasury: no archive is legal for tenant initech-us, domain treasury; archives are in eu-west (EU)',
-      'give region us-east an archive',
-    ],
-    [
-      'archives of two regions in one folder',
-      changed('./archive/us-east', './archive/eu-west/us'),
-      'holdfast.yaml:8:44: regions.us-east.archive: the archives of us-east and eu-west lie in one folder',
-      'give each region a folder of its own',
-    ],
-    [
-      'a link to an unknown region',
-      changed('eu-west~us-east: 80', 'eu-west~us-west: 80'),
-      'holdfast.yaml:9:34: links.eu-west~us-west: there is no region us-west',
-      'known regions are eu-west, eu-central, us-east',
-    ],
-    [
-      'a link that is no pair',
-      changed('eu-west~us-east: 80', 'eu-west: 80'),
-      'holdfast.yaml:9:34: links.eu-west: is not a pair of two regions',
-      'write it as eu-west~us-east',
-    ],
-    [
-      'a link given twice',
-      changed('eu-west~us-east: 80', 'eu-central~eu-west: 80'),
-      'holdfast.yaml:9:34: links.eu-central~eu-west: is given twice',
-      'a link has the same round trip both ways',
-    ],
-    [
-      'a negative round trip',
-      changed('eu-west~us-east: 80', 'eu-west~us-east: -1'),
-      'holdfast.yaml:9:51: links.eu-west~us-east: is negative',
-      'write milliseconds, e.g. 80',
-    ],
-    [
       'tenants without a domain at home',
       changed(
         'placement: tenant-home',
@@ -278,30 +203,6 @@ describe('refused with the line, what is wrong and what would be right', () => {
       'fleet: x\nregions: { eu: { jurisdiction: EU } }\nshards: {}\n',
       'holdfast.yaml:3:9: shards: is empty',
       'name at least one shard',
-    ],
-    [
-      'no YAML',
-      'fleet: [x\n',
-      'holdfast.yaml:2:1: flow sequence in block collection must be sufficiently indented and end with a ]',
-      'write it as YAML 1.2',
-    ],
-    [
-      'an alias without an anchor',
-      changed('[us-east, us-east]', '*nowhere'),
-      'holdfast.yaml:1:1: unresolved alias (the anchor must be set before the alias): nowhere',
-      'write it as YAML 1.2',
-    ],
-    [
-      'a mapping that holds itself',
-      changed('durability: quorum, followers: [us-east', 'durability: &own { it: *own }, followers: [us-east'),
-      'holdfast.yaml:12:40: shards.us-east/treasury.durability: this is not known',
-      'write quorum or local',
-    ],
-    [
-      'a list',
-      '- fleet\n',
-      'holdfast.yaml:1:1: is not a mapping of keys to values',
-      'write a mapping of keys to values',
     ],
   ])('%s', (_, text, message, hint) => {
     const error = refusal(text)
@@ -337,51 +238,4 @@ test('what stands beside an unknown key is still checked', () => {
     'holdfast.yaml:11:43: shards.eu-west/payroll.folowers: unknown key',
     'holdfast.yaml:11:69: shards.eu-west/payroll.followers.0: a follower in us-east (US)',
   ])
-})
-
-test('a value behind an alias is found at its alias', () => {
-  const text = changed(
-    '{ authority: [us-east], replicas: [US], otherwise: reject } }\n  tax',
-    '&us { authority: [us-east], replicas: [US], otherwise: reject, x: 1 } }\n  tax',
-  ).replace(
-    'home: us-east/treasury, policy: { authority: [us-east], replicas: [US], otherwise: reject }',
-    'home: us-east/treasury, policy: *us',
-  )
-  expect(refusal(text).message.split('\n')).toEqual([
-    'holdfast.yaml:16:86: domains.treasury.policy.x: unknown key',
-    'holdfast.yaml:16:86: tenants.initech-us.policy.x: unknown key',
-  ])
-})
-
-test('whatever is done to the text, the answer is a configuration or a refusal', () => {
-  const tokens = exampleConfig.split(/(?<=\s)/)
-  const pieces = fc.constantFrom(
-    ...tokens,
-    '*x',
-    '&x ',
-    '!!binary ',
-    '? ',
-    '- ',
-    '{',
-    '}',
-    '[',
-    ']',
-    ': ',
-    '\n',
-    '~',
-    '__proto__: 1',
-  )
-  const edits = fc.array(fc.record({ at: fc.nat({ max: tokens.length }), remove: fc.nat({ max: 3 }), piece: pieces }))
-  fc.assert(
-    fc.property(edits, (all) => {
-      const text = [...tokens]
-      for (const { at, remove, piece } of all) text.splice(at, remove, piece)
-      try {
-        parse(text.join(''))
-      } catch (error) {
-        expect(error).toBeInstanceOf(HoldfastError)
-      }
-    }),
-    { numRuns: 300 },
-  )
 })

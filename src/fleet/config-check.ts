@@ -4,6 +4,7 @@ import type { GovernedPlacement, Holding, Regions, ResidencyPolicy } from '../di
 import { decidePlacement, legalRegions } from '../directory/policy.ts'
 import type { DomainName, RegionName, ShardName, TenantName } from '../directory/topology.ts'
 import type { DomainConfig, FleetConfig, RegionLink, ShardConfig } from './config.ts'
+import { portMax } from './config-form.ts'
 import type { ConfigPath, Report } from './config-problem.ts'
 import type { ConfigDraft, Entries } from './config-read.ts'
 
@@ -19,6 +20,7 @@ export function checkDraft(draft: ConfigDraft, report: Report): FleetConfig | nu
   const hasForm = draft.root !== null
   if (hasForm && draft.regions.names.size === 0) report(['regions'], 'is empty', 'name at least one region')
   if (hasForm && draft.shards.names.size === 0) report(['shards'], 'is empty', 'name at least one shard')
+  checkPorts(draft, report)
   const links = checkLinks(draft, report)
   checkShards(draft, report)
   checkDomains(draft, report)
@@ -83,6 +85,15 @@ function ownersOf({ tenants, domains }: ConfigDraft): Owner[] {
     ]
   })
   return [...ofTenants, ...ofDomains]
+}
+
+/** The gateway of each region listens on the port after that of the one before. */
+function checkPorts({ root, regions }: ConfigDraft, report: Report): void {
+  const port = root?.listen.port ?? 0
+  const firstMax = portMax - (regions.names.size - 1)
+  if (port === 0 || port <= firstMax) return
+  const message = `leaves no ports for the gateways of ${regions.names.size} regions, which listen on ${port} and those after it`
+  report(['listen'], message, `write a port of at most ${firstMax}, or 0`)
 }
 
 function checkLinks({ links, regions }: ConfigDraft, report: Report): RegionLink[] {

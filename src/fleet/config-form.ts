@@ -67,6 +67,8 @@ function durationMs(pattern: RegExp, right: string) {
     .transform((text) => Number.parseInt(text, 10) * (units[text.replace(/^\d+|-ago$/g, '')] ?? 0))
 }
 
+export const portMax = 65_535
+
 const listen = z
   .string()
   .regex(/^(\[[0-9a-f:.]+\]|[^\s:[\]]+):\d{1,5}$/i, {
@@ -76,7 +78,7 @@ const listen = z
     const colon = text.lastIndexOf(':')
     return { host: text.slice(0, colon).replace(/^\[|\]$/g, ''), port: Number(text.slice(colon + 1)) }
   })
-  .refine(({ port }) => port <= 65_535, { error: 'has a port above 65535; write host:port, e.g. 127.0.0.1:7400' })
+  .refine(({ port }) => port <= portMax, { error: `has a port above ${portMax}; write host:port, e.g. 127.0.0.1:7400` })
 
 const milliseconds = z
   .number()

@@ -1,3 +1,6 @@
+import { HoldfastError } from '../../src/base/errors.ts'
+import { parseConfig } from '../../src/fleet/config.ts'
+
 /** The configuration of PayLedger, as the contract shows it, shortened to a few tables. */
 export const exampleConfig = `fleet: payledger
 dataDir: .holdfast
@@ -24,3 +27,21 @@ invariants: ./invariants
 drills: { every: 24h, target: 5m-ago }
 outbox: { webhook: 'http://127.0.0.1:9999/hook' }
 `
+
+export const parse = (text: string) => parseConfig(text, { baseDir: '/srv/app', file: 'holdfast.yaml' })
+
+export function refusal(text: string): HoldfastError {
+  try {
+    parse(text)
+  } catch (error) {
+    if (error instanceof HoldfastError) return error
+    throw error
+  }
+  throw new Error('the configuration was accepted')
+}
+
+/** The configuration above with one piece of its text replaced; the piece must be there. */
+export function changed(piece: string, by: string): string {
+  if (!exampleConfig.includes(piece)) throw new Error(`${piece} is not in the text`)
+  return exampleConfig.replace(piece, () => by)
+}
