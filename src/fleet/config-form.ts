@@ -3,6 +3,7 @@ import { z } from 'zod'
 import { tenantHome } from '../directory/directory.ts'
 import type { ResidencyPolicy } from '../directory/policy.ts'
 import type { DomainName, Jurisdiction, RegionName, ShardName, TenantName } from '../directory/topology.ts'
+import { type WebhookFault, webhookFault } from '../transaction/outbox/webhook.ts'
 
 /**
  * The form of a configuration: which keys there are, and what each value looks like. What values mean to each
@@ -88,10 +89,22 @@ const milliseconds = z
 /** A transaction that lives for longer is refused at its end, so nothing shorter than any transaction will do. */
 const restoreWindowMsMin = 3_600_000
 
-const webhook = z.url({
-  protocol: /^https?$/,
-  error: 'is not a web address; write it with its scheme, e.g. http://127.0.0.1:9999/hook',
-})
+const webhookRight: Readonly<Record<WebhookFault, string>> = {
+  'has user info':
+    'a request takes no name and no password from there, write what the receiver is to know into the path',
+  'has a blocked port': 'no request is sent to the port of another protocol, write another one',
+}
+
+const webhook = z
+  .url({
+    protocol: /^https?$/,
+    error: 'is not a web address; write it with its scheme, e.g. http://127.0.0.1:9999/hook',
+    abort: true,
+  })
+  .superRefine((url, context) => {
+    const fault = webhookFault(url)
+    if (fault !== null) context.addIssue({ code: 'custom', message: `${fault}; ${webhookRight[fault]}` })
+  })
 
 export const dataDirDefault = '.holdfast'
 

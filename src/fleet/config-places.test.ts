@@ -23,6 +23,18 @@ test.each<[what: string, text: string, message: string, hint: string]>([
     'write it with its scheme, e.g. http://127.0.0.1:9999/hook',
   ],
   [
+    'a webhook with a password',
+    changed('http://127.0.0.1:9999/hook', 'http://payroll:secret@127.0.0.1:9999/hook'),
+    'holdfast.yaml:24:20: outbox.webhook: has user info',
+    'a request takes no name and no password from there, write what the receiver is to know into the path',
+  ],
+  [
+    'a webhook with a port that no request is sent to',
+    changed('127.0.0.1:9999', '127.0.0.1:6000'),
+    'holdfast.yaml:24:20: outbox.webhook: has a blocked port',
+    'no request is sent to the port of another protocol, write another one',
+  ],
+  [
     'object storage',
     changed('archive: ./archive/eu-west', 'archive: s3://bucket/prefix'),
     'holdfast.yaml:6:44: regions.eu-west.archive: is not a directory',

@@ -6,6 +6,7 @@ import type { FleetConfig } from '../../fleet/config.ts'
 import type { ClockAcceptanceView, DriftView, InDoubtView, ShardStatus } from '../../fleet/operations-api.ts'
 import { findSupervisor } from '../../fleet/registry.ts'
 import { serverSettings } from '../../fleet/server-settings.ts'
+import { waitingViews } from '../../fleet/waiting-events.ts'
 import { parseHlc, wallMsOfHlc } from '../../hlc/hlc.ts'
 import type { PostgresBinaries } from '../../postgres/server/binaries.ts'
 import { defaultCacheRoot, locatePostgres } from '../../postgres/server/binaries.ts'
@@ -19,6 +20,7 @@ import { describeClosed } from '../closed-shards.ts'
 import { printLine } from '../output.ts'
 import { fileFindings, invariantFindings } from './config-findings.ts'
 import { connectionFindings, settingFindings } from './server-findings.ts'
+import { waitingFindings } from './waiting-findings.ts'
 
 /** One thing that was looked at. `warning` is legal and worth knowing; `problem` is neither. */
 export interface Finding {
@@ -142,6 +144,7 @@ async function examineFleet(config: FleetConfig): Promise<Finding[]> {
       // `up` runs one a region; who runs others of his own has to add them.
       ...connectionFindings(servers, Math.max(config.regions.size, registry.gateways.length)),
       ...driftFindings(await fleet.drifts().catch(() => []), systemClock.wallMs()),
+      ...waitingFindings(await waitingViews(fleet.parts), systemClock.wallMs()),
       ...acceptanceFindings(await fleet.acceptances().catch(() => []), systemClock.wallMs()),
       ...(shards.some(({ inDoubt }) => inDoubt > 0) ? inDoubtFindings(await fleet.resolve(true)) : []),
     ]

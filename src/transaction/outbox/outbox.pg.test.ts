@@ -1,4 +1,4 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { mkdtemp, readFile, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
 import { afterEach, beforeEach, describe, expect, test } from 'vitest'
@@ -162,6 +162,14 @@ describe('delivering', () => {
       `{"id":"${event.eventId}","name":"payroll.approved","tenant":"globex-eu","transactionId":"${event.transactionId}",` +
         `"commitTimestamp":"1970-01-01T00:00:00.000Z+000a","payload":{"cents": 12345678901234567890}}`,
     )
+  })
+
+  test('an address that no request is sent to is not kept with its password', async () => {
+    const event = emitted(10n)
+    await commit(event)
+    const webhookUrl = receiver.url.replace('http://', 'http://payroll:secret@')
+    await dispatching({ webhookUrl }, () => eventually(async () => (await recordedStates()).includes('failed')))
+    expect(await readFile(join(folder, 'journal.jsonl'), 'utf8')).not.toMatch(/secret|payroll:/)
   })
 
   test('events leave in commit order, over pages', async () => {
