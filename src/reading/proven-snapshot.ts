@@ -165,6 +165,7 @@ class Search {
       if (opened === undefined) return undefined
       const { snapshot, answer, isLean } = opened
       const verdict = judge(this.#demand, shard, snapshot)
+      this.#noteFresh(snapshot, verdict)
       if (verdict.kind === 'proven' && (!isLean || bearsOut(this.#demand, snapshot))) return { snapshot, answer }
       snapshot.end()
       if (verdict.kind === 'proven' || isLean) {
@@ -215,6 +216,15 @@ class Search {
   #spend(ms: number, fromMs: number): void {
     this.#budget.spend(ms, fromMs)
     this.#waitedMs += ms
+  }
+
+  /**
+   * A session goes on from what the node that answered it has received, and that will be replayed by the time the node is asked
+   * again. One that is behind is seen as it is.
+   */
+  #noteFresh({ node, proof }: ShardSnapshot, { kind }: Verdict): void {
+    const { replayed, positionAfter } = proof
+    this.#environment.watch.noteFresh(node.id, { ...proof, replayed: kind === 'proven' ? positionAfter : replayed })
   }
 
   #note(asked: Asked): void {

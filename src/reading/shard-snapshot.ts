@@ -97,7 +97,6 @@ export class ShardSnapshot {
     this.#environment = environment
     this.#caller = caller
     environment.told.set(caller.session, remember(proof, positionBefore, this.greatestTimestamp, remembered))
-    environment.watch.noteFresh(node.id, proof)
   }
 
   /**

@@ -73,6 +73,23 @@ describe('read your writes', () => {
     }
   })
 
+  test('a session goes on with the follower that had received more than it had replayed', async () => {
+    const { id, frontier: before } = await newRun('draft')
+    await eventually(async () => (await uncheckedStatus(id, near)) === 'draft')
+    await holdBack(near)
+    await setStatus(id, 'approved', before)
+    const [flushed] = await on<{ lsn: string }>(primary, 'select pg_current_wal_flush_lsn()::text as lsn')
+    await eventually(async () => {
+      const text = 'select pg_last_wal_receive_lsn() >= $1::pg_lsn as has'
+      return (await on<{ has: boolean }>(near, text, [flushed?.lsn]))[0]?.has === true
+    })
+    const first = await statusOf(id, {})
+    expect(first).toMatchObject({ value: 'draft', by: { node: near } })
+    await letGo(near)
+    const second = await statusOf(id, { frontier: first.frontier, waitMs: patient })
+    expect(second.by).toMatchObject({ node: near, rerouted: false })
+  })
+
   test('R2: a follower that is held back is waited for, by all readers with one loop', async () => {
     const { id, frontier: before } = await newRun('draft')
     await eventually(async () => (await uncheckedStatus(id, near)) === 'draft')
