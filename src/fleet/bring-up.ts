@@ -14,7 +14,7 @@ import { requireSameFleet } from './same-fleet.ts'
 import { requireSamePlacements } from './same-placements.ts'
 import type { Supervisor } from './supervisor.ts'
 import type { NodeDocument, ShardDocument, TopologyDocument } from './topology-store.ts'
-import { requireUpgradable, settled, untilFollowersHave, upgradeShards } from './upgrade.ts'
+import { requireUpgradable, settled, upgradeShards } from './upgrade.ts'
 
 /** Brings all shards of an embedded fleet up: founds them, or starts them as the topology says. */
 
@@ -107,11 +107,7 @@ export async function restartFleet(supervisor: Supervisor, document: TopologyDoc
   if (installed !== undefined) leftOut.requireNothing(installed)
   await upgrade(supervisor, up())
   await settled(up().map((name) => restartShard(supervisor, name, leftOut)))
-  const running = ({ nodes, ...rest }: ShardDocument) => ({
-    ...rest,
-    nodes: nodes.filter(({ id }) => supervisor.servers.isRunning(id)),
-  })
-  await settled(up().map((name) => untilFollowersHave(supervisor, running(of(name)))))
+  await settled(shards.map((name) => admitFollowers(supervisor, name, leftOut)))
   await leftOut.tell()
   for (const name of shards) supervisor.rebuilding.begin(name)
   return leftOut
@@ -172,6 +168,16 @@ async function upgrade(supervisor: Supervisor, shards: readonly ShardName[]): Pr
     progress({ step: 'upgrade', detail: `${name} to release ${nameRelease(release)}` })
   }
   await settled(standing.map(([name]) => takeUpEpoch(supervisor, name)))
+}
+
+/** U2. Those of a shard that is down may have another release for as long as it is: they are not waited for. */
+async function admitFollowers(supervisor: Supervisor, name: ShardName, leftOut: LeftOut): Promise<void> {
+  const { followerAdmission, servers, topology } = supervisor
+  const { nodes, primary } = topology.shard(name)
+  const followers = nodes.filter(({ id }) => id !== primary && servers.isRunning(id))
+  const admit = (node: NodeDocument) =>
+    leftOut.has(name) ? followerAdmission.admit(name, node) : followerAdmission.atStart(name, node)
+  await settled(followers.map((node) => leftOut.unlessFollowerFails(name, node, () => admit(node))))
 }
 
 async function restartShard(supervisor: Supervisor, name: ShardName, leftOut: LeftOut): Promise<void> {

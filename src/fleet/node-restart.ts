@@ -57,12 +57,13 @@ async function startAgain(
   supervisor: Supervisor,
   id: NodeId,
 ): Promise<{ name: ShardName; fenced: ShardDocument } | undefined> {
-  const { topology, shardServers } = supervisor
+  const { topology, shardServers, followerAdmission } = supervisor
   const found = shardOf(supervisor, id)
   if (found === undefined) throw new HoldfastError('unknown_node', `no node ${id} is in the topology`)
   const [name, shard] = found
   if (id !== shard.primary) {
     await shardServers.startFollower(name, shard, nodeOf(shard, id))
+    await followerAdmission.admit(name, nodeOf(shard, id))
     return undefined
   }
   if (shard.promotion !== undefined) {

@@ -3,6 +3,7 @@ import type { Progress } from '../base/progress.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { promote } from '../postgres/server/follower.ts'
+import type { FollowerAdmission } from './follower-admission.ts'
 import type { OpeningParts } from './opening.ts'
 import { openShard } from './opening.ts'
 import type { RetirementParts } from './retirement.ts'
@@ -20,7 +21,9 @@ import { requireRelease } from './upgrade.ts'
  * The shard opens as soon as somebody follows whose acknowledgement counts. What did not come along is built anew behind
  * that, and before it only where nobody is left to acknowledge.
  */
-export interface PromotionParts extends RetirementParts, OpeningParts {}
+export interface PromotionParts extends RetirementParts, OpeningParts {
+  readonly followerAdmission: FollowerAdmission
+}
 
 const promoteWithinSeconds = 30
 const answerWithinMs = 30_000
@@ -72,7 +75,7 @@ async function openHistory(
 
 /** Lets the other followers follow the new primary. One that cannot be made to is built anew like the old primary. */
 async function followTarget(
-  { topology, servers, shardServers }: PromotionParts,
+  { topology, servers, shardServers, followerAdmission }: PromotionParts,
   name: ShardName,
   begun: ShardDocument,
   progress: Progress,
@@ -84,6 +87,8 @@ async function followTarget(
       progress({ step: 'follow', detail: node.id })
       if (!servers.isRunning(node.id)) await shardServers.startFollower(name, begun, node)
       await shardServers.attach(target, node)
+      // Also where a start left it to this promotion. It may not have replayed the release.
+      if (shardServers.isLockedOut(node.id)) followerAdmission.begin(name, node)
     }),
   )
   const lost = others.filter((_, index) => attached[index]?.status === 'rejected')

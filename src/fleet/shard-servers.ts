@@ -25,10 +25,11 @@ const connectWithinMs = 5_000
 const pollMs = 10
 
 /**
- * F2: whom a primary does not let in before its barrier has passed. What a gateway has been told of the shard does not count
- * here: one that outlived a supervisor, or has not heard yet, still takes it for open.
+ * Whom a primary does not let in before its barrier has passed (F2), nor a follower before it has the release (U2). What a
+ * gateway has been told of the shard does not count here: one that outlived a supervisor, or has not heard yet, still takes it
+ * for open.
  */
-const untilBarrier: readonly RoleName[] = ['holdfast_gateway', 'holdfast_app']
+const lockedOut: readonly RoleName[] = ['holdfast_gateway', 'holdfast_app']
 
 /**
  * The servers of shards by role: starting a primary, building and attaching followers, naming whom commits wait for.
@@ -39,6 +40,8 @@ export class ShardServers {
   readonly #links: LinkNetwork
   readonly #config: FleetConfig
   readonly #clock: Clock
+  /** Followers that let no gateway in until `admit`. */
+  readonly #lockedOut = new Set<NodeId>()
 
   constructor(servers: FleetServers, links: LinkNetwork, config: FleetConfig, clock: Clock) {
     this.#servers = servers
@@ -65,7 +68,7 @@ export class ShardServers {
       id: node.id,
       dataDir: this.#servers.dataDirOf(node.folder),
       settings: this.#settings(this.synchronousNames(name, shard)),
-      lockedOut: untilBarrier,
+      lockedOut,
     })
     await this.tidySlots(name, shard, node)
   }
@@ -74,7 +77,7 @@ export class ShardServers {
   async startPrimaryWithoutWaiting(shard: ShardDocument): Promise<void> {
     const node = nodeOf(shard, shard.primary)
     const dataDir = this.#servers.dataDirOf(node.folder)
-    await this.#servers.start({ id: node.id, dataDir, settings: this.#settings(''), lockedOut: untilBarrier })
+    await this.#servers.start({ id: node.id, dataDir, settings: this.#settings(''), lockedOut })
   }
 
   /** The same, unless it runs: a supervisor that was killed left it down. */
@@ -85,6 +88,7 @@ export class ShardServers {
   /** Lets gateways in; resolves when the server does. Behind a barrier, and before anybody is told that the shard is open. */
   async admit(node: NodeDocument): Promise<void> {
     await this.#servers.server(node.id).admitAll()
+    this.#lockedOut.delete(node.id)
     const target = this.#servers.target(node, 'holdfast_gateway', 'holdfast-supervisor')
     const deadline = this.#clock.monotonicMs() + inForceWithinMs
     for (;;) {
@@ -100,13 +104,18 @@ export class ShardServers {
     }
   }
 
-  /** Starts a follower's server on its data directory, streaming from the shard's primary. */
+  /** Starts a follower's server on its data directory, streaming from the shard's primary. It lets no gateway in until `admit`. */
   async startFollower(name: ShardName, shard: ShardDocument, node: NodeDocument): Promise<void> {
     const dataDir = this.#servers.dataDirOf(node.folder)
     await follow(dataDir, this.#upstream(nodeOf(shard, shard.primary), node), this.#servers.user)
-    await this.#servers.start({ id: node.id, dataDir, settings: this.#settings('') })
+    this.#lockedOut.add(node.id)
+    await this.#servers.start({ id: node.id, dataDir, settings: this.#settings(''), lockedOut })
     // Of a promotion that was broken off while one follower fetched from it what it lacked.
     await this.tidySlots(name, shard, node)
+  }
+
+  isLockedOut(id: NodeId): boolean {
+    return this.#lockedOut.has(id)
   }
 
   /** Where a follower reaches its primary, as the role that it streams with. */

@@ -19,6 +19,7 @@ import { foundFleet, restartFleet } from './bring-up.ts'
 import type { FleetConfig } from './config.ts'
 import { roundTripMs } from './config.ts'
 import { keepDrills } from './drill-schedule.ts'
+import { FollowerAdmission } from './follower-admission.ts'
 import type { FleetHome } from './home.ts'
 import { clearRunDir, makeHome } from './home.ts'
 import type { FleetKeys } from './keys.ts'
@@ -81,6 +82,7 @@ export class Supervisor {
   readonly promotions: Promotions
   readonly lostFollowers: LostFollowers
   readonly takingUp: TakingUp
+  readonly followerAdmission: FollowerAdmission
   /** What every shard is brought to, and who attaches has to have. */
   readonly release: Release
   readonly #lock: SupervisorLock
@@ -128,6 +130,7 @@ export class Supervisor {
     })
     this.promotions = new Promotions(this)
     this.lostFollowers = new LostFollowers(this)
+    this.followerAdmission = new FollowerAdmission(this)
     this.takingUp = new TakingUp(parts.config, this.shardServers)
   }
 

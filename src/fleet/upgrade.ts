@@ -1,4 +1,3 @@
-import type { Clock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { NodeId, ShardName } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
@@ -11,13 +10,14 @@ import { summaryOf } from '../postgres/sql-statements.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import type { ShardServers } from './shard-servers.ts'
 import { nodeOf } from './shard-servers.ts'
-import type { NodeDocument, ShardDocument } from './topology-store.ts'
+import type { ShardDocument } from './topology-store.ts'
 
 /**
  * Brings the shards of a fleet to the release of this code, before anybody is let in: docs/protocols/upgrade.md.
  *
  *   U1  A shard has the whole of a release, or the whole of the one before.
- *   U2  Nobody is let in before every shard, and every follower, has the release of the code that serves.
+ *   U2  Nobody is let in on a node before it has the release of the code that serves, nor anywhere before every shard that is up
+ *       has it.
  *   U3  What a later release was at is refused before anything is changed, and so is a shard that the release before has to
  *       finish something on.
  *   U4  A governed table is never without its rules, and has those of the release.
@@ -27,12 +27,8 @@ import type { NodeDocument, ShardDocument } from './topology-store.ts'
 export interface UpgradeParts {
   readonly release: Release
   readonly shardServers: ShardServers
-  readonly clock: Clock
 }
 
-/** Replay of a release by a follower that streams. One that takes longer does not follow. */
-const replayWithinMs = 60_000
-const pollMs = 20
 const connectWithinMs = 10_000
 
 /**
@@ -178,29 +174,4 @@ function refused(failure: InstallationFailure, name: ShardName, release: Release
       cause: failure,
     },
   )
-}
-
-/** U2. A follower that has not replayed the release would be asked for functions that it does not have. */
-export async function untilFollowersHave(parts: UpgradeParts, shard: ShardDocument): Promise<void> {
-  const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
-  await Promise.all(followers.map((node) => untilFollowerHas(parts, node)))
-}
-
-async function untilFollowerHas({ release, shardServers, clock }: UpgradeParts, node: NodeDocument): Promise<void> {
-  const deadline = clock.monotonicMs() + replayWithinMs
-  while (!(await hasRelease(shardServers, node, release))) {
-    if (clock.monotonicMs() > deadline) throw behind(node.id, release)
-    await clock.sleep(pollMs)
-  }
-}
-
-async function hasRelease(shardServers: ShardServers, node: NodeDocument, release: Release): Promise<boolean> {
-  const installed = await withConnection(shardServers.adminTarget(node), readInstalled)
-  return planInstallation(installed, release).kind === 'none needed'
-}
-
-function behind(id: NodeId, release: Release): HoldfastError {
-  return new HoldfastError('node_unavailable', `${id} has not replayed release ${nameRelease(release)}`, {
-    hint: 'its log says why it does not follow; start again',
-  })
 }
