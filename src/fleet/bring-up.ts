@@ -184,7 +184,10 @@ async function restartShard(supervisor: Supervisor, name: ShardName, leftOut: Le
   const { progress, topology } = supervisor
   const shard = topology.shard(name)
   if (shard.promotion !== undefined) {
-    return leftOut.unlessFails(name, () => finishPromotion(supervisor, name, progress))
+    return leftOut.unlessFails(name, async () => {
+      const open = await finishPromotion(supervisor, name, progress)
+      await open(supervisor.closing)
+    })
   }
   let isPassed = false
   await leftOut.unlessFails(name, async () => {

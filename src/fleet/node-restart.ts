@@ -22,8 +22,8 @@ export async function restartNode(
   id: NodeId,
   isDue: () => Promise<boolean> = () => Promise.resolve(true),
 ): Promise<void> {
-  const started = await supervisor.exclusively(async () => ((await isDue()) ? startAgain(supervisor, id) : undefined))
-  if (started !== undefined) await openBehindBarrier(supervisor, started.name, started.fenced)
+  const open = await supervisor.exclusively(async () => ((await isDue()) ? startAgain(supervisor, id) : undefined))
+  await open?.()
 }
 
 /**
@@ -52,11 +52,8 @@ async function openBehindBarrier(supervisor: Supervisor, name: ShardName, fenced
   supervisor.rebuilding.begin(name)
 }
 
-/** Gives the shard that is to be opened, when it was its primary that was started. */
-async function startAgain(
-  supervisor: Supervisor,
-  id: NodeId,
-): Promise<{ name: ShardName; fenced: ShardDocument } | undefined> {
+/** Gives what opens the shard, out of turn, when it was its primary that was started. */
+async function startAgain(supervisor: Supervisor, id: NodeId): Promise<(() => Promise<void>) | undefined> {
   const { topology, shardServers, followerAdmission } = supervisor
   const found = shardOf(supervisor, id)
   if (found === undefined) throw new HoldfastError('unknown_node', `no node ${id} is in the topology`)
@@ -67,14 +64,13 @@ async function startAgain(
     return undefined
   }
   if (shard.promotion !== undefined) {
-    await supervisor.promotions.finish(name, supervisor.progress)
-    return undefined
+    return supervisor.promotions.finish(name, supervisor.progress)
   }
   // What it shows after its crash may be on no follower (HZ-S2).
   const fenced: ShardDocument = { ...shard, state: shard.state === 'lost' ? 'lost' : 'fenced' }
   await topology.replaceShard(name, fenced)
   await shardServers.startPrimary(name, shard)
-  return { name, fenced }
+  return () => openBehindBarrier(supervisor, name, fenced)
 }
 
 /**

@@ -156,6 +156,28 @@ test('a place is built by one at a time: who comes with the same document shares
   expect(fleet.supervisor.servers.isRunning(`${payroll}.${shard.nextNode}`)).toBe(true)
 })
 
+test('V6: what has to be built before the opening is built out of turn', async () => {
+  await fleet.supervisor.close()
+  const [building, goOn] = [deferred<void>(), deferred<void>()]
+  const onStep: OnStep = async (step) => {
+    if (step !== 'promotion build') return
+    building.resolve()
+    await goOn.promise
+  }
+  await start({ onStep })
+  const failover = callTo(fleet.supervisor)('failover', { shard: payroll }, silentProgress)
+  await building.promise
+  try {
+    let turns = 0
+    void fleet.supervisor.exclusively(async () => turns++)
+    await eventually(() => turns === 1)
+  } finally {
+    goOn.resolve()
+  }
+  expect(await failover).toMatchObject({ promoted: { node: `${payroll}.2`, epoch: 2 } })
+  expect(fleet.shard()).toMatchObject({ state: 'open', promotion: undefined })
+})
+
 test('V5: an old primary that does not hear of its stop is killed', async () => {
   await fleet.supervisor.close()
   await start({ clock: impatient })

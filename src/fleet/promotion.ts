@@ -1,4 +1,5 @@
 import { present } from '../base/assert.ts'
+import { HoldfastError } from '../base/errors.ts'
 import type { Progress } from '../base/progress.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { withConnection } from '../postgres/postgres.ts'
@@ -6,8 +7,8 @@ import { promote } from '../postgres/server/follower.ts'
 import type { FollowerAdmission } from './follower-admission.ts'
 import type { OpeningParts } from './opening.ts'
 import { openShard } from './opening.ts'
-import type { RetirementParts } from './retirement.ts'
-import { buildUntilAcknowledged, retire } from './retirement.ts'
+import type { FillingParts } from './retirement.ts'
+import { buildUntilAcknowledged, canAcknowledge, retire } from './retirement.ts'
 import { nodeOf } from './shard-servers.ts'
 import type { NodeDocument, ShardDocument } from './topology-store.ts'
 import { requireRelease } from './upgrade.ts'
@@ -21,15 +22,25 @@ import { requireRelease } from './upgrade.ts'
  * The shard opens as soon as somebody follows whose acknowledgement counts. What did not come along is built anew behind
  * that, and before it only where nobody is left to acknowledge.
  */
-export interface PromotionParts extends RetirementParts, OpeningParts {
+export interface PromotionParts extends FillingParts, OpeningParts {
   readonly followerAdmission: FollowerAdmission
 }
 
 const promoteWithinSeconds = 30
 const answerWithinMs = 30_000
 
-/** Finishes the promotion that the document of the shard has begun, whatever of it is done, and lets traffic in. */
-export async function finishPromotion(parts: PromotionParts, name: ShardName, progress: Progress): Promise<void> {
+/** What is left of a promotion, out of turn. The shard is open when it resolves. */
+export type RestOfPromotion = (until?: AbortSignal) => Promise<void>
+
+/**
+ * Finishes the promotion that the document of the shard has begun, whatever of it is done, and lets traffic in; in the caller's turn.
+ * Where a follower has to be built first, that is left for what comes back: it takes as long as there is data, and others wait.
+ */
+export async function finishPromotion(
+  parts: PromotionParts,
+  name: ShardName,
+  progress: Progress,
+): Promise<RestOfPromotion> {
   const { topology, servers, shardServers, rebuilding, onStep } = parts
   const begun = topology.shard(name)
   const target = nodeOf(begun, begun.primary)
@@ -42,11 +53,29 @@ export async function finishPromotion(parts: PromotionParts, name: ShardName, pr
   await shardServers.ensurePrimary(begun)
   await openHistory(parts, name, begun, target)
   await onStep('promotion follow', where)
-  let document = await followTarget(parts, name, begun, progress)
+  const document = await followTarget(parts, name, begun, progress)
   await onStep('promotion slots', where)
   await shardServers.tidySlots(name, document, target)
-  document = await buildUntilAcknowledged(parts, name, document)
+  if (!canAcknowledge(shardServers, name, document)) return (until) => fillAndOpen(parts, name, document, until)
   await openShard(parts, name, document)
+  rebuilding.begin(name)
+  return () => Promise.resolve()
+}
+
+async function fillAndOpen(
+  parts: PromotionParts,
+  name: ShardName,
+  document: ShardDocument,
+  until: AbortSignal | undefined,
+): Promise<void> {
+  const { topology, rebuilding } = parts
+  const filled = await buildUntilAcknowledged(parts, name, document, until)
+  await parts.exclusively(async () => {
+    const now = topology.shard(name)
+    if (now === filled) return openShard(parts, name, now)
+    // Who came meanwhile has opened it, or is about to.
+    if (now.promotion !== undefined) throw new HoldfastError('node_unavailable', `${name} was changed meanwhile`)
+  })
   rebuilding.begin(name)
 }
 

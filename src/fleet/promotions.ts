@@ -2,7 +2,7 @@ import type { Clock } from '../base/clock.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Progress } from '../base/progress.ts'
 import type { ShardName } from '../directory/topology.ts'
-import type { PromotionParts } from './promotion.ts'
+import type { PromotionParts, RestOfPromotion } from './promotion.ts'
 import { finishPromotion } from './promotion.ts'
 
 /**
@@ -14,8 +14,6 @@ export interface PromotionsParts extends PromotionParts {
   readonly progress: Progress
   /** Aborted when the fleet stops: the next start goes on. */
   readonly closing: AbortSignal
-  /** Runs one change of servers or topology at a time. */
-  exclusively<T>(change: () => Promise<T>): Promise<T>
 }
 
 const retryAfterMs = 1_000
@@ -30,10 +28,18 @@ export class Promotions {
     this.#parts = parts
   }
 
-  /** Finishes it; the caller has its turn. Where a step fails, rejects with that, and goes on in the background. */
-  async finish(name: ShardName, progress: Progress): Promise<void> {
+  /**
+   * Finishes it: in the caller's turn, and what comes back is left for when that is over. Where a step fails, rejects with that,
+   * and goes on in the background.
+   */
+  async finish(name: ShardName, progress: Progress): Promise<RestOfPromotion> {
+    const rest = await this.#told(name, () => finishPromotion(this.#parts, name, progress))
+    return (until) => this.#told(name, () => rest(until))
+  }
+
+  async #told<T>(name: ShardName, step: () => Promise<T>): Promise<T> {
     try {
-      await finishPromotion(this.#parts, name, progress)
+      return await step()
     } catch (cause) {
       this.begin(name)
       throw new HoldfastError('node_unavailable', `the promotion of ${name} is not finished: ${reasonOf(cause)}`, {
@@ -74,11 +80,12 @@ export class Promotions {
 
   async #attempt(name: ShardName): Promise<void> {
     const { topology, closing, progress } = this.#parts
-    await this.#parts.exclusively(async () => {
+    const rest = await this.#parts.exclusively(async () => {
       // Finished meanwhile by who came with a failover or a restart, or overtaken by a cutover.
-      if (closing.aborted || topology.shard(name).promotion === undefined) return
-      await finishPromotion(this.#parts, name, progress)
+      if (closing.aborted || topology.shard(name).promotion === undefined) return undefined
+      return finishPromotion(this.#parts, name, progress)
     })
+    await rest?.(closing)
   }
 }
 

@@ -1,4 +1,3 @@
-import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { OnStep } from '../base/step.ts'
 import type { ShardName } from '../directory/topology.ts'
@@ -78,16 +77,31 @@ async function passWithout(
   }
 }
 
-/** Builds what is retired, from the primary, until somebody is there whose acknowledgement counts; gives the document that has it. */
+export interface FillingParts extends RetirementParts {
+  /** Runs one change of servers or topology at a time. */
+  exclusively<T>(change: () => Promise<T>): Promise<T>
+}
+
+/**
+ * Builds what is retired, from the primary, until somebody is there whose acknowledgement counts. Out of turn, as a build takes as long as
+ * there is data; in turn for the places. Gives the document of the topology; undefined where somebody else changed the shard meanwhile.
+ */
 export async function buildUntilAcknowledged(
-  parts: RetirementParts,
+  parts: FillingParts,
   name: ShardName,
   shard: ShardDocument,
-): Promise<ShardDocument> {
-  let document = shard
-  while (!canAcknowledge(parts.shardServers, name, document)) {
-    const built = await buildOne(parts, name, document)
-    document = present(await parts.rebuilding.place(name, built, () => true), 'nobody else changes the shard')
+  until?: AbortSignal,
+): Promise<ShardDocument | undefined> {
+  const { shardServers, rebuilding } = parts
+  let document: ShardDocument | undefined = shard
+  while (document !== undefined && !canAcknowledge(shardServers, name, document)) {
+    const from: ShardDocument = document
+    const built = await buildOne(parts, name, from, until)
+    document = await parts.exclusively(async () => {
+      const placed = await rebuilding.place(name, built, (now) => now === from)
+      if (placed !== undefined) await shardServers.applySynchronousNames(name, placed)
+      return placed
+    })
   }
   return document
 }
@@ -96,7 +110,7 @@ async function buildOne(
   { shardServers, rebuilding, onStep }: RetirementParts,
   name: ShardName,
   document: ShardDocument,
-  until?: AbortSignal,
+  until: AbortSignal | undefined,
 ): Promise<Built> {
   const next = document.retired?.find(({ node }) => shardServers.counts(name, document, node))
   if (next === undefined) {
@@ -108,40 +122,20 @@ async function buildOne(
   return rebuilding.build(name, document, next, until)
 }
 
-export interface FillingParts extends RetirementParts {
-  /** Aborted when the fleet stops. */
-  readonly closing: AbortSignal
-  /** Runs one change of servers or topology at a time. */
-  exclusively<T>(change: () => Promise<T>): Promise<T>
-}
-
 /**
  * Fills a place where nobody is in the shard whose acknowledgement counts, and such a one was retired: a build that was broken off
- * would leave every barrier waiting for nobody. Out of turn, as a build takes as long as there is data; in turn for the places. Of a
- * shard whose primary runs. Gives the document of the topology; undefined where somebody else changed the shard meanwhile.
+ * would leave every barrier waiting for nobody. Of a shard whose primary runs, and as `buildUntilAcknowledged` does; a build is given up
+ * when the fleet stops.
  */
 export async function ensureAcknowledged(
-  parts: FillingParts,
+  parts: FillingParts & { readonly closing: AbortSignal },
   name: ShardName,
   shard: ShardDocument,
 ): Promise<ShardDocument | undefined> {
-  const { shardServers, rebuilding, closing } = parts
   // What comes out of a promotion fills its own places; what a cutover adopted never had any.
-  const canFill = shard.retired?.some(({ node }) => shardServers.counts(name, shard, node)) ?? false
+  const canFill = shard.retired?.some(({ node }) => parts.shardServers.counts(name, shard, node)) ?? false
   if (shard.promotion !== undefined || !canFill) return shard
-  let document = shard
-  while (!canAcknowledge(shardServers, name, document)) {
-    const from = document
-    const built = await buildOne(parts, name, from, closing)
-    const placed = await parts.exclusively(async () => {
-      const placed = await rebuilding.place(name, built, (now) => now === from)
-      if (placed !== undefined) await shardServers.applySynchronousNames(name, placed)
-      return placed
-    })
-    if (placed === undefined) return undefined
-    document = placed
-  }
-  return document
+  return buildUntilAcknowledged(parts, name, shard, parts.closing)
 }
 
 /** Whether anybody is in the shard whose acknowledgement its commits could wait for. */

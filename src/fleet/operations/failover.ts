@@ -35,33 +35,39 @@ const stopWithinMs = 5_000
 const silence = { stallMs: answerWithinMs, withinMs: 30_000 } as const
 const catchUpWithinMs = 30_000
 
+/** In its turn as far as the shard can be opened without a build, and out of turn behind that. */
 export async function failOver(
   supervisor: Supervisor,
   params: FailoverParams,
   progress: Progress,
 ): Promise<FailoverReport> {
-  const started = supervisor.clock.monotonicMs()
+  const { startedMs, options, open } = await supervisor.exclusively(() => promote(supervisor, params, progress))
+  await open?.()
+  const promoted = supervisor.topology.shard(params.shard)
+  const { id, region } = nodeOf(promoted, promoted.primary)
+  const { epoch, historyId } = promoted
+  return {
+    shard: params.shard,
+    promoted: open === undefined ? null : { node: id, region, epoch, historyId },
+    options,
+    durationMs: Math.round(supervisor.clock.monotonicMs() - startedMs),
+  }
+}
+
+/** Gives what opens the shard, where more was asked than what would be legal. */
+async function promote(supervisor: Supervisor, params: FailoverParams, progress: Progress) {
+  const startedMs = supervisor.clock.monotonicMs()
   const shard = requireShard(supervisor, params.shard)
   const placements = await placementsOn(supervisor, params.shard)
   const options = describeOptions(supervisor, shard, placements)
-  const report = (promoted: FailoverReport['promoted']): FailoverReport => ({
-    shard: params.shard,
-    promoted,
-    options,
-    durationMs: Math.round(supervisor.clock.monotonicMs() - started),
-  })
-  if (params.whatIf === true) return report(null)
+  if (params.whatIf === true) return { startedMs, options }
   if (shard.promotion === undefined) {
     await requireUnheld(supervisor, params.shard, shard)
     const targets = await legalTargets(supervisor, params, shard, placements)
-    await promoteOne(supervisor, params.shard, shard, targets, progress)
-  } else {
-    // One that was broken off was decided already.
-    await supervisor.promotions.finish(params.shard, progress)
+    await beginOne(supervisor, params.shard, shard, targets, progress)
   }
-  const promoted = supervisor.topology.shard(params.shard)
-  const { id, region } = nodeOf(promoted, promoted.primary)
-  return report({ node: id, region, epoch: promoted.epoch, historyId: promoted.historyId })
+  // One that was broken off was decided already.
+  return { startedMs, options, open: await supervisor.promotions.finish(params.shard, progress) }
 }
 
 function requireShard(supervisor: Supervisor, name: ShardName): ShardDocument {
@@ -117,7 +123,7 @@ async function refuse(
 
 const authorityIn = (region: RegionName): PlacementQuestion => ({ holding: 'authority', region })
 
-async function promoteOne(
+async function beginOne(
   supervisor: Supervisor,
   name: ShardName,
   shard: ShardDocument,
@@ -137,7 +143,6 @@ async function promoteOne(
     await takeBack(supervisor, name, { shard, wasRunning }, progress)
     throw error
   }
-  await supervisor.promotions.finish(name, progress)
 }
 
 /** V2, V3, V8: stops the old primary, and chooses whom to promote. Nothing that it does cannot be taken back. */

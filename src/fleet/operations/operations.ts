@@ -74,7 +74,7 @@ const operations: Readonly<Record<string, Operation>> = {
     topologyAfter(supervisor, after),
   ),
   stop: operation(nothing, (supervisor) => supervisor.requestStop()),
-  failover: exclusive(
+  failover: operation(
     z.object({ shard, to: region.optional(), whatIf: z.boolean().optional() }),
     (supervisor, { shard: name, to, whatIf }, progress) =>
       failOver(
