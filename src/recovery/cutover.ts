@@ -192,7 +192,8 @@ async function planNow(context: RecoveryContext, environment: Environment): Prom
 
 /**
  * Gives up a cutover that was broken off before it switched anything, and opens the fleet as it was. Throws
- * `check_failed` when it has begun to switch: then it can only be run again.
+ * `check_failed` when it has begun to switch: then it can only be run again; `node_unavailable` when a shard could not be opened: then it
+ * can be given up again.
  */
 export async function abandonCutover(context: RecoveryContext, fleet: CutoverFleet, id: string): Promise<void> {
   const folder = new EnvironmentRegistry(context.environmentsDir).folderOf(id)
@@ -204,15 +205,31 @@ export async function abandonCutover(context: RecoveryContext, fleet: CutoverFle
     })
   }
   const fenced = known.standings.filter(({ isAlive }) => isAlive).map((one) => toFenced(fleet, one))
-  await goBack(fleet, fenced, folder)
+  const closed = await goBack(fleet, fenced, folder)
+  if (closed.length === 0) return
+  const names = closed.map(({ shard }) => shard)
+  throw new HoldfastError(
+    'node_unavailable',
+    `the cutover to ${id} is not given up: ${names.join(', ')} could not be opened`,
+    {
+      hint: 'bring its primary back, and give it up again',
+      detail: { shards: names },
+      cause: new AggregateError(closed.map(({ why }) => why)),
+    },
+  )
 }
 
-/** One after the other, since each changes the topology. What cannot be opened now stays in the journal. */
-async function goBack(fleet: CutoverFleet, fenced: readonly FencedShard[], folder: string): Promise<void> {
-  let isBack = true
+/** One after the other, since each changes the topology. Gives what cannot be opened now, which stays in the journal. */
+async function goBack(
+  fleet: CutoverFleet,
+  fenced: readonly FencedShard[],
+  folder: string,
+): Promise<{ readonly shard: FencedShard['shard']; readonly why: unknown }[]> {
+  const closed: { readonly shard: FencedShard['shard']; readonly why: unknown }[] = []
   for (const one of fenced) {
     const [opened] = await Promise.allSettled([reopen(fleet, one)])
-    isBack &&= opened.status === 'fulfilled'
+    if (opened.status === 'rejected') closed.push({ shard: one.shard, why: opened.reason })
   }
-  if (isBack) await dropJournal(folder)
+  if (closed.length === 0) await dropJournal(folder)
+  return closed
 }

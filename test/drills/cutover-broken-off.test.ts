@@ -142,6 +142,10 @@ test('R9: a cutover that could not even open the fleet again can be given up lat
   await expect(cutover({ ...context, onStep: fencedOnce }, helpless, { environment })).rejects.toThrow('broken off')
   // R11: the environment is the cutover's until that is run again or given up.
   await expect(dropEnvironment(context, environment)).rejects.toMatchObject({ code: 'environment_held' })
+  await expect(abandonCutover(context, helpless, environment)).rejects.toMatchObject({
+    code: 'node_unavailable',
+    message: expect.stringContaining(treasury) as string,
+  })
   await abandonCutover(context, cutoverFleet(fleet), environment)
   await approve('given-up')
   // Once more changes nothing.
