@@ -63,6 +63,7 @@ export class FreshnessWatch {
   readonly #metrics: Metrics
   readonly #waiters = new Map<NodeId, Set<Waiter>>()
   readonly #sightings = new Map<NodeId, Sighting & { readonly seenAtMs: number }>()
+  readonly #lateAtMs = new Map<NodeId, number>()
   /** The greatest timestamp that a primary was asked to close. */
   readonly #requested = new Map<NodeId, Hlc>()
   readonly #looks = new Map<NodeId, Promise<Freshness | 'lost' | 'unknown'>>()
@@ -83,6 +84,20 @@ export class FreshnessWatch {
 
   noteFresh(node: NodeId, seen: Freshness): void {
     this.#sightings.set(node, { freshness: seen, lostAtMs: undefined, seenAtMs: this.#clock.monotonicMs() })
+  }
+
+  /**
+   * Of a node that has answered a reader. His session goes on from what it had received, and that will be replayed by the time it is
+   * asked again; unless somebody has waited for it in vain, as while its replay stands still.
+   */
+  noteProven(node: NodeId, { positionAfter, ...seen }: Freshness & { readonly positionAfter: Lsn }): void {
+    const lateForMs = this.#clock.monotonicMs() - (this.#lateAtMs.get(node) ?? Number.NEGATIVE_INFINITY)
+    this.noteFresh(node, lateForMs > rememberedForMs ? { ...seen, replayed: positionAfter } : seen)
+  }
+
+  /** Somebody who waited for it went on without it. */
+  noteLate(node: NodeId): void {
+    this.#lateAtMs.set(node, this.#clock.monotonicMs())
   }
 
   noteLost(node: NodeId): void {
@@ -123,7 +138,10 @@ export class FreshnessWatch {
       const waiter = { awaited, end }
       waiters.add(waiter)
       this.#clock.sleep(withinMs, timer.signal).then(
-        () => end('late'),
+        () => {
+          this.noteLate(node.id)
+          end('late')
+        },
         () => undefined,
       )
     })

@@ -218,13 +218,10 @@ class Search {
     this.#waitedMs += ms
   }
 
-  /**
-   * A session goes on from what the node that answered it has received, and that will be replayed by the time the node is asked
-   * again. One that is behind is seen as it is.
-   */
   #noteFresh({ node, proof }: ShardSnapshot, { kind }: Verdict): void {
-    const { replayed, positionAfter } = proof
-    this.#environment.watch.noteFresh(node.id, { ...proof, replayed: kind === 'proven' ? positionAfter : replayed })
+    const { watch } = this.#environment
+    if (kind === 'proven') watch.noteProven(node.id, proof)
+    else watch.noteFresh(node.id, proof)
   }
 
   #note(asked: Asked): void {
@@ -257,8 +254,11 @@ class Search {
   }
 
   async #wait(verdict: Verdict, { node, positionBefore }: ShardSnapshot, withinMs: number): Promise<boolean> {
-    if (withinMs <= 0) return false
     const { watch, topology } = this.#environment
+    if (withinMs <= 0) {
+      watch.noteLate(node.id)
+      return false
+    }
     const awaited = awaitedFor(verdict, positionBefore, this.#demand.frontier)
     const closing = awaited.what === 'closed' ? awaited.timestamp : awaited.what === 'transactions' && awaited.orClosed
     const primary = topology.current().shards.get(node.shard)?.primary

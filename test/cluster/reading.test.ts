@@ -90,6 +90,28 @@ describe('read your writes', () => {
     expect(second.by).toMatchObject({ node: near, rerouted: false })
   })
 
+  test('but one whose replay stands still is waited for once, whoever else it can answer', async () => {
+    const clock = new ManualClock()
+    const { reading } = await fixture.open({ parts: { clock } })
+    const readBy = async (frontier?: Frontier) => {
+      const request = { tenant, waitMs: 0, ...(frontier === undefined ? {} : { frontier }) }
+      const { served } = await read(reading, request, (reader) => reader.query('payroll', 'select status from runs'))
+      return served[0]
+    }
+    const { id, frontier: before } = await newRun('draft')
+    await holdBack(near)
+    const frontier = await setStatus(id, 'approved', before)
+    const [flushed] = await on<{ lsn: string }>(primary, 'select pg_current_wal_flush_lsn()::text as lsn')
+    await eventually(async () => {
+      const text = 'select pg_last_wal_receive_lsn() >= $1::pg_lsn as has'
+      return (await on<{ has: boolean }>(near, text, [flushed?.lsn]))[0]?.has === true
+    })
+    const served = [await readBy(frontier)]
+    for (let n = 0; n < 3; n += 1) served.push(await readBy(), await readBy(frontier))
+    const others = [{ node: near }, { node: primary, rerouted: false }]
+    expect(served).toMatchObject([{ node: primary, rerouted: true }, ...others, ...others, ...others])
+  })
+
   test('R2: a follower that is held back is waited for, by all readers with one loop', async () => {
     const { id, frontier: before } = await newRun('draft')
     await eventually(async () => (await uncheckedStatus(id, near)) === 'draft')
