@@ -75,7 +75,8 @@ async function wallsBeside(environment: TransactionEnvironment, shard: ShardName
  * above a decision with another way out, which it would let pass with the fault in it; nor any while a home does not tell what
  * it has decided, for that may be such a one. Tells what stands, and of a second call of the same person with the same reason what
  * the first one did. Throws `clock_acceptance_refused` (never) where nothing is to be accepted, and `node_unavailable` (safe) when
- * the home of a branch does not answer or is not open; what was accepted until then stands, and it may be repeated.
+ * the home of a branch does not answer, is not open or lets no barrier pass; what was accepted until then stands, and it
+ * may be repeated.
  */
 export async function acceptClock(
   environment: TransactionEnvironment,
@@ -131,10 +132,14 @@ async function candidateOf(environment: TransactionEnvironment, branch: InDoubtB
   const { gid, name } = branch
   const home = shardOf(environment, name.home)
   if (home.state !== 'open') throw silent(name.participant, `home ${home.name} is ${home.state}`)
+  const passBarrier = () => environment.barriers.pass(home.name, home.primary.id)
   const heard = await askHome(environment, name)
-  if (heard.kind !== 'record') return undefined
-  const found = await examineDecision(environment, branch, heard.decision)
-  if (found === undefined) return undefined
+  const found = heard.kind === 'record' ? await examineDecision(environment, branch, heard.decision) : undefined
+  if (found === undefined) {
+    // Of a home that was replaced unheard the decision may wait for followers that it has lost, invisible, and be told elsewhere.
+    await passBarrier()
+    return undefined
+  }
   const { refusal, remedy, walls } = found
   const decision: AcceptedDecision = {
     transactionId: name.transactionId,
@@ -144,7 +149,6 @@ async function candidateOf(environment: TransactionEnvironment, branch: InDoubtB
     commitTimestamp: refusal.commitTimestamp,
     walls,
   }
-  const passBarrier = () => environment.barriers.pass(home.name, home.primary.id)
   return { branch, remedy, decision, passBarrier, why: explainRefusal(name, refusal, remedy) }
 }
 

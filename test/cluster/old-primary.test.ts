@@ -10,6 +10,7 @@ import { ConnectionPools } from '../../src/postgres/pools.ts'
 import { withConnection } from '../../src/postgres/postgres.ts'
 import { read } from '../../src/reading/reading.ts'
 import { passBarrier } from '../../src/transaction/barrier.ts'
+import { acceptClock } from '../../src/transaction/clock-acceptance.ts'
 import type { TransactionEnvironment, TransactionLimits } from '../../src/transaction/environment.ts'
 import { transactionEnvironment, transactionLimitsDefault } from '../../src/transaction/environment.ts'
 import { lookUpOutcome } from '../../src/transaction/outcome.ts'
@@ -181,6 +182,8 @@ test('a decision that was sent and not answered is told by the new primary, and 
   const late = await gateway(() => before, quick)
   await expect(settleDecided(late, treasuryShard, 200)).rejects.toMatchObject({ code: 'node_unavailable' })
   await expect(readStrongly(late)).rejects.toMatchObject({ code: 'node_unavailable' })
+  const accepting = acceptClock(late, treasuryShard, { actor: 'm', reason: 'test' }, () => Promise.resolve())
+  await expect(accepting).rejects.toMatchObject({ code: 'node_unavailable' })
   expect(await readStrongly(await gateway())).toEqual(['before', 'decided'])
   view = cluster.topology.current()
   const again = await approve(await gateway(), 'decided', 'key-decided')
