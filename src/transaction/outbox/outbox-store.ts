@@ -57,8 +57,7 @@ export interface OutboxPage extends ShardState {
 
 const shardStateSql = `select s.state = 'open' as open, s.epoch, c.closed_timestamp from holdfast.shard s, holdfast.closed c`
 
-const eventsSql = `
-  select o.event_id, o.transaction_id, o.ordinal, l.commit_timestamp, o.tenant, o.name, o.payload::text as payload
+const behindSql = `
   from holdfast.commit_log l
   join holdfast.outbox o using (transaction_id)
   where (l.commit_timestamp, l.transaction_id) >= ($1, $2::uuid)
@@ -66,17 +65,48 @@ const eventsSql = `
   order by l.commit_timestamp, l.transaction_id, o.ordinal
   limit $4`
 
+const placeColumns = 'o.event_id, o.transaction_id, o.ordinal, l.commit_timestamp'
+const placesSql = `select ${placeColumns} ${behindSql}`
+const eventsSql = `select ${placeColumns}, o.tenant, o.name, o.payload::text as payload ${behindSql}`
+
 /** The next events after a place, in order, in one round trip. */
 export async function readOutbox(connection: Connection, after: OutboxCursor, limit: number): Promise<OutboxPage> {
-  const place = [after.commitTimestamp, after.transactionId, after.ordinal]
   const [state, events] = await connection.flight(
-    [{ text: shardStateSql }, { text: eventsSql, values: [...place, limit] }],
+    [{ text: shardStateSql }, { text: eventsSql, values: behind(after, limit) }],
     answerWithinMs,
   )
   return {
     ...stateFrom(accepted(present(state, 'the state of the shard'))),
     events: accepted(present(events, 'the events')).rows.map(eventFromRow),
   }
+}
+
+/** The same of an event, without what it says. */
+export type EventPlace = OutboxCursor & Pick<OutboxEvent, 'eventId'>
+
+export async function readEventPlaces(
+  connection: Connection,
+  after: OutboxCursor,
+  limit: number,
+): Promise<EventPlace[]> {
+  const { rows } = await connection.query(placesSql, behind(after, limit), answerWithinMs)
+  return rows.map(placeFromRow)
+}
+
+/** When the first of some events was committed, of those that are in this history; null when none is. */
+export async function firstCommitted(connection: Connection, eventIds: readonly string[]): Promise<Hlc | null> {
+  const { rows } = await connection.query<{ first: string | null }>(
+    `select min(l.commit_timestamp)::text as first
+     from holdfast.outbox o join holdfast.commit_log l using (transaction_id) where o.event_id = any($1::uuid[])`,
+    [eventIds],
+    answerWithinMs,
+  )
+  const { first } = present(rows[0], 'an aggregate has a row')
+  return first === null ? null : toHlc(BigInt(first))
+}
+
+function behind({ commitTimestamp, transactionId, ordinal }: OutboxCursor, limit: number) {
+  return [commitTimestamp, transactionId, ordinal, limit]
 }
 
 export async function readShardState(connection: Connection): Promise<ShardState> {
@@ -92,12 +122,18 @@ function stateFrom({ rows }: StatementResult): ShardState {
   }
 }
 
-function eventFromRow(row: Row): OutboxEvent {
+function placeFromRow(row: Row) {
   return {
     eventId: String(row['event_id']),
     transactionId: String(row['transaction_id']) as TransactionId,
     ordinal: Number(row['ordinal']),
     commitTimestamp: toHlc(BigInt(String(row['commit_timestamp']))),
+  }
+}
+
+function eventFromRow(row: Row): OutboxEvent {
+  return {
+    ...placeFromRow(row),
     tenant: String(row['tenant']),
     name: String(row['name']),
     payload: String(row['payload']),

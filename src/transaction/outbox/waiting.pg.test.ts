@@ -1,13 +1,14 @@
-import { mkdtemp, rm } from 'node:fs/promises'
+import { appendFile, mkdtemp, rm } from 'node:fs/promises'
 import { tmpdir } from 'node:os'
 import { join } from 'node:path'
-import { afterEach, beforeEach, expect, test } from 'vitest'
+import { afterEach, beforeEach, expect, test, vi } from 'vitest'
 import type { FreshDatabase } from '../../../test/support/database.ts'
 import { freshDatabase } from '../../../test/support/database.ts'
 import { newRandomUuid, newTimeOrderedUuid } from '../../base/random.ts'
 import { Connection } from '../../postgres/connection.ts'
 import { DeliveryJournal } from './delivery-journal.ts'
 import type { DeliveryRecord } from './delivery-record.ts'
+import { encodeDelivery } from './delivery-record.ts'
 import { waitingEvents } from './waiting.ts'
 
 let database: FreshDatabase
@@ -52,18 +53,20 @@ async function commit(commitTimestamp: number, events = 1): Promise<string[]> {
   return ids
 }
 
+const recordOf = (state: DeliveryRecord['state'], commitTimestamp: number, eventId: string): DeliveryRecord => ({
+  eventId,
+  transactionId: 't',
+  commitTimestamp: String(commitTimestamp),
+  tenant: 'globex-eu',
+  name: 'test',
+  state,
+  at: 1,
+  reason: state === 'failed' ? 'answered 500' : null,
+})
+
 async function journalled(state: DeliveryRecord['state'], commitTimestamp: number, ids: readonly string[]) {
   await using journal = await DeliveryJournal.open(path)
-  for (const eventId of ids) {
-    const about = {
-      eventId,
-      transactionId: 't',
-      commitTimestamp: String(commitTimestamp),
-      tenant: 'globex-eu',
-      name: 'test',
-    }
-    await journal.record({ ...about, state, at: 1, reason: state === 'failed' ? 'answered 500' : null })
-  }
+  for (const eventId of ids) await journal.record(recordOf(state, commitTimestamp, eventId))
 }
 
 test('nothing waits where nothing was emitted, and where all was delivered', async () => {
@@ -90,4 +93,18 @@ test('one of a history that was left waits for nobody', async () => {
   await journalled('failed', 5, [newRandomUuid()])
   await journalled('delivered', 10, await commit(10))
   expect(await waitingEvents(admin, path)).toBe(null)
+})
+
+test('one of a history that was left does not have all counted again that was delivered behind it', async () => {
+  await journalled('failed', 5, [newRandomUuid()])
+  for (const at of [10, 20, 30]) {
+    const lines = (await commit(at, 1_000)).map((id) => `${encodeDelivery(recordOf('delivered', at, id))}\n`)
+    await appendFile(path, lines.join(''))
+  }
+  await journalled('failed', 40, await commit(40))
+  await journalled('delivered', 50, await commit(50))
+  const asked = vi.spyOn(admin, 'flight')
+  expect(await waitingEvents(admin, path)).toEqual({ events: 1, isMore: false, since: 40n })
+  // From where to count, and one page.
+  expect(asked).toHaveBeenCalledTimes(2)
 })
