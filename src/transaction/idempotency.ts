@@ -20,12 +20,12 @@ import type { Committed, PendingBranch, TouchedShard, TransactRequest } from './
 const ageMsMax = 1_800_000
 
 /**
- * An attempt under a new id claims as if it were born now, and home cannot see that it slept since before the key was used. Throws
- * `idempotency_expired` (never).
+ * An attempt under a new id claims as if it were born now, and home cannot see that it slept since before the key was used: gives
+ * `idempotency_expired` (never) for one that may have.
  */
-export function requireYoung({ idempotencyKey: key }: TransactRequest, ageMs: number): void {
-  if (key === undefined || ageMs <= ageMsMax) return
-  throw new HoldfastError(
+export function refuseOld({ idempotencyKey: key }: TransactRequest, ageMs: number): HoldfastError | undefined {
+  if (key === undefined || ageMs <= ageMsMax) return undefined
+  return new HoldfastError(
     'idempotency_expired',
     `the request with key ${key} began ${ageMs} ms ago, and the key may have been used and collected since`,
     { hint: 'look whether it has run, then send it with a new key', detail: { key } },

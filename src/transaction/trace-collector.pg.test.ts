@@ -183,6 +183,37 @@ describe('K8: a key', () => {
     expect(await keys()).toEqual([])
   })
 
+  test('is not claimed under an id that was born behind the look at the age, and who tried it is told of', async () => {
+    const clock = new ShiftedClock()
+    const looks: number[] = []
+    const pausing = {
+      ...systemClock,
+      wallMs: () => {
+        looks.push(systemClock.wallMs())
+        if (looks.length === 2) {
+          clock.shiftMs = 3_600_000
+          // An id that is born behind this look is told from one that was before it.
+          while (systemClock.wallMs() < (looks[1] ?? 0) + 20);
+        }
+        return clock.wallMs()
+      },
+    }
+    const environment = await gatewayOf(shards, { clock: pausing })
+    const run = newRun()
+    const slept = transact(environment, request(run, { idempotencyKey: 'k' }), approve(run))
+    await expect(slept).rejects.toMatchObject({ code: 'idempotency_expired', detail: { key: 'k' } })
+    await environment.background.drain()
+    const tried = await shards.rows<{ transactionId: string }>(
+      home,
+      `select transaction_id as "transactionId" from holdfast.attempt where subject = $1 and code = 'idempotency_expired'`,
+      [run],
+    )
+    expect(tried).toHaveLength(1)
+    const bornMs = Number.parseInt((tried[0]?.transactionId ?? '').replaceAll('-', '').slice(0, 12), 16)
+    expect(bornMs).toBeLessThanOrEqual(looks[1] ?? 0)
+    expect(await keys()).toEqual([])
+  })
+
   test.each(['read committed', 'repeatable read', 'serializable'] as const)(
     'is not claimed by who slept, and waits for the collector that removes it (%s)',
     async (isolation) => {

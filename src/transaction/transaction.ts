@@ -7,7 +7,7 @@ import type { Lsn } from '../postgres/lsn.ts'
 import type { AttemptEnd } from './attempt.ts'
 import { Attempt } from './attempt.ts'
 import type { TransactionEnvironment } from './environment.ts'
-import { hashRequest, replay, requireYoung } from './idempotency.ts'
+import { hashRequest, refuseOld, replay } from './idempotency.ts'
 import { journalAttempt } from './journal.ts'
 import { nextAttempt } from './retry.ts'
 import { leftTrace } from './sql-errors.ts'
@@ -155,8 +155,13 @@ export async function transact<T>(
   let trustsBatches = !isTriedOnce
   let refreshes = 0
   for (let attempts = 1; ; attempts += 1) {
-    requireYoung(request, environment.clock.wallMs() - beganMs)
     const transactionId = request.transactionId ?? (newTimeOrderedUuid() as TransactionId)
+    // After the birth of the id: a pause before this look is seen here, and one behind it makes an old id, which home refuses.
+    const expired = refuseOld(request, environment.clock.wallMs() - beganMs)
+    if (expired !== undefined) {
+      journalAttempt(environment, request, transactionId, expired)
+      throw expired
+    }
     const end = await runAttempt(environment, request, transactionId, trustsBatches, body)
     if (end.kind === 'committed') return end.committed
     if (end.kind === 'used before') return replay<T>(environment, end.home, request, end.first)
