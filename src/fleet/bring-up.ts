@@ -186,7 +186,7 @@ async function restartShard(supervisor: Supervisor, name: ShardName, leftOut: Le
   if (shard.promotion !== undefined) {
     return leftOut.unlessFails(name, async () => {
       const open = await finishPromotion(supervisor, name, progress)
-      await open(supervisor.closing)
+      await open()
     })
   }
   let isPassed = false

@@ -178,6 +178,33 @@ test('V6: what has to be built before the opening is built out of turn', async (
   expect(fleet.shard()).toMatchObject({ state: 'open', promotion: undefined })
 })
 
+test.each([
+  ['failover', () => failOver(fleet.supervisor, { shard: payroll }, silentProgress)],
+  ['node.restart', () => restartNode(fleet.supervisor, `${payroll}.2` as NodeId)],
+] as const)(
+  'V6: a fleet that stops does not wait for the build behind a %s, and the next start goes on',
+  async (_, ask) => {
+    await fleet.supervisor.close()
+    const [building, goOn] = [deferred<void>(), deferred<void>()]
+    const onStep: OnStep = async (step) => {
+      if (step !== 'promotion build') return
+      building.resolve()
+      await goOn.promise
+    }
+    await start({ onStep })
+    await beginPromotion()
+    const asked = fleet.supervisor.run<unknown>(ask).catch((error: unknown) => error)
+    await building.promise
+    const closed = fleet.supervisor.close()
+    goOn.resolve()
+    expect(await asked).toMatchObject({ code: 'node_unavailable', cause: { name: 'AbortError' } })
+    await closed
+    expect(fleet.shard().state).toBe('fenced')
+    await start()
+    expect(fleet.shard()).toMatchObject({ state: 'open', epoch: 2, promotion: undefined })
+  },
+)
+
 test('V5: an old primary that does not hear of its stop is killed', async () => {
   await fleet.supervisor.close()
   await start({ clock: impatient })

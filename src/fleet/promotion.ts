@@ -29,8 +29,8 @@ export interface PromotionParts extends FillingParts, OpeningParts {
 const promoteWithinSeconds = 30
 const answerWithinMs = 30_000
 
-/** What is left of a promotion, out of turn. The shard is open when it resolves. */
-export type RestOfPromotion = (until?: AbortSignal) => Promise<void>
+/** What is left of a promotion, out of turn. The shard is open when it resolves; it rejects soon where the fleet stops. */
+export type RestOfPromotion = () => Promise<void>
 
 /**
  * Finishes the promotion that the document of the shard has begun, whatever of it is done, and lets traffic in; in the caller's turn.
@@ -56,20 +56,15 @@ export async function finishPromotion(
   const document = await followTarget(parts, name, begun, progress)
   await onStep('promotion slots', where)
   await shardServers.tidySlots(name, document, target)
-  if (!canAcknowledge(shardServers, name, document)) return (until) => fillAndOpen(parts, name, document, until)
+  if (!canAcknowledge(shardServers, name, document)) return () => fillAndOpen(parts, name, document)
   await openShard(parts, name, document)
   rebuilding.begin(name)
   return () => Promise.resolve()
 }
 
-async function fillAndOpen(
-  parts: PromotionParts,
-  name: ShardName,
-  document: ShardDocument,
-  until: AbortSignal | undefined,
-): Promise<void> {
+async function fillAndOpen(parts: PromotionParts, name: ShardName, document: ShardDocument): Promise<void> {
   const { topology, rebuilding } = parts
-  const filled = await buildUntilAcknowledged(parts, name, document, until)
+  const filled = await buildUntilAcknowledged(parts, name, document)
   await parts.exclusively(async () => {
     const now = topology.shard(name)
     if (now === filled) return openShard(parts, name, now)

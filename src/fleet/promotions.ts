@@ -34,7 +34,7 @@ export class Promotions {
    */
   async finish(name: ShardName, progress: Progress): Promise<RestOfPromotion> {
     const rest = await this.#told(name, () => finishPromotion(this.#parts, name, progress))
-    return (until) => this.#told(name, () => rest(until))
+    return () => this.#told(name, rest)
   }
 
   async #told<T>(name: ShardName, step: () => Promise<T>): Promise<T> {
@@ -85,7 +85,7 @@ export class Promotions {
       if (closing.aborted || topology.shard(name).promotion === undefined) return undefined
       return finishPromotion(this.#parts, name, progress)
     })
-    await rest?.(closing)
+    await rest?.()
   }
 }
 

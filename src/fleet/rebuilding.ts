@@ -22,7 +22,7 @@ export interface RebuildingParts {
   readonly clock: Clock
   readonly progress: Progress
   readonly onStep: OnStep
-  /** Aborted when the fleet stops. */
+  /** Aborted when the fleet stops: every build is given up, whoever it was begun by. */
   readonly closing: AbortSignal
   /** Runs one change of servers or topology at a time. */
   readonly exclusively: <T>(change: () => Promise<T>) => Promise<T>
@@ -78,7 +78,7 @@ export class Rebuilding {
    * Builds the successor of one node from the primary of the document, as long as that takes: nobody waits for the caller's turn
    * meanwhile. Whoever comes with the same document shares it; whoever comes with another one ends it.
    */
-  async build(name: ShardName, document: ShardDocument, retired: RetiredNode, until?: AbortSignal): Promise<Built> {
+  async build(name: ShardName, document: ShardDocument, retired: RetiredNode): Promise<Built> {
     const id = nodeId(name, retired.successor)
     // Nothing is awaited between the last look and the entry below: whoever comes then finds it.
     for (let build = this.#builds.get(id); build !== undefined; build = this.#builds.get(id)) {
@@ -86,7 +86,7 @@ export class Rebuilding {
       await this.#interrupt(id)
     }
     const abort = new AbortController()
-    const signal = until === undefined ? abort.signal : AbortSignal.any([abort.signal, until])
+    const signal = AbortSignal.any([abort.signal, this.#parts.closing])
     const build: Build = { document, abort, built: this.#build(name, document, retired, signal), ready: undefined }
     this.#builds.set(id, build)
     try {
@@ -192,9 +192,9 @@ export class Rebuilding {
   }
 
   async #replace(name: ShardName, retired: RetiredNode): Promise<void> {
-    const { topology, shardServers, exclusively, closing, onStep } = this.#parts
+    const { topology, shardServers, exclusively, onStep } = this.#parts
     const before = topology().shard(name)
-    const built = await this.build(name, before, retired, closing)
+    const built = await this.build(name, before, retired)
     await exclusively(async () => {
       const isDue = ({ epoch, primary, state }: ShardDocument) =>
         epoch === before.epoch && primary === before.primary && state === 'open'

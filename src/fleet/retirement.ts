@@ -90,13 +90,12 @@ export async function buildUntilAcknowledged(
   parts: FillingParts,
   name: ShardName,
   shard: ShardDocument,
-  until?: AbortSignal,
 ): Promise<ShardDocument | undefined> {
   const { shardServers, rebuilding } = parts
   let document: ShardDocument | undefined = shard
   while (document !== undefined && !canAcknowledge(shardServers, name, document)) {
     const from: ShardDocument = document
-    const built = await buildOne(parts, name, from, until)
+    const built = await buildOne(parts, name, from)
     document = await parts.exclusively(async () => {
       const placed = await rebuilding.place(name, built, (now) => now === from)
       if (placed !== undefined) await shardServers.applySynchronousNames(name, placed)
@@ -110,7 +109,6 @@ async function buildOne(
   { shardServers, rebuilding, onStep }: RetirementParts,
   name: ShardName,
   document: ShardDocument,
-  until: AbortSignal | undefined,
 ): Promise<Built> {
   const next = document.retired?.find(({ node }) => shardServers.counts(name, document, node))
   if (next === undefined) {
@@ -119,23 +117,22 @@ async function buildOne(
     })
   }
   await onStep('promotion build', { shard: name })
-  return rebuilding.build(name, document, next, until)
+  return rebuilding.build(name, document, next)
 }
 
 /**
  * Fills a place where nobody is in the shard whose acknowledgement counts, and such a one was retired: a build that was broken off
- * would leave every barrier waiting for nobody. Of a shard whose primary runs, and as `buildUntilAcknowledged` does; a build is given up
- * when the fleet stops.
+ * would leave every barrier waiting for nobody. Of a shard whose primary runs, and as `buildUntilAcknowledged` does.
  */
 export async function ensureAcknowledged(
-  parts: FillingParts & { readonly closing: AbortSignal },
+  parts: FillingParts,
   name: ShardName,
   shard: ShardDocument,
 ): Promise<ShardDocument | undefined> {
   // What comes out of a promotion fills its own places; what a cutover adopted never had any.
   const canFill = shard.retired?.some(({ node }) => parts.shardServers.counts(name, shard, node)) ?? false
   if (shard.promotion !== undefined || !canFill) return shard
-  return buildUntilAcknowledged(parts, name, shard, parts.closing)
+  return buildUntilAcknowledged(parts, name, shard)
 }
 
 /** Whether anybody is in the shard whose acknowledgement its commits could wait for. */
