@@ -152,7 +152,9 @@ async function installedBefore(
   leftOut: LeftOut,
 ): Promise<string | undefined> {
   const ask = (name: ShardName) =>
-    leftOut.has(name) ? leftOut.askFollower(name) : requireUpgradable(supervisor, name, supervisor.topology.shard(name))
+    leftOut.has(name)
+      ? leftOut.askFollowers(name)
+      : requireUpgradable(supervisor, name, supervisor.topology.shard(name))
   const found = await settled(shards.map(async (name) => ({ isUp: !leftOut.has(name), installed: await ask(name) })))
   const counted = found.some(({ isUp }) => isUp) ? found.filter(({ isUp }) => isUp) : found
   return counted.find(({ installed }) => installed !== undefined)?.installed

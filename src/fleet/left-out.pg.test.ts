@@ -337,6 +337,33 @@ describe('in a new release', () => {
     },
   )
 
+  test('also where the first of its followers is behind', async () => {
+    const release = await releaseWith(more)
+    await start()
+    await writeRows()
+    await supervisor.servers.stop(`${payroll}.2`, 'fast')
+    for (const name of [payroll, treasury]) await install(name, release)
+    await supervisor.shardServers.barrier(nodeOf(shard(), shard().primary), 30_000)
+    await stopWithout(payroll)
+    await start({ release })
+    expect(shard()).toMatchObject({ state: 'fenced', epoch: 2 })
+    expect((await failover()).promoted).toMatchObject({ node: `${payroll}.3`, epoch: 3 })
+    expect(await rows()).toBe(101)
+    await whole(2, 3, 4)
+  })
+
+  test('what is at an epoch that no cutover took is told of as such', async () => {
+    await start()
+    await ask('update holdfast.shard set epoch = epoch + 1')
+    await expect(failover()).rejects.toMatchObject({
+      code: 'shard_fenced',
+      hint: expect.stringMatching(/^no cutover holds it: start the fleet again/) as unknown,
+    })
+    await supervisor.close()
+    await start()
+    expect((await failover()).promoted).toMatchObject({ epoch: 3 })
+  })
+
   test('also where it has no follower to ask', async () => {
     const release = await releaseWith(more)
     await start({ shards: { [payroll]: alone, [treasury]: alone } })

@@ -5,7 +5,7 @@ import { bringBack } from './node-restart.ts'
 import { takeUpEpoch } from './opening.ts'
 import type { Supervisor } from './supervisor.ts'
 import type { NodeDocument, ShardDocument } from './topology-store.ts'
-import { requireUpgradable } from './upgrade.ts'
+import { requireNoLater } from './upgrade.ts'
 
 /**
  * What a start goes on without (V10). The simple way, a fleet that starts whole or not at all, makes one lost disk an outage of
@@ -62,21 +62,25 @@ export class LeftOut {
   }
 
   /**
-   * Asks a follower for the release of a shard that is down, and for its epoch. Gives the one that it is to be upgraded from, if it
-   * is. Throws `release_newer` and `upgrade_failed`, as no start passes over either.
+   * Asks the followers of a shard that is down for its release, and for its epoch: each of them may be behind, so what the furthest
+   * has is what the shard has. Gives the release that it is to be upgraded from, if it is. Throws `release_newer` and
+   * `upgrade_failed`, as no start passes over either.
    */
-  async askFollower(name: ShardName): Promise<string | undefined> {
+  async askFollowers(name: ShardName): Promise<string | undefined> {
     const { topology, servers } = this.#supervisor
     const shard = topology.shard(name)
-    const one = shard.nodes.find(({ id }) => id !== shard.primary && servers.isRunning(id))
-    if (shard.promotion !== undefined || one === undefined) return undefined
-    try {
-      await takeUpEpoch(this.#supervisor, name, one.id)
-      return await requireUpgradable(this.#supervisor, name, topology.shard(name), one.id)
-    } catch (error) {
-      if (!isOfOnePlace(error)) throw error
-      return undefined
+    if (shard.promotion !== undefined) return undefined
+    const found: (string | undefined)[] = []
+    for (const { id } of shard.nodes.filter((node) => node.id !== shard.primary && servers.isRunning(node.id))) {
+      try {
+        await takeUpEpoch(this.#supervisor, name, id)
+        found.push(await requireNoLater(this.#supervisor, name, topology.shard(name), id))
+      } catch (error) {
+        if (!isOfOnePlace(error)) throw error
+      }
     }
+    // One that has the release of this code shows that the shard does.
+    return found.includes(undefined) ? undefined : found[0]
   }
 
   /** Before a release is installed, on the shards that have another one: all of them are there, or none is changed. */

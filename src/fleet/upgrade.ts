@@ -32,31 +32,46 @@ export interface UpgradeParts {
 const connectWithinMs = 10_000
 
 /**
- * U3, asked of a node that runs, its primary or in its place a follower. Gives the release that it is to be upgraded from, if it is.
- * Throws `release_newer`, `upgrade_failed`, `upgrade_blocked`.
+ * U3, asked of a primary. Gives the release that it is to be upgraded from, if it is. Throws `release_newer`, `upgrade_failed`,
+ * `upgrade_blocked`.
  */
 export async function requireUpgradable(
-  parts: UpgradeParts,
+  { release, shardServers }: UpgradeParts,
   name: ShardName,
   shard: ShardDocument,
-  id: NodeId = shard.primary,
 ): Promise<string | undefined> {
-  return withConnection(parts.shardServers.adminTarget(nodeOf(shard, id)), async (admin) => {
-    const installed = await readInstalled(admin)
-    const installation = planInstallation(installed, parts.release)
-    switch (installation.kind) {
-      case 'none needed':
-        return undefined
-      case 'newer':
-        throw newer(name, installation.installed, parts.release)
-      case 'changed':
-        throw changed(name, installation.migration)
-      case 'install':
-        if (shard.promotion !== undefined) throw blocked(name, 'a promotion is under way', nameInstalled(installed))
-        await requireSettled(admin, name, nameInstalled(installed))
-        return nameInstalled(installed)
-    }
+  return withConnection(shardServers.adminTarget(nodeOf(shard, shard.primary)), async (admin) => {
+    const installed = await readNoLater(admin, name, release)
+    if (installed === undefined) return undefined
+    if (shard.promotion !== undefined) throw blocked(name, 'a promotion is under way', installed)
+    await requireSettled(admin, name, installed)
+    return installed
   })
+}
+
+/** The same of a follower, on which nothing will be installed: a branch that is in doubt there may be settled long since. */
+export async function requireNoLater(
+  { release, shardServers }: UpgradeParts,
+  name: ShardName,
+  shard: ShardDocument,
+  id: NodeId,
+): Promise<string | undefined> {
+  return withConnection(shardServers.adminTarget(nodeOf(shard, id)), (admin) => readNoLater(admin, name, release))
+}
+
+async function readNoLater(admin: Connection, name: ShardName, release: Release): Promise<string | undefined> {
+  const installed = await readInstalled(admin)
+  const installation = planInstallation(installed, release)
+  switch (installation.kind) {
+    case 'none needed':
+      return undefined
+    case 'newer':
+      throw newer(name, installation.installed, release)
+    case 'changed':
+      throw changed(name, installation.migration)
+    case 'install':
+      return nameInstalled(installed)
+  }
 }
 
 /**

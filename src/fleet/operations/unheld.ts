@@ -76,9 +76,16 @@ async function requireNotHeld(
   if (holding.length > 0 && holding.every((journal) => !replaces(journal, name))) return
   const told = `${name} is ${held.state} at epoch ${held.epoch} in its own data, and at epoch ${epoch} in the topology`
   throw new HoldfastError('shard_fenced', told, {
-    hint: 'a cutover holds it: run it again',
+    hint: holding.length > 0 ? 'a cutover holds it: run it again' : hintWithoutCutover(held),
     detail: { shard: name, epoch: held.epoch, state: held.state },
   })
+}
+
+/** An upgrade that was broken off leaves a shard open at an epoch that the topology was not told of (U6). */
+function hintWithoutCutover({ state }: DataStanding): string {
+  return state === 'open'
+    ? 'no cutover holds it: start the fleet again, which follows the epoch of its data'
+    : 'no cutover of this fleet holds it: open it with what closed it'
 }
 
 function replaces(journal: CutoverJournal, name: ShardName): boolean {
