@@ -215,7 +215,7 @@ export class Attempt {
     const { action, subject } = this.#request
     const which = `transaction ${this.transactionId} (${action} of ${subject})`
     this.#environment.background.run(() =>
-      Promise.reject(new Error(`a call of ${which} came when its commit was sent: ${refusal.message}`)),
+      Promise.reject(new Error(`a call of ${which} came when its commit had been sent: ${refusal.message}`)),
     )
   }
 

@@ -163,7 +163,7 @@ describe('A3: a call that comes when the function has ended', () => {
     const run = newRun()
     const { code, told } = await calledAt('global home commit sent', run)
     expect(code).toBe('fulfilled')
-    expect(told).toMatchObject([{ message: expect.stringContaining('came when its commit was sent') }])
+    expect(told).toMatchObject([{ message: expect.stringContaining('came when its commit had been sent') }])
     expect(await both(shards, run)).toEqual([1, 1])
   })
 })

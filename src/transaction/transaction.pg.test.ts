@@ -233,12 +233,16 @@ describe('a refused transaction', () => {
     await environment.background.drain()
   })
 
-  test('cannot be used after its function ended', async () => {
+  test('A3: cannot be used once it was committed, which is told as nobody may await it', async () => {
+    const told: unknown[] = []
+    const { environment } = await shards.gateway({ onBackgroundFailure: (error) => void told.push(error) })
     let late: (() => Promise<unknown>) | undefined
-    await transact(gateway.environment, request('x'), async (tx) => {
+    await transact(environment, request('x'), async (tx) => {
       late = () => tx.query('payroll', 'select 1')
     })
     expect(await codeOf(late?.() ?? Promise.resolve())).toBe('argument_invalid')
+    await environment.background.drain()
+    expect(told).toMatchObject([{ message: expect.stringContaining('came when its commit had been sent') }])
   })
 })
 
