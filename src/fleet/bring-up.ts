@@ -3,6 +3,7 @@ import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Epoch, Jurisdiction, RegionName, ShardName } from '../directory/topology.ts'
 import { nameRelease } from '../postgres/release.ts'
+import { takeUpRegions } from './added-regions.ts'
 import { foundShard, requireUnusedArchives } from './founding.ts'
 import { makeHome } from './home.ts'
 import { LeftOut } from './left-out.ts'
@@ -106,6 +107,7 @@ export async function restartFleet(supervisor: Supervisor, document: TopologyDoc
   await settled(up().map((name) => leftOut.unlessFails(name, () => lostFollowers.replace(name))))
   if (installed !== undefined) leftOut.requireNothing(installed)
   await upgrade(supervisor, up())
+  await takeUpRegions(supervisor)
   await settled(up().map((name) => restartShard(supervisor, name, leftOut)))
   await settled(shards.map((name) => admitFollowers(supervisor, name, leftOut)))
   await leftOut.tell()

@@ -36,22 +36,19 @@ function nameProblems({ fleet }: FleetConfig, document: TopologyDocument): Confi
   return [{ path: ['fleet'], at: 'value', message, hint }]
 }
 
+/** One that is only added is taken up (`added-regions.ts`). */
 function regionProblems({ regions }: FleetConfig, document: TopologyDocument): ConfigProblem[] {
-  const founded = new Map(Object.entries(document.regions))
+  const known = new Map(Object.entries(document.regions))
   const changed = [...regions.values()].flatMap(({ name, jurisdiction }): ConfigProblem[] => {
-    const before = founded.get(name)
-    if (before === jurisdiction) return []
-    if (before === undefined) {
-      const message = 'was not part of this fleet when it was founded'
-      return [{ path: ['regions', name], at: 'key', message, hint: `leave it out, ${orAnew}` }]
-    }
-    const message = `is ${jurisdiction}, and the fleet was founded with ${before}`
+    const before = known.get(name)
+    if (before === undefined || before === jurisdiction) return []
+    const message = `is ${jurisdiction}, and the fleet has ${before}`
     return [{ path: ['regions', name, 'jurisdiction'], at: 'value', message, hint: `write ${before}, ${orAnew}` }]
   })
-  const gone = [...founded].filter(([name]) => !regions.has(name as RegionName))
+  const gone = [...known].filter(([name]) => !regions.has(name as RegionName))
   const lacking = gone.map(([name, jurisdiction]): ConfigProblem => {
     const hint = `write ${name}: { jurisdiction: ${jurisdiction} }, ${orAnew}`
-    return { path: ['regions', name], at: 'key', message: 'is missing, and the fleet was founded with it', hint }
+    return { path: ['regions', name], at: 'key', message: 'is missing, and the fleet has it', hint }
   })
   return [...changed, ...lacking]
 }

@@ -100,17 +100,22 @@ export class TopologyStore {
 
   /** Replaces one shard; durable before it is told to anyone. One after the other, or the second would undo the first. */
   replaceShard(name: ShardName, shard: ShardDocument): Promise<void> {
-    const written = this.#writing.then(() => this.#replaceShard(name, shard))
+    return this.#inTurn(() => ({ ...this.#document, shards: { ...this.#document.shards, [name]: shard } }))
+  }
+
+  /** The same for all of them at once, while nobody else changes one. */
+  replace(document: TopologyDocument): Promise<void> {
+    return this.#inTurn(() => document)
+  }
+
+  #inTurn(change: () => TopologyDocument): Promise<void> {
+    const written = this.#writing.then(() => this.#write(change()))
     this.#writing = written.catch(() => undefined)
     return written
   }
 
-  async #replaceShard(name: ShardName, shard: ShardDocument): Promise<void> {
-    const document = {
-      ...this.#document,
-      version: this.#document.version + 1,
-      shards: { ...this.#document.shards, [name]: shard },
-    }
+  async #write(changed: TopologyDocument): Promise<void> {
+    const document = { ...changed, version: this.#document.version + 1 }
     await writeFileDurably(this.#path, JSON.stringify(document, null, 2))
     this.#document = document
     const announce = this.#announce

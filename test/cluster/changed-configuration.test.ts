@@ -1,4 +1,4 @@
-import { rm } from 'node:fs/promises'
+import { readFile, rm } from 'node:fs/promises'
 import { afterAll, beforeAll, expect, test } from 'vitest'
 import { configBelow } from '../../examples/payledger/demo/config.ts'
 import { leftBehind } from '../../examples/payledger/demo/leftovers.ts'
@@ -71,12 +71,7 @@ test.each<[key: string, change: Change, message: string]>([
   [
     'the jurisdiction of a region',
     ({ regions }) => ({ regions: { ...regions, 'eu-central': { jurisdiction: 'CH' } }, ...alsoSwiss(founded) }),
-    'regions.eu-central.jurisdiction: is CH, and the fleet was founded with EU',
-  ],
-  [
-    'a region more',
-    ({ regions }) => ({ regions: { ...regions, mars: { jurisdiction: 'EU' } } }),
-    'regions.mars: was not part of this fleet when it was founded',
+    'regions.eu-central.jurisdiction: is CH, and the fleet has EU',
   ],
   [
     'more followers',
@@ -183,6 +178,37 @@ test('a tenant and a domain more are taken up', async () => {
   )
   await fleet.stop()
   expect(rows.map((row) => row['domain'])).toEqual(['finance', 'payroll', 'spare', 'tax', 'treasury'])
+})
+
+test('a region more is taken up, with a policy that names it and the links from it', async () => {
+  const home: PolicyInput = { ...european, authority: ['eu-west', 'eu-north', 'eu-central'] }
+  founded = {
+    ...founded,
+    // In front of the others, whose links have other paths then.
+    regions: { 'eu-north': { jurisdiction: 'EU' }, ...founded.regions },
+    tenants: { ...founded.tenants, 'tyrell-eu': { home: payroll, policy: home } },
+  }
+  const fleet = await start(founded)
+  const { supervisor } = fleet
+  const { document } = supervisor.topology
+  const [node] = supervisor.topology.shard(payroll).nodes
+  const { id, region, folder, links } = present(node, 'the shard has nodes')
+  const laid = await supervisor.shardServers.place(id, region, folder)
+  await fleet.stop()
+  expect(document.regions).toMatchObject({ 'eu-north': 'EU', 'eu-west': 'EU', 'us-east': 'US' })
+  expect(links).toEqual(laid.links)
+  expect(Object.keys(links)).toContain('eu-north')
+  const stored = JSON.parse(await readFile(supervisor.home.topologyFile, 'utf8')) as unknown
+  expect(stored).toEqual(JSON.parse(JSON.stringify(document)))
+  const { regions, tenants } = founded
+  const { error } = await refusal({
+    ...founded,
+    regions: without(regions, 'eu-north'),
+    tenants: without(tenants, 'tyrell-eu'),
+  })
+  expect(error).toMatchObject({
+    message: expect.stringContaining('regions.eu-north: is missing, and the fleet has it'),
+  })
 })
 
 test('a promotion changes none of it; who comes afterwards has to be legal where the primary is by then', async () => {
