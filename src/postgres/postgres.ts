@@ -18,15 +18,37 @@ import { type ConnectionTarget } from './statement.ts'
 
 const connectWithinMs = 10_000
 
-/** Work on a connection of its own, e.g. an administrator's. Throws what `Connection.connect` throws, and what `use` does. */
+/** Work on a connection of its own, e.g. an administrator's. Throws what `Connection.connect` throws, and what `untilAborted` does. */
 export async function withConnection<T>(
   target: ConnectionTarget,
   use: (connection: Connection) => Promise<T>,
+  signal?: AbortSignal,
 ): Promise<T> {
   const connection = await Connection.connect(target, connectWithinMs)
   try {
-    return await use(connection)
+    return await untilAborted(signal, [connection], () => use(connection))
   } finally {
     connection.release()
+  }
+}
+
+/** Work whose connections are broken off once the signal is aborted, also within a query: it throws the signal's reason then. */
+export async function untilAborted<T>(
+  signal: AbortSignal | undefined,
+  connections: readonly Connection[],
+  work: () => Promise<T>,
+): Promise<T> {
+  const breakOff = () => {
+    for (const connection of connections) connection.destroy()
+  }
+  signal?.throwIfAborted()
+  signal?.addEventListener('abort', breakOff, { once: true })
+  try {
+    return await work()
+  } catch (error) {
+    signal?.throwIfAborted()
+    throw error
+  } finally {
+    signal?.removeEventListener('abort', breakOff)
   }
 }

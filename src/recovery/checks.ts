@@ -27,15 +27,15 @@ export async function checkEverything(context: RecoveryContext, plan: HistoryPla
   const data: Check[] = []
   const cutover: Check[] = []
   for (const [shard, one] of plan.shards) {
-    context.signal?.throwIfAborted()
     const server = serverOf(servers, shard)
-    await withConnection(context.host.adminTarget(server.address), async (admin) => {
+    const checkShard = async (admin: Connection) => {
       storage.push(...(await checkStorage(admin, shard)))
       data.push(...(await checkData(admin, one, plan)))
       cutover.push(...(await checkTakeOver(context, admin, shard, server)))
-    })
+    }
+    await withConnection(context.host.adminTarget(server.address), checkShard, context.signal)
   }
-  const halves = await compareShards(targetsOf(context, servers))
+  const halves = await compareShards(targetsOf(context, servers), context.signal)
   data.push(
     check(
       'global transactions are whole',

@@ -1,4 +1,4 @@
-import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test } from 'vitest'
+import { afterAll, afterEach, beforeAll, beforeEach, describe, expect, test, vi } from 'vitest'
 import type { FreshDatabase } from '../../test/support/database.ts'
 import { freshDatabase } from '../../test/support/database.ts'
 import { branch, history, home, payroll, transactionId, unattributed } from '../../test/support/redo-values.ts'
@@ -116,6 +116,58 @@ describe('R2: the restored ids against the archive', () => {
     expect((await compare({}, { kind: 'end', through: 20n as Hlc }, beyond)).unexpected).toEqual({
       count: 1,
       names: [transactionId(3)],
+    })
+  })
+
+  describe('what is unexpected', () => {
+    const archived = [
+      { id: transactionId(1), isWanted: true },
+      { id: transactionId(2), isWanted: false },
+      { id: transactionId(3), isWanted: false },
+      { id: transactionId(3), isWanted: true },
+    ]
+    const before10 = { newestBefore: 10n as Hlc, isBeyondStream: false }
+
+    beforeEach(async () => {
+      await store.beginComparison(admin)
+      await store.addArchived(admin, archived)
+      await store.countArchived(admin)
+    })
+
+    test.each<{ what: string; stamp: bigint | null; number: number; differs: [boolean, boolean, boolean] }>([
+      { what: 'wanted, above the bound', number: 1, stamp: 20n, differs: [false, false, false] },
+      { what: 'wanted, without a stamp', number: 1, stamp: null, differs: [false, false, false] },
+      { what: 'unwanted, above the bound', number: 2, stamp: 20n, differs: [true, true, true] },
+      { what: 'unwanted, below the bound', number: 2, stamp: 5n, differs: [true, true, true] },
+      { what: 'unwanted, without a stamp', number: 2, stamp: null, differs: [true, true, true] },
+      { what: 'wanted and unwanted', number: 3, stamp: 20n, differs: [false, false, false] },
+      { what: 'unknown, below the bound', number: 4, stamp: 5n, differs: [false, false, false] },
+      { what: 'unknown, at the bound', number: 4, stamp: 10n, differs: [false, false, false] },
+      { what: 'unknown, above the bound', number: 4, stamp: 11n, differs: [true, false, false] },
+      { what: 'unknown, without a stamp', number: 4, stamp: null, differs: [true, false, false] },
+    ])('$what', async ({ number, stamp, differs }) => {
+      await restoredBranch(number, stamp)
+      const streams = [before10, { newestBefore: null, isBeyondStream: false }, { ...before10, isBeyondStream: true }]
+      for (const [index, stream] of streams.entries()) {
+        const expected = differs[index] === true ? { count: 1, names: [transactionId(number)] } : nothing
+        expect(await store.findUnexpected(admin, stream)).toEqual(expected)
+      }
+    })
+
+    test('is found by joins, as is what is missing, where not all of it fits in memory', async () => {
+      await admin.query(`set work_mem = '64kB'`)
+      const query = vi.spyOn(admin, 'query')
+      await store.findMissing(admin)
+      await store.findUnexpected(admin, before10)
+      const sent = query.mock.calls.map(([text, values]) => ({ text, values }))
+      query.mockRestore()
+      expect(sent).toHaveLength(2)
+      for (const { text, values } of sent) {
+        const { rows } = await admin.query<{ 'QUERY PLAN': string }>(`explain ${text}`, values)
+        const plan = rows.map((row) => row['QUERY PLAN']).join('\n')
+        expect(plan).toContain('on archived')
+        expect(plan).not.toContain('SubPlan')
+      }
     })
   })
 

@@ -1,6 +1,7 @@
 import { nameOf, stampedId } from '../archive/redo-transaction.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
+import { untilAborted } from '../postgres/postgres.ts'
 import type { ConnectionTarget } from '../postgres/statement.ts'
 import type { Differing } from './comparison-store.ts'
 import * as store from './comparison-store.ts'
@@ -34,6 +35,7 @@ export async function compareTransactions(
     stretch = []
   }
   await store.addArchived(admin, stretch)
+  await store.countArchived(admin)
   const { redo, survey } = history
   const missing = await store.findMissing(admin)
   const unexpected = await store.findUnexpected(admin, {
@@ -46,7 +48,10 @@ export async function compareTransactions(
 }
 
 /** R2: which global transactions lack a part. */
-export async function compareShards(targets: ReadonlyMap<ShardName, ConnectionTarget>): Promise<Differing> {
+export async function compareShards(
+  targets: ReadonlyMap<ShardName, ConnectionTarget>,
+  signal?: AbortSignal,
+): Promise<Differing> {
   const connections: Connection[] = []
   const shards = new Map<ShardName, GlobalsReader>()
   try {
@@ -58,7 +63,7 @@ export async function compareShards(targets: ReadonlyMap<ShardName, ConnectionTa
         findBehind: (behind, count) => store.findBehind(connection, behind, count),
       })
     }
-    return await findAllHalves(shards)
+    return await untilAborted(signal, connections, () => findAllHalves(shards))
   } finally {
     for (const connection of connections) connection.release()
   }

@@ -2,7 +2,7 @@ import type { RecoveryContext } from './recovery.ts'
 
 /**
  * For a restore that makes way: once the signal is aborted it ends as by any failure, with the signal's reason, at the step, the shard, the
- * look at a replay, the segment of a log or the piece of a base backup that it has come to.
+ * look at a replay, the segment of a log, the piece of a base backup or the query of a check that it has come to.
  */
 export function givingWay(context: RecoveryContext, signal: AbortSignal): RecoveryContext {
   return { ...context, signal, onStep: (step, where) => unlessAborted(signal, () => context.onStep(step, where)) }
