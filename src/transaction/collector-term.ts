@@ -2,6 +2,7 @@ import { HoldfastError } from '../base/errors.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { ConnectionLost, ServerError } from '../postgres/failure.ts'
 import type { LeftRecord } from './collection.ts'
+import { CollectionDrains } from './collection-drains.ts'
 import type { CollectionOptions } from './collector.ts'
 import { collectionLimitsDefault, collectOnce } from './collector.ts'
 import type { TransactionEnvironment } from './environment.ts'
@@ -20,12 +21,13 @@ export async function collectWhileElected(
   elected: AbortSignal,
 ): Promise<void> {
   const { everyMs } = options.limits ?? collectionLimitsDefault
+  const drains = new CollectionDrains()
   // Who was elected before may have ended between the two.
   let mayHaveDecisions = true
   while (!elected.aborted) {
     try {
       for (;;) {
-        const { left, removed, isLastPage } = await collectOnce(environment, home, options, elected)
+        const { left, removed, isLastPage } = await collectOnce(environment, home, options, drains, elected)
         // What was not seen by a pass that was broken off says nothing.
         if (elected.aborted) return
         for (const one of left) onUncollected(home, one)

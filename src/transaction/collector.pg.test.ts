@@ -18,7 +18,9 @@ import type { StepName } from '../base/step.ts'
 import type { TransactionId } from '../directory/topology.ts'
 import { toLsn } from '../postgres/lsn.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
+import { Connection } from '../postgres/connection.ts'
 import type { CollectionOptions } from './collector.ts'
+import { collectWhileElected } from './collector-term.ts'
 import { collectionLimitsDefault, collectOnce } from './collector.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { lookUpOutcome } from './outcome.ts'
@@ -306,3 +308,35 @@ test('who is elected on a shard collects its records by itself', async () => {
   stop.abort()
   await Promise.all(running)
 })
+
+test.each([home, treasury])(
+  'K1, K2: transactions on %s that overlap for ever keep no record longer than those that were found first',
+  async (shard) => {
+    const environment = await gatewayOf(shards)
+    await approved(environment)
+    const first = await Connection.connect(shards.target(shard), 10_000)
+    const second = await Connection.connect(shards.target(shard), 10_000)
+    await first.script('begin')
+    const stop = new AbortController()
+    let told = 0
+    const options = { ...impatient, limits: { ...impatient.limits, everyMs: 20 } }
+    const collecting = collectWhileElected(environment, home, options, () => void told++, stop.signal)
+    const kept = () => shards.rows<{ id: string }>(home, 'select transaction_id as id from holdfast.transaction_record')
+    try {
+      await eventually(() => told > 0)
+      // Each for longer than a pass, and somebody at every moment. Another record grows old, which they would wait for as well.
+      await second.script('begin')
+      const id = await approved(environment)
+      const before = told
+      await eventually(() => told > before + 1)
+      await first.script('commit')
+      await eventually(async () => (await kept()).length === 1)
+      expect(await kept()).toEqual([{ id }])
+    } finally {
+      first.destroy()
+      second.destroy()
+      stop.abort()
+      await collecting
+    }
+  },
+)

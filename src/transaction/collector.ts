@@ -4,6 +4,7 @@ import type { Statement, StatementOutcome } from '../postgres/statement.ts'
 import { accepted } from '../postgres/statement.ts'
 import type { CollectionVerdict, RecordFacts, ShardFacts } from './collection.ts'
 import { aimOf, judgeCollection } from './collection.ts'
+import { CollectionDrains } from './collection-drains.ts'
 import type { LogPlace } from './collection-store.ts'
 import * as collections from './collection-store.ts'
 import * as decisions from './decision-store.ts'
@@ -18,7 +19,8 @@ import { describe } from './in-doubt.ts'
  *   announce to every shard, see it drained, settled, replicated, archived --> raise the watermark at home --barrier, drained-->
  *   remove the records below it
  *
- * Every step may be the last of its process. The next pass begins anew: told twice, raised twice, removed twice is the same.
+ * Every step may be the last of its process. The next pass begins anew: told twice, raised twice, removed twice is the same. Only
+ * who has ended is remembered from pass to pass, in `collection-drains.ts`; a process that has forgotten it waits for longer.
  */
 export interface CollectionOptions {
   /** No restore goes back further, and no transaction lives for that long. */
@@ -32,7 +34,7 @@ export interface CollectionLimits {
   readonly everyMs: number
   /** Records of one pass. */
   readonly pageMax: number
-  /** For the transactions that were open, and for the archive, to get there; else the pass is given up. */
+  /** For the transactions that were open, and for the archive, to get there; else it is left to the next pass. */
   readonly drainWithinMs: number
   readonly archiveWithinMs: number
   readonly pollMs: number
@@ -52,11 +54,12 @@ export interface Collected extends CollectionVerdict {
   readonly isLastPage: boolean
 }
 
-/** One pass over one home. Throws what its servers throw; then nothing is lost but the pass. */
+/** One pass over one home, with what was seen by those before. Throws what its servers throw; then nothing is lost but the pass. */
 export async function collectOnce(
   environment: TransactionEnvironment,
   home: ShardName,
   options: CollectionOptions,
+  drains = new CollectionDrains(),
   signal?: AbortSignal,
 ): Promise<Collected> {
   const { windowMs, limits = collectionLimitsDefault } = options
@@ -66,24 +69,31 @@ export async function collectOnce(
     collections.selectOldRecords(environment.clock.wallMs(), windowMs, limits.pageMax),
   ])
   const records = collections.readRecords(present(found, 'the old records'))
-  const isLastPage = records.length < limits.pageMax
-  const aimMs = aimOf(records, isLastPage)
+  const isEnd = records.length < limits.pageMax
+  const dueMs = aimOf(records, isEnd)
   metrics.gauge('collection_backlog', records.length, { shard: home })
-  if (aimMs === undefined) return { throughMs: undefined, collect: [], left: [], removed: 0, isLastPage }
+  if (dueMs === undefined) return { throughMs: undefined, collect: [], left: [], removed: 0, isLastPage: isEnd }
 
-  const witness = new CollectionWitness(environment, at, records, aimMs, options, signal)
-  const verdict = judgeCollection(aimMs, records, await witness.askAll())
-  if (verdict.throughMs === undefined) return { ...verdict, removed: 0, isLastPage }
+  const aimMs = drains.aim(dueMs)
+  const isLastPage = isEnd && aimMs === dueMs
+  const witness = new CollectionWitness(environment, at, records, aimMs, drains, options, signal)
+  const facts = await witness.askAll()
+  const verdict = judgeCollection(aimMs, records, facts)
+  if (verdict.throughMs === undefined) {
+    if ([...facts.values()].every(({ kind }) => kind === 'seen')) drains.endAim()
+    return { ...verdict, removed: 0, isLastPage }
+  }
   await ask(environment, at, [collections.raiseCollection(verdict.throughMs, at.epoch)])
   await onStep('collector watermark raised', { shard: home })
   await barriers.pass(home, at.primary.id)
   // A decision that asks an older snapshot is not refused by the watermark; the record is what refuses it.
-  if (!(await witness.isDrained(at))) {
+  if (!(await witness.isDrained(at, verdict.throughMs))) {
     const why = `${home}: ${notDrained}`
     return { ...verdict, left: [...verdict.left, { why, needsPerson: false }], removed: 0, isLastPage }
   }
   const [removal] = await ask(environment, at, [collections.collectRecords(verdict.collect, at.epoch)])
   const removed = collections.readCollected(present(removal, 'the removed records'))
+  drains.endAim()
   await onStep('global record collected', { shard: home })
   for (let counted = 0; counted < removed; counted += 1) metrics.count('records_collected_total', { shard: home })
   return { ...verdict, removed, isLastPage }
@@ -106,6 +116,7 @@ class CollectionWitness {
   readonly #home: ShardTopology
   readonly #ids: readonly TransactionId[]
   readonly #aimMs: number
+  readonly #drains: CollectionDrains
   readonly #archivedThrough: CollectionOptions['archivedThrough']
   readonly #limits: CollectionLimits
   readonly #signal: AbortSignal | undefined
@@ -115,6 +126,7 @@ class CollectionWitness {
     home: ShardTopology,
     records: readonly RecordFacts[],
     aimMs: number,
+    drains: CollectionDrains,
     { archivedThrough, limits = collectionLimitsDefault }: CollectionOptions,
     signal: AbortSignal | undefined,
   ) {
@@ -122,6 +134,7 @@ class CollectionWitness {
     this.#home = home
     this.#ids = records.map(({ transactionId }) => transactionId)
     this.#aimMs = aimMs
+    this.#drains = drains
     this.#archivedThrough = archivedThrough
     this.#limits = limits
     this.#signal = signal
@@ -150,7 +163,7 @@ class CollectionWitness {
     const home = this.#home.name
     await ask(this.#environment, shard, [collections.announceCollection(home, this.#home.epoch, this.#aimMs)])
     await onStep('collector announced', { shard: shard.name })
-    if (!(await this.isDrained(shard))) return { kind: 'not seen', why: notDrained }
+    if (!(await this.isDrained(shard, this.#aimMs))) return { kind: 'not seen', why: notDrained }
     // In this order: a branch that is settled in between is seen as visible.
     const [prepared, visible] = await ask(this.#environment, shard, [
       decisions.selectPrepared(gidPrefix(fleet)),
@@ -166,13 +179,11 @@ class CollectionWitness {
   }
 
   /** Whether all that was open after a watermark was written there has ended: what began later has seen it. */
-  isDrained(shard: ShardTopology): Promise<boolean> {
-    let before: ReadonlySet<string> | undefined
+  isDrained(shard: ShardTopology, throughMs: number): Promise<boolean> {
     return this.#within(this.#limits.drainWithinMs, async () => {
       const [outcome] = await ask(this.#environment, shard, [collections.selectOpenTransactions])
       const open = collections.readOpenTransactions(present(outcome, 'the open transactions'))
-      before = new Set(before === undefined ? open : open.filter((one) => before?.has(one) === true))
-      return before.size === 0
+      return this.#drains.narrow(shard, throughMs, open)
     })
   }
 
