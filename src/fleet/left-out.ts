@@ -88,12 +88,17 @@ export class LeftOut {
     const [shard] = this.#shards
     const [follower] = this.#followers
     if (shard === undefined && follower === undefined) return
-    const [name, what, why] =
+    const [name, what, lost, why] =
       shard === undefined
-        ? ([follower?.[1].name, `its follower ${follower?.[0]} does not start`, follower?.[1].why] as const)
-        : ([shard[0], 'it does not come up', shard[1]] as const)
+        ? ([
+            follower?.[1].name,
+            `its follower ${follower?.[0]} does not start`,
+            'that follower',
+            follower?.[1].why,
+          ] as const)
+        : ([shard[0], 'it does not come up', 'its primary', shard[1]] as const)
     throw new HoldfastError('upgrade_blocked', `${name} cannot be upgraded: ${what}: ${reasonOf(why)}`, {
-      hint: `start the fleet with release ${installed}, which goes on without it, and fail it over: holdfast failover ${name} --what-if; then stop the fleet, and start this release`,
+      hint: `bring ${lost} back, with the data that it had; or, where release ${installed} leaves out what does not come up, start the fleet with that, fail the shard over or restore it (holdfast failover ${name} --what-if), stop the fleet, and start this release`,
       detail: { shard: name },
       cause: why,
     })
