@@ -5,6 +5,8 @@ import {
   type DomainEntry,
   initialPlacements,
   type Placement,
+  placementFromRow,
+  type PlacementRow,
   tenantHome,
 } from '../directory/directory.ts'
 import type { HistoryId, ShardName } from '../directory/topology.ts'
@@ -202,6 +204,15 @@ async function govern(admin: Connection, table: string, domain: string, dataClas
 /** Before anything moved. */
 export function placementsOf({ domains, tenants }: Pick<FleetConfig, 'domains' | 'tenants'>): Placement[] {
   return initialPlacements(domains.values(), tenants.values())
+}
+
+export async function readPlacements(admin: Connection, withinMs: number): Promise<Placement[]> {
+  const { rows } = await admin.query<PlacementRow>(
+    'select tenant, domain, shard, version, policy, policy_version, service from holdfast.placement',
+    [],
+    withinMs,
+  )
+  return rows.map(placementFromRow)
 }
 
 /** Those that no row knows yet; rows are the truth from then on. */

@@ -1,4 +1,4 @@
-import { readFile, rm, truncate, writeFile } from 'node:fs/promises'
+import { mkdir, readFile, rm, truncate, writeFile } from 'node:fs/promises'
 import { join } from 'node:path'
 import { isDeepStrictEqual } from 'node:util'
 import { afterEach, beforeEach, describe, expect, test, vi } from 'vitest'
@@ -17,12 +17,13 @@ import type { Release } from '../postgres/release.ts'
 import { nameRelease, packageRelease } from '../postgres/release.ts'
 import { installSchema } from '../postgres/schema.ts'
 import { childrenOf, readPidFile, signal } from '../postgres/server/processes.ts'
-import type { ShardConfigInput } from './config.ts'
+import type { FleetConfigInput, ShardConfigInput } from './config.ts'
 import { loadConfig } from './config.ts'
 import type { FailoverReport } from './operations-api.ts'
 import { callTo } from './operations/operations.ts'
 import { nodeOf } from './shard-servers.ts'
 import { Supervisor } from './supervisor.ts'
+import { TakingUp } from './taking-up.ts'
 
 /** V10, on real servers: what one shard lacks at a start keeps no other from its traffic, nor the operator from a failover. */
 
@@ -39,14 +40,26 @@ interface Start {
   readonly release?: Release
   readonly onStep?: OnStep
   readonly maxClockOffset?: number
+  readonly gained?: Partial<FleetConfigInput>
 }
+
+/** A tenant whose authority may be in one region only. */
+const umbrella = {
+  domains: { accounts: { class: 'regulated', placement: 'tenant-home', schema: './tables', tables: ['accounts'] } },
+  tenants: {
+    'umbrella-eu': {
+      home: payroll,
+      policy: { authority: ['eu-west'], replicas: ['EU'], otherwise: 'reject' },
+    },
+  },
+} satisfies Partial<FleetConfigInput>
 
 let root: string
 let supervisor: Supervisor
 let alarms: string[] = []
 
-async function start({ shards = both, release, onStep = noStep, maxClockOffset = 500 }: Start = {}): Promise<void> {
-  const config = await loadConfig(
+function configOf({ shards = both, maxClockOffset = 500, gained = {} }: Start) {
+  return loadConfig(
     {
       fleet: 'left-out',
       dataDir: `${root}/data`,
@@ -55,9 +68,15 @@ async function start({ shards = both, release, onStep = noStep, maxClockOffset =
       shards,
       domains: {},
       tenants: {},
+      ...gained,
     },
     root,
   )
+}
+
+async function start(given: Start = {}): Promise<void> {
+  const { release, onStep = noStep } = given
+  const config = await configOf(given)
   const progress = ({ step, detail }: { step: string; detail?: string }) => {
     if (step === 'alarm') alarms.push(detail ?? '')
   }
@@ -73,6 +92,9 @@ async function start({ shards = both, release, onStep = noStep, maxClockOffset =
 beforeEach(async () => {
   alarms = []
   root = await temporaryFolder()
+  await mkdir(join(root, 'tables'))
+  const table = 'create table accounts (tenant text not null, id text not null, primary key (tenant, id))'
+  await writeFile(join(root, 'tables', '0001.sql'), table)
 })
 
 afterEach(async () => {
@@ -224,6 +246,42 @@ describe('a shard whose primary does not start', () => {
     await putBack()
     await start({ shards })
     expect(shard(treasury).state).toBe('open')
+  })
+})
+
+describe('what the configuration gained while its shard is left out', () => {
+  const refusal = /policy version 1 of tenant umbrella-eu, domain accounts forbids the authority in eu-central/
+
+  test('is the law of a failover before its rows are there', async () => {
+    await start()
+    const putBack = await stopWithout(payroll)
+    await start({ gained: umbrella })
+    expect(shard(treasury).state).toBe('open')
+    const asked = await callTo(supervisor)('failover', { shard: payroll, whatIf: true }, silentProgress)
+    const { options } = asked as FailoverReport
+    expect(options.legal).toEqual([])
+    expect(options.refused).toMatchObject([{ region: 'eu-central', reasons: [expect.stringMatching(refusal)] }])
+    await expect(failover()).rejects.toMatchObject({ code: 'residency_denied' })
+    expect(shard()).toMatchObject({ state: 'lost', epoch: 1, primary: `${payroll}.1` })
+    await putBack()
+    await eventually(() => shard().state === 'open', 90_000)
+    expect(await ask('select tenant, shard from holdfast.placement')).toEqual([
+      { tenant: 'umbrella-eu', shard: payroll },
+    ])
+  })
+
+  test('is not taken up where the primary may not hold it', async () => {
+    await start()
+    await failover()
+    const takingUp = new TakingUp(await configOf({ gained: umbrella }), supervisor.shardServers)
+    takingUp.expect([payroll])
+    await expect(takingUp.run(payroll, shard())).rejects.toMatchObject({
+      code: 'residency_denied',
+      message: expect.stringMatching(refusal) as unknown,
+    })
+    expect(
+      await ask(`select to_regclass('accounts') as "table", (select count(*)::int from holdfast.placement)`),
+    ).toEqual([{ table: null, count: 0 }])
   })
 })
 

@@ -1,5 +1,5 @@
-import type { Placement, PlacementRow } from '../directory/directory.ts'
-import { Directory, placementFromRow, tenantHome } from '../directory/directory.ts'
+import type { Placement } from '../directory/directory.ts'
+import { Directory, tenantHome } from '../directory/directory.ts'
 import type { ResidencyPolicy } from '../directory/policy.ts'
 import { decidePlacement, legalRegions } from '../directory/policy.ts'
 import type { RegionName, ShardName } from '../directory/topology.ts'
@@ -8,7 +8,7 @@ import type { FleetConfig } from './config.ts'
 import { jurisdictionsOf } from './config.ts'
 import { placementKeyOf } from './config-check.ts'
 import type { ConfigPath, ConfigProblem } from './config-problem.ts'
-import { placementsOf } from './founding.ts'
+import { placementsOf, readPlacements } from './founding.ts'
 import { refuseProblems } from './same-fleet.ts'
 import { nodeOf } from './shard-servers.ts'
 import type { Supervisor } from './supervisor.ts'
@@ -39,14 +39,7 @@ async function knownOn(supervisor: Supervisor, name: ShardName): Promise<Placeme
   for (const node of [primary, ...shard.nodes.filter(({ id }) => id !== primary.id)]) {
     if (!servers.isRunning(node.id)) continue
     try {
-      const { rows } = await withConnection(shardServers.adminTarget(node), (admin) =>
-        admin.query<PlacementRow>(
-          'select tenant, domain, shard, version, policy, policy_version, service from holdfast.placement',
-          [],
-          answerWithinMs,
-        ),
-      )
-      return rows.map(placementFromRow)
+      return await withConnection(shardServers.adminTarget(node), (admin) => readPlacements(admin, answerWithinMs))
     } catch {
       // The next one has the same rows.
     }

@@ -1,12 +1,17 @@
 import { HoldfastError } from '../base/errors.ts'
+import type { Placement } from '../directory/directory.ts'
+import { decidePlacement, describeRefusal } from '../directory/policy.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Connection } from '../postgres/connection.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import type { FleetConfig } from './config.ts'
-import { installDomains, placementsOf, writeClockOffset, writePlacements } from './founding.ts'
+import { jurisdictionsOf } from './config.ts'
+import { installDomains, placementsOf, readPlacements, writeClockOffset, writePlacements } from './founding.ts'
 import type { ShardServers } from './shard-servers.ts'
 import { nodeOf } from './shard-servers.ts'
-import type { ShardDocument } from './topology-store.ts'
+import type { NodeDocument, ShardDocument } from './topology-store.ts'
+
+const answerWithinMs = 5_000
 
 /**
  * What a start does on every shard behind its barrier, before anybody is let in: its relations are seen to survive a crash, and
@@ -26,18 +31,41 @@ export class TakingUp {
     for (const name of names) this.#due.add(name)
   }
 
-  /** Nothing where it was done since the fleet was started: what changed in files since then is for the next start. */
+  /** What the shard is to be the authority for beside the rows of one of its nodes, which are the truth where they have it. */
+  awaited(name: ShardName, known: readonly Placement[]): Placement[] {
+    if (!this.#due.has(name)) return []
+    const hasRow = (wanted: Placement) =>
+      known.some(({ tenant, domain }) => tenant === wanted.tenant && domain === wanted.domain)
+    return placementsOf(this.#config).filter((wanted) => wanted.shard === name && !hasRow(wanted))
+  }
+
+  /**
+   * Nothing where it was done since the fleet was started: what changed in files since then is for the next start. Throws
+   * `residency_denied` where the primary is by now where a policy that the configuration gained forbids it (L1), before it is changed.
+   */
   async run(name: ShardName, shard: ShardDocument): Promise<void> {
     if (!this.#due.has(name)) return
     const primary = nodeOf(shard, shard.primary)
     await withConnection(this.#shardServers.adminTarget(primary), async (admin) => {
       await requirePermanent(admin, primary.id)
+      this.#requireLegal(name, primary, await readPlacements(admin, answerWithinMs))
       // Migrations, tables, domains, tenants, another bound on clocks.
       await writeClockOffset(admin, this.#config)
       await installDomains(admin, this.#config, name)
       await writePlacements(admin, placementsOf(this.#config))
     })
     this.#due.delete(name)
+  }
+
+  #requireLegal(name: ShardName, { region }: NodeDocument, known: readonly Placement[]): void {
+    const question = { holding: 'authority', region } as const
+    const decision = decidePlacement(question, this.awaited(name, known), jurisdictionsOf(this.#config.regions))
+    if (decision.allowed) return
+    const reasons = decision.refusals.map((refusal) => describeRefusal(question, refusal))
+    throw new HoldfastError('residency_denied', `${name} does not open: ${reasons.join('; ')}`, {
+      hint: `it opens once its primary is where they allow it: holdfast failover ${name} --what-if`,
+      detail: { shard: name, reasons },
+    })
   }
 }
 

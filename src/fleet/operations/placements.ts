@@ -1,14 +1,16 @@
-import type { Placement, PlacementRow } from '../../directory/directory.ts'
-import { placementFromRow } from '../../directory/directory.ts'
+import type { Placement } from '../../directory/directory.ts'
 import type { ShardName } from '../../directory/topology.ts'
 import { withConnection } from '../../postgres/postgres.ts'
+import { readPlacements } from '../founding.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
 import { HoldfastError } from '../../base/errors.ts'
 
+const answerWithinMs = 2_000
+
 /**
  * What a shard is the authority for, as any node of the shard has it: on the bad day its primary may be the one that does
- * not answer, and a follower's rows say the same.
+ * not answer, and a follower's rows say the same. With what it takes up before it opens: the law of that is the law of its opening.
  */
 export async function placementsOn(supervisor: Supervisor, name: ShardName): Promise<Placement[]> {
   const shard = supervisor.topology.shard(name)
@@ -16,14 +18,10 @@ export async function placementsOn(supervisor: Supervisor, name: ShardName): Pro
   for (const node of ordered) {
     if (!supervisor.servers.isRunning(node.id)) continue
     try {
-      const { rows } = await withConnection(supervisor.shardServers.adminTarget(node), (admin) =>
-        admin.query<PlacementRow>(
-          'select tenant, domain, shard, version, policy, policy_version, service from holdfast.placement where shard = $1',
-          [name],
-          2_000,
-        ),
+      const known = await withConnection(supervisor.shardServers.adminTarget(node), (admin) =>
+        readPlacements(admin, answerWithinMs),
       )
-      return rows.map(placementFromRow)
+      return [...known.filter(({ shard: at }) => at === name), ...supervisor.takingUp.awaited(name, known)]
     } catch {
       // The next node has the same rows.
     }
