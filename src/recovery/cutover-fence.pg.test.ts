@@ -15,8 +15,7 @@ beforeEach(async () => {
 
 afterEach(() => shards.close())
 
-async function orphan(): Promise<string> {
-  const transactionId = newTimeOrderedUuid() as TransactionId
+async function orphan(transactionId = newTimeOrderedUuid() as TransactionId): Promise<string> {
   const gid = formatGid('test', { home, transactionId, participant: treasury })
   const connection = await Connection.connect(shards.target(treasury, 'holdfast_gateway'), 10_000)
   await connection.query('begin')
@@ -42,9 +41,34 @@ test('K1: a branch without a record stops a cutover where its home may have coll
     'select collected_through_ms as before from holdfast.shard',
   )
   await shards.rows(home, 'update holdfast.shard set collected_through_ms = (2 ^ 47)::bigint')
-  await expect(settle()).rejects.toMatchObject({ code: 'check_failed', detail: { gid, home, shard: treasury } })
+  await expect(settle()).rejects.toMatchObject({
+    code: 'check_failed',
+    hint: expect.stringContaining('roll it back by hand') as string,
+    detail: { gid, home, shard: treasury },
+  })
   expect(await shards.prepared(treasury)).toEqual([gid])
   await shards.rows(home, 'update holdfast.shard set collected_through_ms = $1', [watermark?.before])
   expect(await settle()).toBe('1 branches settled')
   expect(await shards.prepared(treasury)).toEqual([])
+})
+
+test('K1: a branch whose record was collected is committed by the commit log of its home, with its decision beside it (S1)', async () => {
+  const transactionId = newTimeOrderedUuid() as TransactionId
+  await orphan(transactionId)
+  const [row] = await shards.rows<{ stamp: string }>(
+    home,
+    `insert into holdfast.commit_log (transaction_id, commit_timestamp, xid, tenant, action, subject, actor, placements,
+       epoch, participants) values ($1, holdfast.wall_hlc(), '7', 't', 'a', 's', 'm', '{}', 1, array[$2])
+     returning commit_timestamp::text as stamp`,
+    [transactionId, treasury],
+  )
+  await shards.rows(home, 'update holdfast.shard set collected_through_ms = (2 ^ 47)::bigint')
+  expect(await settle()).toBe('1 branches settled')
+  expect(await shards.prepared(treasury)).toEqual([])
+  const decided = await shards.rows(
+    treasury,
+    'select outcome, commit_timestamp::text as stamp, home, home_epoch from holdfast.decision where transaction_id = $1',
+    [transactionId],
+  )
+  expect(decided).toEqual([{ outcome: 'COMMITTED', stamp: row?.stamp, home, home_epoch: shards.shard(home).epoch }])
 })

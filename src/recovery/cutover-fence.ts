@@ -12,7 +12,7 @@ import { formatLsn, parseLsn } from '../postgres/lsn.ts'
 import { withConnection } from '../postgres/postgres.ts'
 import { sqlState } from '../postgres/sqlstate.ts'
 import { passBarrier } from '../transaction/barrier.ts'
-import type { TransactionRecord } from '../transaction/decision-store.ts'
+import type { CommitRow, TransactionRecord } from '../transaction/decision-store.ts'
 import * as decisions from '../transaction/decision-store.ts'
 import type { BranchName } from '../transaction/gid.ts'
 import { parseGid } from '../transaction/gid.ts'
@@ -101,34 +101,41 @@ async function settleShard(
   }
 }
 
-/** K1: below the watermark of its home the record may be gone, and with it what says that the branch is to be committed. */
+/** K1: below the watermark of its home the record may be gone, that of an abort too: only a commit is in the log for ever. */
 function withoutRecord(shard: ShardName, gid: string, { home, transactionId }: BranchName): HoldfastError {
   return new HoldfastError(
     'check_failed',
-    `branch ${gid} on ${shard} has no record, and ${home} may have collected it: nothing says what was decided`,
+    `branch ${gid} on ${shard} has no record, which ${home} may have collected, and ${home} has no commit of it`,
     {
-      hint: `holdfast txn ${transactionId} says whether ${home} committed it: commit it or roll it back by hand`,
+      hint: `the log of ${home} keeps every commit: roll it back by hand`,
       detail: { shard, gid, home, transactionId },
     },
   )
 }
 
 interface AtHome {
+  /** As the commit log has it where the record is gone. */
   readonly record: TransactionRecord | undefined
   readonly couldBeCollected: boolean
 }
 
 async function askHome(home: ConnectionTarget, id: TransactionId): Promise<AtHome> {
   return withConnection(home, async (admin) => {
-    const [found, collected] = await admin.flight(
-      [decisions.selectRecord(id), decisions.selectCouldBeCollected(id)],
+    const [found, logged, collected] = await admin.flight(
+      [decisions.selectRecord(id), decisions.selectCommit(id), decisions.selectCouldBeCollected(id)],
       answerWithinMs,
     )
+    const record = decisions.readRecord(present(found, 'the outcome of the record'))
     return {
-      record: decisions.readRecord(present(found, 'the outcome of the record')),
+      record: record ?? recordOf(decisions.readCommit(present(logged, 'the row of the commit log'))),
       couldBeCollected: decisions.readAnswer(present(collected, 'whether it could have been collected')),
     }
   })
+}
+
+function recordOf(commit: CommitRow | undefined): TransactionRecord | undefined {
+  if (commit === undefined) return undefined
+  return { outcome: 'COMMITTED', commitTimestamp: commit.commitTimestamp, homeEpoch: commit.epoch, reason: '' }
 }
 
 async function settleBranch(
