@@ -99,6 +99,11 @@ export const errorTable = define({
     retry: 'never',
     meaning: 'A regulated table was touched outside a transaction that a gateway opened.',
   },
+  application_denied: {
+    category: 'denied',
+    retry: 'never',
+    meaning: 'A route of the application answered that the caller may not do this.',
+  },
   tenant_read_only: {
     category: 'denied',
     retry: 'safe',
@@ -238,6 +243,11 @@ export const errorTable = define({
     retry: 'safe',
     meaning:
       'The drill ended before its report, since the fleet stops or others wanted its turn; nothing of it is left.',
+  },
+  application_unavailable: {
+    category: 'unavailable',
+    retry: 'safe',
+    meaning: 'A route of the application answered that it did not take the request now.',
   },
   fleet_locked: {
     category: 'conflict',

@@ -31,7 +31,8 @@ import { apiRoutes } from './routes.ts'
  *   W1  Every answer that is not a success is a problem document with `code`, `category` and `retry`, that of a route of the
  *       application as well. No such route stands before one of Holdfast's.
  *   W2  No outcome that is unknown is told with a status that proxies repeat by themselves.
- *   W3  The log has routes, statuses, codes and times: no address, no body, no message that could hold a tenant's field.
+ *   W3  The log has routes, statuses, codes, times and the names of the fields of a failure: no address, no value of a body, no
+ *       message that could hold a tenant's field.
  *   W4  A request with a body says that it is JSON, so that no page of another origin can send one unasked.
  *   W5  A session is handed on or its loss is told: what a route gives no successor for goes back as it came, and where the
  *       route should have given one that is counted in `session_lost_total`; a refused one has its code in a header.
@@ -96,6 +97,7 @@ function mount(app: Hono, route: AppRoute, options: HttpOptions): void {
       const answer = await route.handle(request)
       if (isLost(route, request, answer)) metrics.count('session_lost_total', { route: route.path })
       const problem = answer.status >= 400 ? problemOfAnswer(answer.status, answer.body) : undefined
+      if (answer.status >= 500) logAnswer(logger, route, answer)
       code = problem?.code
       response = answerOf(c, { ...answer, session: answer.session ?? request.session }, problem)
     } catch (error) {
@@ -204,6 +206,17 @@ function refuseTooLarge(c: Context): Response {
     hint: 'send it in several transactions',
   })
   return problemAnswer(c, error, 413)
+}
+
+/** W3: what it is that the answer keeps to itself, without a value of it. */
+function logAnswer(
+  logger: HttpOptions['logger'],
+  { method, path: route }: AppRoute,
+  { status, body }: AppResponse,
+): void {
+  if (body instanceof Error) logFailure(logger, body)
+  const fields = typeof body === 'object' && body !== null ? Object.keys(body) : typeof body
+  logger.error({ method, route, status, body: fields }, 'a route of the application answered with a failure')
 }
 
 /** W3: of a defect the place, not the message, which may quote what a statement was given. */

@@ -66,27 +66,48 @@ export function problemOf(error: unknown, status?: number): Problem {
 
 /**
  * W1: what a handler answers with a status of its own that is no success. It is best a `HoldfastError`, whose category then has
- * the status. Of other bodies the fields are kept as `context`; what calls itself a defect is told as one (W2).
+ * the status. Of other bodies the fields are kept as `context`, unless the status calls the answer a defect (W3).
  */
 export function problemOfAnswer(status: number, body: unknown): Problem {
-  if (body instanceof HoldfastError) return problemOf(body)
-  if (status >= 500) return problemOf(body)
+  const failure = failureIn(body)
+  if (failure !== undefined) return problemOf(failure)
+  const code = codeOf(status)
+  const bare = `the application answered with status ${status}`
+  if (code === 'internal') return problemOf(new HoldfastError(code, bare), status)
   const fields: Readonly<Record<string, unknown>> = typeof body === 'object' && body !== null ? { ...body } : {}
   const told = [fields['detail'], fields['title'], body].find((text) => typeof text === 'string' && text !== '')
-  const message = typeof told === 'string' ? told : `the application answered with status ${status}`
-  return problemOf(new HoldfastError(codeOf(status), message, { detail: fields }), status)
+  return problemOf(new HoldfastError(code, typeof told === 'string' ? told : bare, { detail: fields }), status)
 }
 
+/** W2: 502, 503 and 504 are the application's word that nothing was done, as 429 is; it throws what it does not know the outcome of. */
 function codeOf(status: number): ErrorCode {
-  if (status === 404) return 'unknown_subject'
-  return status === 409 ? 'transaction_refused' : 'argument_invalid'
+  switch (status) {
+    case 401:
+    case 403:
+      return 'application_denied'
+    case 404:
+      return 'unknown_subject'
+    case 409:
+      return 'transaction_refused'
+    case 408:
+    case 425:
+    case 429:
+    case 502:
+    case 503:
+    case 504:
+      return 'application_unavailable'
+    default:
+      return status >= 500 ? 'internal' : 'argument_invalid'
+  }
 }
 
 const retryAfterSecondsDefault = 1
 
 /** Seconds for `Retry-After`, where waiting helps. */
 export function retryAfterSeconds(problem: Problem): number | undefined {
-  if (problem.status !== 503 || problem.retry !== 'safe') return undefined
+  if (problem.category !== 'unavailable' || problem.retry !== 'safe') return undefined
   const waitMs = problem.context['retryAfterMs']
-  return typeof waitMs === 'number' ? Math.max(1, Math.ceil(waitMs / 1_000)) : retryAfterSecondsDefault
+  return typeof waitMs === 'number' && Number.isFinite(waitMs)
+    ? Math.max(1, Math.ceil(waitMs / 1_000))
+    : retryAfterSecondsDefault
 }

@@ -14,6 +14,8 @@ const columns = `
   interval '1 year -2 days 03:04:05.000006' as span, array[timestamptz '2026-04-01 08:00:00.1+02', null] as moments,
   array[array[date '2026-04-01'], array[date '-infinity']] as days,
   array[90071992547409.93, 1234567890123456.78]::numeric[] as amounts, 9007199254740993 as cents, 1.10 as rate,
+  point '(1,2.5)' as spot, array[point '(1,2)'] as spots, circle '<(1,2),3>' as round, array[circle '<(1,2),3>'] as rounds,
+  array['a b', null] as words, array['00000000-0000-0000-0000-000000000001'::uuid] as ids, array['a'::name] as names,
   float8 'NaN' as none, array[float8 '-Infinity', 0.1] as floats, '\\xdead'::bytea as bytes, array['\\x00'::bytea] as pieces,
   jsonb '{"cents": 9007199254740993, "at": [1.10]}' as document, array[json '{"b":1,"a":1e400}'] as documents`
 
@@ -31,6 +33,13 @@ const row = {
   amounts: ['90071992547409.93', '1234567890123456.78'],
   cents: '9007199254740993',
   rate: '1.10',
+  spot: { x: 1, y: 2.5 },
+  spots: [{ x: 1, y: 2 }],
+  round: { x: 1, y: 2, radius: 3 },
+  rounds: '{"<(1,2),3>"}',
+  words: ['a b', null],
+  ids: ['00000000-0000-0000-0000-000000000001'],
+  names: '{a}',
   none: 'NaN',
   floats: ['-Infinity', 0.1],
   bytes: '\\xdead',
