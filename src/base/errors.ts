@@ -221,7 +221,8 @@ export const errorTable = define({
   history_changed: {
     category: 'conflict',
     retry: 'never',
-    meaning: 'The token reaches past the fork point of a newer history; continue without it, from now.',
+    meaning:
+      'The token reaches past the fork point of a newer history, or knows of a write that was not found in it; continue without it, from now.',
   },
   snapshot_contended: {
     category: 'unavailable',

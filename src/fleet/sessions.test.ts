@@ -57,10 +57,22 @@ describe('S3, S11: what an idempotency key replays', () => {
     expect(afterCommit(emptyFrontier, committed(1, 100, { replayed: true }))).toEqual(first)
   })
 
-  test('HZ-T3: demands nothing of a participant whose branch is gone', () => {
-    const again = committed(1, 100, { replayed: true })
+  test('HZ-T3, S11: of a participant whose branch is not known to be there, the next read there is told', () => {
     const gone: TouchedShard = { ...at(treasury), role: 'participant', position: lsn(0) }
-    expect(afterCommit(emptyFrontier, { ...again, shards: [...again.shards, gone] })).toEqual(first)
+    const one = committed(1, 100, { replayed: true })
+    const again = { ...one, shards: [...one.shards, gone] }
+    const shows = evidenceOf({
+      visible: new Set([1, 2].map(transaction)),
+      replayedBefore: before(1_000),
+      closedTimestamp: hlc(1_000),
+    })
+    for (const session of [emptyFrontier, afterCommit(emptyFrontier, overBoth(2))]) {
+      const frontier = afterCommit(session, again)
+      expect(decide(requirementOf(frontier, { shard: treasury }), shows).kind).toBe('history_changed')
+      expect(decide(requirementOf(frontier), shows).kind).toBe('proven')
+      // A transaction settles there what is decided, before it uses the shard.
+      expect(frontier.shards.get(treasury)?.histories[0]?.pendingForgotten).toBe(true)
+    }
   })
 
   test('settles no branch: of five, one is not named any more, and all are demanded', () => {

@@ -6,6 +6,7 @@ import {
   advanceByBranch,
   advanceByCommit,
   advanceByReading,
+  advanceByUnknownBranch,
   forgetSettled,
   mustSettleFirst,
   tokenLifetimeMsDefault,
@@ -124,7 +125,7 @@ export function afterCommit(before: Frontier, committed: Committed<unknown>): Fr
   return committed.shards.reduce((frontier, { shard, historyId, epoch, placementVersion, position, role, pending }) => {
     const met = { shard, historyId, epoch, placementVersion, transactionId }
     if (role === 'participant') {
-      if (pending === undefined) return frontier
+      if (pending === undefined) return advanceByUnknownBranch(frontier, { ...met, commitTimestamp })
       // The write path settles what a session knows to be pending on a shard before it uses the shard.
       const room = mustSettleFirst(frontier, shard) ? forgetSettled(frontier, shard) : frontier
       return advanceByBranch(room, { ...met, commitTimestamp: pending.timestamp, flushedAfterPrepare: position })

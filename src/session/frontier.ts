@@ -27,7 +27,7 @@ export interface ShardFrontier {
   readonly placementVersion: number
   /** Newest first, one to `historiesMax`. */
   readonly histories: readonly HistoryFrontier[]
-  /** Demands of an older history fell out; the session has to be told. */
+  /** Demands of an older history fell out, or a branch is in no history that is known; the session has to be told. */
   readonly historiesForgotten: boolean
 }
 

@@ -62,7 +62,9 @@ export function refusalFor(verdict: Exclude<Verdict, { kind: 'proven' }>, by: Re
     case 'history_changed':
       return new HoldfastError(
         'history_changed',
-        `the session has read in epoch ${verdict.demanded.epoch} of shard ${by.shard} past the point where epoch ${verdict.current.epoch} began`,
+        verdict.demanded.historyId === verdict.current.historyId
+          ? `the session was told of a write on shard ${by.shard} that was not found there in epoch ${verdict.current.epoch}, and may be lost`
+          : `the session has read in epoch ${verdict.demanded.epoch} of shard ${by.shard} past the point where epoch ${verdict.current.epoch} began`,
         { hint: goOn, detail: { ...detail, demanded: verdict.demanded, current: verdict.current } },
       )
     default:

@@ -1,4 +1,4 @@
-import { assert } from '../base/assert.ts'
+import { assert, present } from '../base/assert.ts'
 import type { Brand } from '../base/brand.ts'
 import type { Epoch, HistoryId, ShardName, TransactionId } from '../directory/topology.ts'
 import type { Hlc } from '../hlc/hlc.ts'
@@ -137,6 +137,27 @@ export function advanceByBranch(before: Frontier, step: BranchStep): Frontier {
     }
     return known === undefined ? branch : joinSameHistory(known, branch)
   })
+}
+
+/**
+ * An own branch on a participant of which nobody knows whether this history has it. It cannot be named in it (HZ-T3), so the session is
+ * told at its next read there, and whatever is decided there is settled before a transaction uses the shard (S11).
+ */
+export function advanceByUnknownBranch(before: Frontier, step: ShardMet & { readonly commitTimestamp: Hlc }): Frontier {
+  const { shards, timestamp } = advance(before, step, step.commitTimestamp, (known) => {
+    const branch: HistoryFrontier = {
+      ...metHistory(step),
+      position: lsnZero,
+      lastTransactionIds: [],
+      idsSuffice: true,
+      seenTimestamp: undefined,
+      pending: [],
+      pendingForgotten: true,
+    }
+    return known === undefined ? branch : joinSameHistory(known, branch)
+  })
+  const shard = present(shards.get(step.shard), 'the shard of the step')
+  return { timestamp, shards: new Map(shards).set(step.shard, { ...shard, historiesForgotten: true }) }
 }
 
 /** Whether one more pending branch on this shard has no room in the token: the write path then waits until it is settled. */

@@ -1,13 +1,16 @@
+import type { AddressInfo } from 'node:net'
+import { createServer } from 'node:net'
 import { afterAll, beforeAll, describe, expect, test } from 'vitest'
 import type { TestGateway } from '../../test/support/database-shards.ts'
 import { DatabaseShards, home, tenant, treasury } from '../../test/support/database-shards.ts'
+import { readAfter } from '../../test/support/reading-gateway.ts'
 import { HoldfastError } from '../base/errors.ts'
 import { newRandomUuid, newTimeOrderedUuid } from '../base/random.ts'
-import type { ShardName } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
-import type { TargetOf } from './environment.ts'
+import { ConnectionPools, poolLimitsDefault } from '../postgres/pools.ts'
+import type { TargetOf, TransactionEnvironment } from './environment.ts'
 import { hashRequest } from './idempotency.ts'
-import type { TransactRequest } from './transaction.ts'
+import type { Committed, TransactRequest } from './transaction.ts'
 import { transact } from './transaction.ts'
 
 let shards: DatabaseShards
@@ -51,6 +54,18 @@ const draft = (run: string) =>
   shards.rows(home, "insert into runs (tenant, id, status, cents) values ($1, $2, 'draft', 10)", [tenant, run])
 const holdsOf = (run: string) => shards.rows(treasury, 'select from holds where run = $1', [run])
 
+const pendingOf = ({ shards: touched }: Committed<unknown>) => touched.map(({ shard, pending }) => [shard, pending])
+const readHolds = (told: Committed<unknown>, run: string) =>
+  readAfter(gateway.environment, told, { tenant, domain: 'treasury' }, 'select from holds where run = $1', [run])
+
+function reachingTreasuryAt(environment: TransactionEnvironment, port: number): TransactionEnvironment {
+  const targetOf: TargetOf = (node) => ({
+    ...environment.targetOf(node),
+    ...(node.shard === treasury ? { host: '127.0.0.1', port } : {}),
+  })
+  return { ...environment, targetOf }
+}
+
 describe('an idempotency key', () => {
   test('T7: answers a second use with the first outcome, its token and what is pending', async () => {
     const run = newName()
@@ -66,24 +81,57 @@ describe('an idempotency key', () => {
     expect(second.shards[0]?.position).toBeGreaterThan(first.shards[0]?.position ?? 0n)
   })
 
-  test('HZ-T3: names no branch as pending that the history of now does not have, and says so where that is not known', async () => {
+  test('T7: tells the outcome while a participant is away; of the branch that nobody looked at, the next read there is told', async () => {
+    const run = newName()
+    await draft(run)
+    const first = await approve(gateway, run, `key-${run}`)
+    const { environment } = gateway
+    const away = await approve({ ...gateway, environment: reachingTreasuryAt(environment, 1) }, run, `key-${run}`)
+    expect(away).toEqual({ ...first, replayed: true, shards: away.shards })
+    expect(pendingOf(away)).toEqual([
+      [home, undefined],
+      [treasury, undefined],
+    ])
+    // It is back, and has the branch.
+    await environment.background.drain()
+    const message = `the session was told of a write on shard ${treasury} that was not found there in epoch 1, and may be lost`
+    await expect(readHolds(away, run)).rejects.toMatchObject({ code: 'history_changed', message })
+    expect(await readHolds(await approve(gateway, run, `key-${run}`), run)).toHaveLength(1)
+  })
+
+  test('T7: does not wait for a participant that is silent', async () => {
+    const run = newName()
+    await draft(run)
+    const first = await approve(gateway, run, `key-${run}`)
+    const silent = createServer(() => undefined)
+    await new Promise<void>((resolve) => silent.listen(0, '127.0.0.1', resolve))
+    const pools = new ConnectionPools({ ...poolLimitsDefault, connectWithinMs: 30_000 })
+    try {
+      const { port } = silent.address() as AddressInfo
+      const environment = reachingTreasuryAt({ ...gateway.environment, pools }, port)
+      const beganMs = environment.clock.monotonicMs()
+      const again = await approve({ ...gateway, environment }, run, `key-${run}`)
+      expect(environment.clock.monotonicMs() - beganMs).toBeLessThan(15_000)
+      expect(again).toMatchObject({ value: first.value, transactionId: first.transactionId, replayed: true })
+    } finally {
+      await pools.close()
+      silent.close()
+    }
+  })
+
+  test('HZ-T3, S11: names no branch as pending that the history of now does not have, and the next read there is told', async () => {
     const run = newName()
     await draft(run)
     const { transactionId } = await approve(gateway, run, `key-${run}`)
     await gateway.environment.background.drain()
-    const { environment } = gateway
-    const port = (shard: ShardName) => (shard === treasury ? { port: 1 } : {})
-    const targetOf: TargetOf = (node) => ({ ...environment.targetOf(node), ...port(node.shard) })
-    const asked = transact({ ...environment, targetOf }, request(run, `key-${run}`), () => Promise.resolve())
-    await expect(asked).rejects.toMatchObject({ code: 'node_unavailable', detail: { shard: treasury, transactionId } })
-
     // As a promotion leaves it that lost the end of the log.
     await shards.rows(treasury, 'delete from holdfast.branch where transaction_id = $1', [transactionId])
-    const { shards: touched } = await approve(gateway, run, `key-${run}`)
-    expect(touched.map(({ shard, pending }) => [shard, pending])).toEqual([
+    const again = await approve(gateway, run, `key-${run}`)
+    expect(pendingOf(again)).toEqual([
       [home, undefined],
       [treasury, undefined],
     ])
+    await expect(readHolds(again, run)).rejects.toMatchObject({ code: 'history_changed' })
   })
 
   test('T7: of fifty clients at once on two gateways approves once, and all get one answer', async () => {

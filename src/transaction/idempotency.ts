@@ -1,11 +1,12 @@
 import { createHash } from 'node:crypto'
 import { HoldfastError } from '../base/errors.ts'
+import { endsWithin } from '../base/within.ts'
 import type { ShardName } from '../directory/topology.ts'
 import { ConnectionLost, ServerError } from '../postgres/failure.ts'
 import { lsnZero } from '../postgres/lsn.ts'
 import type { TransactionEnvironment } from './environment.ts'
 import { primaryOf, shardOf } from './environment.ts'
-import { findDecided } from './pending-branches.ts'
+import { findBranch } from './in-doubt.ts'
 import { toHoldfastError } from './sql-errors.ts'
 import type { FirstUse } from './transaction-store.ts'
 import * as decisions from './decision-store.ts'
@@ -15,6 +16,9 @@ import type { Committed, PendingBranch, TouchedShard, TransactRequest } from './
  * The second use of a key answers what the first one did. The unique index at home decides which is the first, and a
  * second use waits for it there; what it then reads counts only behind a barrier.
  */
+
+/** How long a participant is asked what it has of a branch. The outcome is known at home, and does not wait for longer. */
+const askWithinMs = 1_500
 
 /** Half of the hour that keys are kept for at least (K8): no request goes on for longer that has one. */
 const ageMsMax = 1_800_000
@@ -81,8 +85,8 @@ export function keepValue<T>(value: T): { readonly value: T; readonly json: stri
 }
 
 /**
- * The first use's outcome. Throws `idempotency_conflict`, or `node_unavailable` when no barrier passes, another server has become the
- * primary without the first use, or a participant does not tell what it has of it.
+ * The first use's outcome: home alone tells it. Throws `idempotency_conflict`, or `node_unavailable` when no barrier passes there, or
+ * another server has become the primary without the first use.
  */
 export async function replay<T>(
   environment: TransactionEnvironment,
@@ -125,7 +129,8 @@ export async function replay<T>(
 
 /**
  * For the token of whoever uses the key again: that names the history of now, and the branch may have been prepared in one before. So it
- * is looked for, and one that is not in it any more is not named as pending (HZ-T3).
+ * is looked for, and one that is not in it any more is not named as pending (HZ-T3), nor one of which its shard says nothing. Either
+ * is told to whoever reads there next (S11 of sessions).
  */
 async function branchOn(
   environment: TransactionEnvironment,
@@ -134,20 +139,13 @@ async function branchOn(
 ): Promise<TouchedShard> {
   // As they are when it is asked for.
   const { historyId, epoch } = shardOf(environment, shard)
-  const found = await findDecided(environment, shard, pending.transactionId)
-  if (found.kind === 'silent') {
-    const { transactionId } = pending
-    throw new HoldfastError(
-      'node_unavailable',
-      `${shard} does not tell what became of ${transactionId}: ${found.why}`,
-      {
-        hint: 'send it again',
-        detail: { shard, transactionId },
-      },
-    )
-  }
   const touched = { shard, historyId, epoch, role: 'participant', placementVersion: 0, position: lsnZero } as const
-  return found.kind === 'lost' ? touched : { ...touched, pending }
+  const looking = findBranch(environment, shard, pending.transactionId).then(
+    ({ kind }) => kind !== 'absent',
+    () => false,
+  )
+  const isThere = (await endsWithin(environment.clock, looking, askWithinMs)) && (await looking)
+  return isThere ? { ...touched, pending } : touched
 }
 
 /** The opening read the key on one server, and its commit is looked for on another: a failover in between has lost both. */

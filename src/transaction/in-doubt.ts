@@ -173,23 +173,37 @@ export async function pushBranch(
   transactionId: TransactionId,
 ): Promise<Pushed> {
   try {
-    // In this order: one that is settled in between is visible before it is listed no more.
-    const [prepared, visible] = await environment.pools.flight(
-      primaryTarget(environment, participant),
-      [decisions.selectPrepared(gidPrefix(environment.fleet)), decisions.selectBranchVisible(transactionId)],
-      environment.limits.serviceWithinMs,
-    )
+    const found = await findBranch(environment, participant, transactionId)
     environment.metrics.count('reads_pushed_total', { shard: participant })
-    if (decisions.readAnswer(present(visible, 'whether the branch is visible'))) {
-      return { kind: 'settled', outcome: 'COMMITTED' }
-    }
-    for (const { gid, ageMs } of decisions.readPrepared(present(prepared, 'the prepared transactions'))) {
-      const name = parseGid(gid, environment.fleet, participant)
-      if (name?.transactionId !== transactionId) continue
-      return await resolveBranch(environment, { gid, name, ageMs }, Number.POSITIVE_INFINITY)
-    }
-    return { kind: 'absent' }
+    if (found.kind === 'visible') return { kind: 'settled', outcome: 'COMMITTED' }
+    if (found.kind === 'absent') return found
+    return await resolveBranch(environment, found.branch, Number.POSITIVE_INFINITY)
   } catch (error) {
     return { kind: 'silent', why: describe(error) }
   }
+}
+
+export type FoundBranch =
+  | { readonly kind: 'visible' }
+  | { readonly kind: 'prepared'; readonly branch: InDoubtBranch }
+  | { readonly kind: 'absent' }
+
+/** What the primary of its shard has of a branch, in one round trip; settles nothing. Throws when it does not answer. */
+export async function findBranch(
+  environment: TransactionEnvironment,
+  participant: ShardName,
+  transactionId: TransactionId,
+): Promise<FoundBranch> {
+  // In this order: one that is settled in between is visible before it is listed no more.
+  const [prepared, visible] = await environment.pools.flight(
+    primaryTarget(environment, participant),
+    [decisions.selectPrepared(gidPrefix(environment.fleet)), decisions.selectBranchVisible(transactionId)],
+    environment.limits.serviceWithinMs,
+  )
+  if (decisions.readAnswer(present(visible, 'whether the branch is visible'))) return { kind: 'visible' }
+  for (const { gid, ageMs } of decisions.readPrepared(present(prepared, 'the prepared transactions'))) {
+    const name = parseGid(gid, environment.fleet, participant)
+    if (name?.transactionId === transactionId) return { kind: 'prepared', branch: { gid, name, ageMs } }
+  }
+  return { kind: 'absent' }
 }

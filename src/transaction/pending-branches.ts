@@ -45,7 +45,7 @@ export class PendingBranches {
 }
 
 /** What became of a branch that somebody was told is decided. */
-export type Found =
+type Found =
   | { readonly kind: 'visible' }
   | { readonly kind: 'prepared'; readonly why: string }
   /** It is not in the history that the shard has by now, or its home has lost the decision. */
@@ -56,7 +56,7 @@ export type Found =
  * Looks for it on the primary of its shard, and settles it where that is possible. Only a primary can say that it is lost: throws
  * `node_unavailable` where no barrier passes on the one that did not have it (B3).
  */
-export async function findDecided(
+async function findDecided(
   environment: TransactionEnvironment,
   shard: ShardName,
   transactionId: TransactionId,

@@ -29,7 +29,7 @@ import { leftTrace } from './sql-errors.ts'
  *   T4  One commit decides: home's own, with the record beside the home rows. Home prepares nothing.
  *   T5  Committed means: the stamp accepted, the tag COMMIT, no warning; or the same learnt at home behind a barrier.
  *   T6  Failed means: nothing was written, and nothing will be. What is neither is `outcome_ambiguous`, with the id.
- *   T7  A key of a tenant decides once. Every later use tells the first outcome, behind a barrier.
+ *   T7  A key of a tenant decides once. Every later use tells the first outcome, behind a barrier at home, whoever else is away.
  *   T8  The caller's function is run again only when nothing was written: once for a stale placement, topology or lost
  *       server, a batch that was wrongly taken for a reading (Q6), or when an answer was lost and the abort is proven; a few times for serialisation failures, for locks
  *       that were waited for too long, as in a deadlock over two shards, and for statements that were prepared before their
@@ -94,7 +94,7 @@ export interface TouchedShard {
   readonly placementVersion: number
   /** Home: flushed after the commit. Participant: after the prepare; the branch itself is `pending`. Reader: after its reads. */
   readonly position: Lsn
-  /** Of a participant. Without it the branch is not there any more: it was lost before the key was used again. */
+  /** Of a participant. Without it nobody knows the branch to be there: it was lost before the key was used again, or its shard is silent. */
   readonly pending?: PendingBranch
 }
 

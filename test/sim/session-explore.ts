@@ -11,7 +11,7 @@ import { Play } from './session-play.ts'
 const often = ['write', 'write', 'global', 'global', 'background', 'background', 'settle', 'release', 'close', 'close']
 const moving = ['receive', 'receive', 'receive', 'replay', 'replay', 'replay']
 const reading = ['read', 'read', 'read', 'causal', 'causal', 'primary', 'stale']
-const seldom = ['join', 'join', 'copy', 'promote', 'cutover', 'strong', 'snapshot', 'key']
+const seldom = ['join', 'join', 'copy', 'promote', 'cutover', 'strong', 'snapshot', 'key', 'key in an outage']
 export const kindsOfAction = [...often, ...moving, ...moving, ...reading, ...reading, ...seldom] as const
 /** Up to and without these: shards, sessions and servers, as actions have them. */
 export const actionLimits = { a: 8, b: 6, c: 12 } as const

@@ -21,6 +21,7 @@ export const plants = [
   'S7: the last id stands for what was read after it',
   'S11: a left-out transaction is honoured past the fork',
   'S11: an older history falls out in silence',
+  'S11: a key that is used again drops a branch in silence',
   'S4: the history row of a cutover is written after the redo',
   'R7: strong does not settle what was decided',
   'R7: strong without a barrier',

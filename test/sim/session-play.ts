@@ -6,7 +6,7 @@ import type { Frontier } from '../../src/session/frontier.ts'
 import { emptyFrontier, joinFrontiers } from '../../src/session/frontier.ts'
 import type { NodeEvidence, ReadLevel, Requirement, Verdict } from '../../src/session/proof.ts'
 import { decide, evidenceQuestion } from '../../src/session/proof.ts'
-import { advanceByBranch, advanceByCommit, advanceByRead } from '../../src/session/session.ts'
+import { advanceByBranch, advanceByCommit, advanceByRead, advanceByUnknownBranch } from '../../src/session/session.ts'
 import { lsn, payroll, transaction, treasury } from '../support/session-values.ts'
 import { readStale, takeSnapshot } from './session-levels.ts'
 import type { Memory } from './session-oracle.ts'
@@ -87,7 +87,8 @@ export class Play {
     if (what === 'strong') this.#readStrong(session, world, server, a)
     if (what === 'stale' && readStale(this.#stage, world, server, c)) this.proven += 1
     if (what === 'snapshot' && takeSnapshot(this.#stage, (turn) => this.#disturb(session, c + turn))) this.whole += 1
-    if (what === 'key') this.#useKeyAgain(session, c)
+    if (what === 'key') this.#useKeyAgain(session, c, false)
+    if (what === 'key in an outage') this.#useKeyAgain(session, c, true)
     if (what === 'join') this.#join(session, pick(this.sessions, a))
     if (what === 'copy') Object.assign(session, copyOf(pick(this.sessions, a)))
     if (what === 'promote') this.#promote(world, server)
@@ -236,8 +237,11 @@ export class Play {
     this.#oracle.wrote(session, id, timestamp, [home, participant])
   }
 
-  /** T7: its first use is told, and joined. What that left on the participant is looked for on the primary of now. */
-  #useKeyAgain(session: Session, index: number): void {
+  /**
+   * T7: its first use is told, and joined. What that left on the participant is looked for on the primary of now; what is gone, or not
+   * told because the participant is away, is told by the next read there.
+   */
+  #useKeyAgain(session: Session, index: number, isAway: boolean): void {
     const uses = [...this.#oracle.globals.values()]
     const first = uses[index % Math.max(1, uses.length)]
     if (first === undefined) return
@@ -246,12 +250,15 @@ export class Play {
     if (home === undefined || participant === undefined) return
     if (!shownBy(home.primary).visible.has(transactionId)) return
     const isThere = participant.log.some((record) => 'id' in record && record.id === transactionId)
-    const isNamed = isThere || this.#plant === 'HZ-T3: a key that is used again names a branch that is gone'
+    const isNamed =
+      (isThere && !isAway) || this.#plant === 'HZ-T3: a key that is used again names a branch that is gone'
     const atHome = { ...this.#met(home), transactionId, commitTimestamp, flushedAfterCommit: lsn(home.log.length) }
     const prepared = { ...this.#met(participant), transactionId, commitTimestamp, flushedAfterPrepare: lsn(0) }
     const told = advanceByCommit(emptyFrontier, atHome)
-    session.frontier = joinFrontiers(session.frontier, isNamed ? advanceByBranch(told, prepared) : told)
-    for (const world of isNamed ? [home, participant] : [home]) session.seen.add(`${world.name} ${transactionId}`)
+    const isDropped = this.#plant === 'S11: a key that is used again drops a branch in silence'
+    const unknown = isDropped ? told : advanceByUnknownBranch(told, prepared)
+    session.frontier = joinFrontiers(session.frontier, isNamed ? advanceByBranch(told, prepared) : unknown)
+    for (const world of [home, participant]) session.seen.add(`${world.name} ${transactionId}`)
   }
 
   #shardNamed(name: ShardName): ShardWorld | undefined {

@@ -9,6 +9,7 @@ import { afterCommit } from '../../src/fleet/sessions.ts'
 import { ConnectionPools } from '../../src/postgres/pools.ts'
 import type { ReadEnvironment, ReadLimits, ReadParts } from '../../src/reading/environment.ts'
 import { readEnvironment, readLimitsDefault } from '../../src/reading/environment.ts'
+import { read } from '../../src/reading/reading.ts'
 import type { Frontier } from '../../src/session/frontier.ts'
 import { emptyFrontier } from '../../src/session/frontier.ts'
 import { ClockKeeper, clockCadenceDefault } from '../../src/transaction/clock-keeper.ts'
@@ -103,6 +104,20 @@ export async function openReadingGateway(
 /** The reads of a gateway whose transactions run in that environment. */
 export function readingIn(environment: TransactionEnvironment): ReadEnvironment {
   return readEnvironment({ ...environment, distanceMs: () => 0, ...settlingBy(environment) })
+}
+
+/** The rows that a session is shown which knows of one commit alone. */
+export async function readAfter(
+  environment: TransactionEnvironment,
+  committed: Committed<unknown>,
+  { tenant, domain }: { readonly tenant: string; readonly domain: string },
+  ...statement: readonly [text: string, values: readonly unknown[]]
+): Promise<Record<string, unknown>[]> {
+  const frontier = afterCommit(emptyFrontier, committed)
+  const { value } = await read(readingIn(environment), { tenant, frontier }, (reader) =>
+    reader.query(domain, ...statement),
+  )
+  return value.rows
 }
 
 function settlingBy(environment: TransactionEnvironment): Pick<ReadParts, 'settle' | 'settleAll' | 'barrier'> {
