@@ -5,10 +5,10 @@ import { buildProgram } from './program.ts'
 /** What each command prints with `--json`. */
 const documents: Readonly<Record<string, string>> = {
   init: '`{ written }`, the files.',
-  up: 'once the fleet takes requests, `{ ready, tookMs, dataDir, gateways: [{ region, url }], closed: [{ shard, state }] }`. `ready` is false where a shard takes no traffic, which `closed` has: the fleet starts without one that does not come up, see [failover](../protocols/failover.md). What fails after that is told on stderr. A fleet of an earlier release is upgraded first, see [upgrade](../protocols/upgrade.md).',
+  up: 'once the fleet takes requests, `{ ready, tookMs, dataDir, gateways: [{ region, url }], closed: [{ shard, state, cutover: { environment, canBeGivenUp } }] }`. `ready` is false where a shard takes no traffic, which `closed` has: the fleet starts without one that does not come up, see [failover](../protocols/failover.md), and leaves one closed that a cutover holds, which `cutover` names, else null. What fails after that is told on stderr. A fleet of an earlier release is upgraded first, see [upgrade](../protocols/upgrade.md).',
   down: '`{ stopped: true }`, once the data directory is free.',
   status:
-    '`{ fleet, region, ready, gateways: [{ region, url }], shards: [{ shard, state, durability, epoch, historyId, closedTimestamp, inDoubt, acknowledging, nodes: [{ node, region, role, reachable, position }] }] }`. A fleet that is not ready is an answer, with exit code 0.',
+    '`{ fleet, region, ready, gateways: [{ region, url }], shards: [{ shard, state, durability, epoch, historyId, closedTimestamp, inDoubt, acknowledging, nodes: [{ node, region, role, reachable, position }] }], closed }`, `closed` as `up` has it. A fleet that is not ready is an answer, with exit code 0.',
   doctor: '`[{ what, status, detail }]`, where `status` is `ok`, `warning` or `problem`. Exit code 8 with a problem.',
   'tenant list':
     '`[{ tenant, home, placements: [{ domain, shard, version, service, policyVersion, policy: { authority, replicas, otherwise } }] }]`.',

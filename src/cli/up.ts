@@ -61,7 +61,9 @@ async function run(options: UpOptions, showReady: (document: UpDocument) => void
     await Promise.all([...config.regions.keys()].map((region) => gateways.start(region)))
     await fleet.announce(gateways.addresses)
     const tookMs = Math.round(systemClock.monotonicMs() - started)
-    const closed = closedShards(fleet.supervisor.topology.document)
+    const shards = Object.entries(fleet.supervisor.topology.document.shards)
+    const states = shards.map(([shard, { state }]) => ({ shard, state }))
+    const closed = await closedShards(config.dataDir, states)
     const ready = closed.length === 0
     showReady({ ready, tookMs, dataDir: config.dataDir, gateways: gateways.addresses, closed })
     await asked

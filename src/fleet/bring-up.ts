@@ -193,11 +193,13 @@ async function restartShard(supervisor: Supervisor, name: ShardName, leftOut: Le
       await open()
     })
   }
-  let isPassed = false
+  let isPassed: boolean | undefined
   await leftOut.unlessFails(name, async () => {
     isPassed = await passesBarrier(supervisor, name, shard)
   })
-  if (isPassed) await openAgain(supervisor, name, shard)
+  if (isPassed === true) await openAgain(supervisor, name, shard)
+  // Of a cutover that was broken off behind its fence. What failed is told as left out.
+  if (isPassed === false && shard.state === 'open') await topology.replaceShard(name, { ...shard, state: 'fenced' })
 }
 
 /** F2. Also a shard that was lost, or whose promotion did not begin, is open once its primary is back. */

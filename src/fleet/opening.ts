@@ -43,12 +43,14 @@ export async function openShard(parts: OpeningParts, name: ShardName, document: 
   await topology.replaceShard(name, { ...document, state: 'open', promotion: undefined })
 }
 
-/** False for what a cutover closed: it has no followers yet, and the cutover opens it when it is run again. */
+/**
+ * False for what a cutover closed, which opens it when it is run again or given up: it may have no followers yet. The data says so, and
+ * not the topology, which a cutover tells at the end.
+ */
 export async function mayOpen(
   { shardServers }: Pick<OpeningParts, 'shardServers'>,
   shard: ShardDocument,
 ): Promise<boolean> {
-  if (shard.state === 'open') return true
   const primary = nodeOf(shard, shard.primary)
   return withConnection(shardServers.adminTarget(primary), (admin) => isOpenInData(admin, shard.epoch))
 }
@@ -56,9 +58,13 @@ export async function mayOpen(
 /** F2. False where the shard may not open. Throws `release_differs` where no start has brought it to the release. */
 export async function passesBarrier(parts: OpeningParts, name: ShardName, shard: ShardDocument): Promise<boolean> {
   const { shardServers, release, onStep } = parts
-  if (!(await mayOpen(parts, shard))) return false
   const primary = nodeOf(shard, shard.primary)
-  await withConnection(shardServers.adminTarget(primary), (admin) => requireRelease(admin, name, release))
+  const isOpen = await withConnection(shardServers.adminTarget(primary), async (admin) => {
+    if (!(await isOpenInData(admin, shard.epoch))) return false
+    await requireRelease(admin, name, release)
+    return true
+  })
+  if (!isOpen) return false
   await onStep('opening barrier', { shard: name })
   await shardServers.barrier(primary, barrierWithinMs)
   return true

@@ -16,7 +16,7 @@ import { resolverLimitsDefault } from '../../transaction/resolver.ts'
 import type { CommonOptions } from '../attach.ts'
 import { attachFleet, quietRuntime } from '../../fleet/fleet.ts'
 import { configFor, optionsOf, report } from '../attach.ts'
-import { describeClosed } from '../closed-shards.ts'
+import { closedShards, describeClosed } from '../closed-shards.ts'
 import { printLine } from '../output.ts'
 import { fileFindings, invariantFindings } from './config-findings.ts'
 import { connectionFindings, settingFindings } from './server-findings.ts'
@@ -128,15 +128,14 @@ async function examineFleet(config: FleetConfig): Promise<Finding[]> {
   const fleet = await attachFleet(config.dataDir, undefined, { ...quietRuntime, services: false })
   try {
     const { ready, shards } = await fleet.status()
+    const closed = await closedShards(config.dataDir, shards)
     const servers = await serverSettings(fleet.parts)
     const unreachable = shards.flatMap(({ nodes }) =>
       nodes.filter(({ reachable }) => !reachable).map(({ node }) => node),
     )
     return [
       { what: 'fleet', status: ready ? 'ok' : 'problem', detail: ready ? 'running and ready' : 'running, not ready' },
-      ...shards.flatMap(({ shard, state }): Finding[] =>
-        state === 'open' ? [] : [{ what: 'shard', status: 'problem', detail: describeClosed({ shard, state }) }],
-      ),
+      ...closed.map((one): Finding => ({ what: 'shard', status: 'problem', detail: describeClosed(one) })),
       ...unreachable.map((node) => ({ what: 'node', status: 'problem' as const, detail: `${node} does not answer` })),
       ...durabilityFindings(shards),
       ...(await fileFindings(registry.config)),

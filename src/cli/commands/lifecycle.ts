@@ -6,7 +6,8 @@ import type { GatewayAddress } from '../../fleet/registry.ts'
 import { requireSupervisor } from '../../fleet/registry.ts'
 import type { CommonOptions } from '../attach.ts'
 import { dataDirOf, optionsOf, report, withFleet } from '../attach.ts'
-import { describeClosed } from '../closed-shards.ts'
+import type { ClosedShard } from '../closed-shards.ts'
+import { closedShards, describeClosed } from '../closed-shards.ts'
 import { down } from '../down.ts'
 import { printLine } from '../output.ts'
 import { table } from '../table.ts'
@@ -48,7 +49,11 @@ export function addLifecycleCommands(program: Command): void {
       const options = optionsOf(command)
       return withFleet(
         options,
-        async (fleet) => ({ ...statusDocument(await fleet.status()), gateways: await gatewaysOf(options) }),
+        async (fleet) => {
+          const status = statusDocument(await fleet.status())
+          const closed = await closedShards(await dataDirOf(options), status.shards)
+          return { ...status, gateways: await gatewaysOf(options), closed }
+        },
         showStatus,
       )
     })
@@ -58,10 +63,15 @@ async function gatewaysOf(options: CommonOptions): Promise<readonly GatewayAddre
   return (await requireSupervisor(await dataDirOf(options))).gateways
 }
 
-function showStatus(status: StatusDocument & { readonly gateways: readonly GatewayAddress[] }): void {
+interface FleetStatusDocument extends StatusDocument {
+  readonly gateways: readonly GatewayAddress[]
+  readonly closed: readonly ClosedShard[]
+}
+
+function showStatus(status: FleetStatusDocument): void {
   printLine(`${status.fleet}: ${status.ready ? 'ready' : 'not ready'}`)
   for (const { region, url } of status.gateways) printLine(`gateway of ${region}: ${url}`)
-  for (const { shard, state } of status.shards) if (state !== 'open') printLine(describeClosed({ shard, state }))
+  for (const shard of status.closed) printLine(describeClosed(shard))
   printLine(
     table(
       ['shard', 'state', 'epoch', 'in doubt', 'acknowledging', 'node', 'role', 'region', 'reachable', 'position'],

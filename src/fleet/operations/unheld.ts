@@ -3,8 +3,8 @@ import { HoldfastError } from '../../base/errors.ts'
 import type { Epoch, ShardName } from '../../directory/topology.ts'
 import { type DataStanding, findHeld } from '../../failover/failover.ts'
 import { Connection } from '../../postgres/connection.ts'
-import { type CutoverJournal, loadJournal } from '../../recovery/cutover-journal.ts'
-import { EnvironmentRegistry } from '../../recovery/environment.ts'
+import type { CutoverLeft } from '../../recovery/cutovers-left.ts'
+import { cutoversLeft } from '../../recovery/cutovers-left.ts'
 import type { Supervisor } from '../supervisor.ts'
 import type { ShardDocument } from '../topology-store.ts'
 
@@ -70,10 +70,9 @@ async function requireNotHeld(
 ): Promise<void> {
   const held = findHeld(epoch, found)
   if (held === undefined) return
-  const holding = (await journals(supervisor)).filter(({ state, standings }) => {
-    return state !== 'done' && standings.some(({ shard }) => shard === name)
-  })
-  if (holding.length > 0 && holding.every((journal) => !replaces(journal, name))) return
+  // No cutover runs while this one has its turn: what they say was left.
+  const holding = await cutoversLeft(supervisor.home.environmentsDir, name)
+  if (holding.length > 0 && holding.every(({ journal }) => !replaces(journal, name))) return
   const told = `${name} is ${held.state} at epoch ${held.epoch} in its own data, and at epoch ${epoch} in the topology`
   throw new HoldfastError('shard_fenced', told, {
     hint: holding.length > 0 ? 'a cutover holds it: run it again' : hintWithoutCutover(held),
@@ -88,13 +87,6 @@ function hintWithoutCutover({ state }: DataStanding): string {
     : 'no cutover of this fleet holds it: open it with what closed it'
 }
 
-function replaces(journal: CutoverJournal, name: ShardName): boolean {
+function replaces(journal: CutoverLeft['journal'], name: ShardName): boolean {
   return journal.state !== 'fencing' && journal.shards.some(({ kind, shard }) => shard === name && kind === 'switch')
-}
-
-/** Of every environment. No cutover runs while this one has its turn: what they say was left. */
-async function journals({ home }: Supervisor): Promise<CutoverJournal[]> {
-  const registry = new EnvironmentRegistry(home.environmentsDir)
-  const found = await Promise.all((await registry.list()).map(({ id }) => loadJournal(registry.folderOf(id))))
-  return found.flatMap((journal) => journal ?? [])
 }
