@@ -105,8 +105,11 @@ export async function restartFleet(supervisor: Supervisor, document: TopologyDoc
   // An upgrade's commit waits for followers as well.
   const { lostFollowers } = supervisor
   await settled(up().map((name) => leftOut.unlessFails(name, () => lostFollowers.replace(name))))
-  if (installed !== undefined) leftOut.requireNothing(installed)
-  await upgrade(supervisor, up())
+  if (installed !== undefined) {
+    leftOut.requireNothing(installed)
+    await upgrade(supervisor, up())
+  }
+  await settled(up().map((name) => followEpoch(supervisor, name, leftOut)))
   await takeUpRegions(supervisor)
   await settled(up().map((name) => restartShard(supervisor, name, leftOut)))
   await settled(shards.map((name) => admitFollowers(supervisor, name, leftOut)))
@@ -145,24 +148,26 @@ async function startServers(supervisor: Supervisor, name: ShardName, leftOut: Le
 }
 
 /**
- * The release that a shard is to be upgraded from; undefined where none is. One that is down is asked of by its followers: where
- * the others have this release, it has it before it opens, and where there are no others nobody could promote it with this one.
+ * The release that a shard is to be upgraded from; undefined where none is. One whose primary cannot say so is asked of by its followers:
+ * where the others have this release, it has it before it opens, and where there are no others nobody could promote it with this one.
  */
 async function installedBefore(
   supervisor: Supervisor,
   shards: readonly ShardName[],
   leftOut: LeftOut,
 ): Promise<string | undefined> {
-  const ask = (name: ShardName) =>
-    leftOut.has(name)
-      ? leftOut.askFollowers(name)
-      : requireUpgradable(supervisor, name, supervisor.topology.shard(name))
-  const found = await settled(shards.map(async (name) => ({ isUp: !leftOut.has(name), installed: await ask(name) })))
+  const ask = async (name: ShardName) => {
+    const askPrimary = () => requireUpgradable(supervisor, name, supervisor.topology.shard(name))
+    const installed = leftOut.has(name) ? undefined : await leftOut.unlessFails(name, askPrimary)
+    const isUp = !leftOut.has(name)
+    return { isUp, installed: isUp ? installed : await leftOut.askFollowers(name) }
+  }
+  const found = await settled(shards.map(ask))
   const counted = found.some(({ isUp }) => isUp) ? found.filter(({ isUp }) => isUp) : found
   return counted.find(({ installed }) => installed !== undefined)?.installed
 }
 
-/** What is under way in a promotion is at this release already (U3). */
+/** On all of them or on none. What is under way in a promotion is at this release already (U3). */
 async function upgrade(supervisor: Supervisor, shards: readonly ShardName[]): Promise<void> {
   const { progress, release, topology } = supervisor
   const standing = shards
@@ -171,7 +176,13 @@ async function upgrade(supervisor: Supervisor, shards: readonly ShardName[]): Pr
   for (const name of await upgradeShards(supervisor, standing)) {
     progress({ step: 'upgrade', detail: `${name} to release ${nameRelease(release)}` })
   }
-  await settled(standing.map(([name]) => takeUpEpoch(supervisor, name)))
+}
+
+/** That of a promotion under way is in the topology already. */
+async function followEpoch(supervisor: Supervisor, name: ShardName, leftOut: LeftOut): Promise<void> {
+  if (supervisor.topology.shard(name).promotion !== undefined) return
+  await leftOut.unlessFails(name, () => takeUpEpoch(supervisor, name))
+  if (leftOut.has(name)) await leftOut.askFollowers(name)
 }
 
 /** U2. Those of a shard that is down may have another release for as long as it is: they are not waited for. */
@@ -193,13 +204,13 @@ async function restartShard(supervisor: Supervisor, name: ShardName, leftOut: Le
       await open()
     })
   }
-  let isPassed: boolean | undefined
-  await leftOut.unlessFails(name, async () => {
-    isPassed = await passesBarrier(supervisor, name, shard)
-  })
-  if (isPassed === true) await openAgain(supervisor, name, shard)
+  const isPassed = await leftOut.unlessFails(name, () => passesBarrier(supervisor, name, shard))
   // Of a cutover that was broken off behind its fence. What failed is told as left out.
   if (isPassed === false && shard.state === 'open') await topology.replaceShard(name, { ...shard, state: 'fenced' })
+  if (isPassed !== true) return
+  await leftOut.unlessFails(name, () => openAgain(supervisor, name, shard))
+  // It may have let gateways in: it is started anew, and keeps them out.
+  if (leftOut.has(name)) await supervisor.servers.stop(shard.primary, 'immediate')
 }
 
 /** F2. Also a shard that was lost, or whose promotion did not begin, is open once its primary is back. */

@@ -127,6 +127,11 @@ describe("what is wrong with an application's tables is what is wrong with its c
     expect(await refused({}, './nowhere')).toBe(`domain accounts: there is no folder ${join(folder, 'nowhere')}`)
   })
 
+  test('a folder that cannot be read', async () => {
+    await mkdir(join(folder, 'unread', '0001.sql'), { recursive: true })
+    expect(await refused({}, './unread')).toContain(`domain accounts: ${join(folder, 'unread')} cannot be read: EISDIR`)
+  })
+
   test('no folder at all', async () => {
     expect(await refused({}, null)).toContain('relation "accounts" does not exist')
   })

@@ -165,8 +165,10 @@ export function schemaFailure(error: unknown, { name, schema }: DomainConfig): u
       cause: error,
     })
   }
-  if (error instanceof Error && 'code' in error && (error.code === 'ENOENT' || error.code === 'ENOTDIR')) {
-    return new HoldfastError('config_invalid', `domain ${name}: there is no folder ${schema}`, {
+  if (error instanceof Error && 'code' in error && /^E[A-Z0-9]+$/.test(String(error.code))) {
+    const isMissing = error.code === 'ENOENT' || error.code === 'ENOTDIR'
+    const what = isMissing ? `there is no folder ${schema}` : `${schema} cannot be read: ${error.message}`
+    return new HoldfastError('config_invalid', `domain ${name}: ${what}`, {
       hint: 'the .sql files that make its tables lie there',
       cause: error,
     })

@@ -285,6 +285,56 @@ describe('what the configuration gained while its shard is left out', () => {
   })
 })
 
+describe('a shard whose primary starts, and', () => {
+  const policy = { authority: ['eu-west', 'eu-central'], replicas: ['EU'], otherwise: 'reject' } as const
+  const gained = { ...umbrella, tenants: { 'umbrella-eu': { home: payroll, policy } } }
+
+  test.each(['public.holdfast_migration', 'holdfast.shard', 'holdfast.governed', 'holdfast.placement'])(
+    'does not have its %s keeps no other from its traffic, and is failed over',
+    async (relation) => {
+      await start({ gained })
+      await writeRows()
+      // The topology was not told of it, as when a start ended in between.
+      await ask('update holdfast.shard set epoch = epoch + 1')
+      await ask('checkpoint')
+      await eventually(async () => {
+        const { rowCount } = await onPrimary(payroll, (admin) =>
+          admin.query('select from pg_stat_replication where replay_lsn >= pg_current_wal_insert_lsn()'),
+        )
+        return rowCount === 2
+      })
+      const [file] = await ask<{ path: string }>(`select pg_relation_filepath('${relation}') as path`)
+      const damaged = join(directoryOf(payroll), present(file, 'a relation').path)
+      await supervisor.close()
+      await rm(damaged)
+
+      await start({ gained })
+      expect(shard(treasury).state).toBe('open')
+      await connectAsGateway(treasury)
+      expect(shard()).toMatchObject({ state: 'fenced', epoch: 2 })
+      await expect(connectAsGateway(payroll)).rejects.toThrow()
+      expect(alarms).toEqual([
+        expect.stringMatching(/holdfast failover eu-west\/payroll --what-if\. could not open file/),
+      ])
+
+      expect((await failover()).promoted).toMatchObject({ region: 'eu-central', epoch: 3 })
+      await connectAsGateway(payroll)
+      expect(await rows()).toBe(101)
+      await whole(2, 3, 4)
+    },
+  )
+
+  test('has a branch in doubt on a table that the configuration changes is not left out: the one before settles it', async () => {
+    await start({ gained })
+    await onPrimary(payroll, (admin) =>
+      admin.script(`begin; lock table accounts in row share mode; prepare transaction 'hf_in_doubt'`),
+    )
+    await supervisor.close()
+    await writeFile(join(root, 'tables', '0002.sql'), 'alter table accounts add column note text')
+    await expect(start({ gained })).rejects.toMatchObject({ code: 'node_unavailable' })
+  })
+})
+
 test('a shard whose barrier does not pass keeps no other from its traffic, and opens when a follower is back', async () => {
   const shards = {
     ...both,

@@ -1,6 +1,7 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { NodeId, ShardName } from '../directory/topology.ts'
 import { ConnectionLost, ServerError } from '../postgres/failure.ts'
+import { sqlState } from '../postgres/sqlstate.ts'
 import { bringBack } from './node-restart.ts'
 import { takeUpEpoch } from './opening.ts'
 import type { Supervisor } from './supervisor.ts'
@@ -11,8 +12,8 @@ import { requireNoLater } from './upgrade.ts'
  * What a start goes on without (V10). The simple way, a fleet that starts whole or not at all, makes one lost disk an outage of
  * every shard, and takes away the supervisor that the failover of that shard needs.
  *
- * Left out is a shard whose primary's server does not start, or whose barrier does not pass in its time, and a follower whose server
- * does not start. The shard stays closed in the topology, its primary keeps gateways out (F2), and a release is installed on all
+ * Left out is a shard whose primary's server does not start, or fails in what a start asks and does there, or whose barrier does not
+ * pass in its time, and a follower whose server does not start. The shard stays closed in the topology, its primary keeps gateways out (F2), and a release is installed on all
  * shards or on none. Each is brought back in the background as one that ended by itself, until it is back or a failover took its
  * place.
  */
@@ -30,13 +31,17 @@ export class LeftOut {
     return this.#shards.has(name)
   }
 
-  /** Does a part of what a start does on a shard. Throws what fails for another reason than one of that shard alone. */
-  async unlessFails(name: ShardName, part: () => Promise<unknown>): Promise<void> {
+  /**
+   * Does a part of what a start does on a shard, and gives what came of it; undefined where it failed. Throws what fails for another
+   * reason than one of that shard alone.
+   */
+  async unlessFails<T>(name: ShardName, part: () => Promise<T>): Promise<T | undefined> {
     try {
-      await part()
+      return await part()
     } catch (error) {
       if (!isOfOnePlace(error)) throw error
       this.#shards.set(name, error)
+      return undefined
     }
   }
 
@@ -140,6 +145,8 @@ export class LeftOut {
 /** Of one server, its directory or the way to it. What is wrong with the configuration, or with the whole machine, is not. */
 function isOfOnePlace(error: unknown): boolean {
   if (error instanceof HoldfastError) {
+    // A branch in doubt holds a table that the configuration changes: a start with the one before settles it.
+    if (error.cause instanceof ServerError && error.cause.sqlState === sqlState.lockNotAvailable) return false
     return ['server_failed', 'node_unavailable', 'directory_not_writable'].includes(error.code)
   }
   return error instanceof ConnectionLost || error instanceof ServerError || isOfFiles(error)
