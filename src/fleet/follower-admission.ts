@@ -1,6 +1,6 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { NodeId, ShardName } from '../directory/topology.ts'
-import { withConnection } from '../postgres/postgres.ts'
+import { administer } from './administer.ts'
 import { nameRelease, planInstallation } from '../postgres/release.ts'
 import { readInstalled } from '../postgres/schema.ts'
 import type { Supervisor } from './supervisor.ts'
@@ -15,6 +15,8 @@ import type { NodeDocument } from './topology-store.ts'
 /** Replay of a release by a follower that streams, which a start waits for: reads are near from the first moment on. */
 const replayWithinMs = 60_000
 const startPollMs = 20
+/** A few rows, while others wait their turn. */
+const lookWithinMs = 10_000
 const pollMs = 1_000
 
 export class FollowerAdmission {
@@ -90,7 +92,7 @@ export class FollowerAdmission {
   async #hasRelease(node: NodeDocument): Promise<boolean> {
     const { shardServers, release } = this.#supervisor
     try {
-      const installed = await withConnection(shardServers.adminTarget(node), readInstalled)
+      const installed = await administer(shardServers.adminTarget(node), readInstalled, lookWithinMs)
       return planInstallation(installed, release).kind === 'none needed'
     } catch {
       return false

@@ -1,6 +1,6 @@
 import { Connection } from '../postgres/connection.ts'
 import { parseLsn } from '../postgres/lsn.ts'
-import { withConnection } from '../postgres/postgres.ts'
+import { administer } from './administer.ts'
 import { isExhaustedCondition } from '../postgres/server/follower.ts'
 import type { Sight } from './following.ts'
 import { slotName } from './node-settings.ts'
@@ -21,7 +21,7 @@ const answerWithinMs = 2_000
 export async function seeFollowers(shardServers: ShardServers, shard: ShardDocument): Promise<FollowerSight[]> {
   const primary = nodeOf(shard, shard.primary)
   const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
-  const { rows } = await withConnection(shardServers.adminTarget(primary), (admin) =>
+  const { rows } = await administer(shardServers.adminTarget(primary), (admin) =>
     admin.query<{ id: string; isStreaming: boolean; isSlotLost: boolean }>(
       `select f.id, exists (select from pg_stat_replication r
            where r.application_name = f.id and r.state in ('catchup', 'streaming')) as "isStreaming",

@@ -53,6 +53,22 @@ test('a migration that was added since is applied, the others are not run again'
   expect((await admin.query('select note from accounts')).rows).toEqual([])
 })
 
+test('a migration takes as long as there is data, whatever the deadline of its connection', async () => {
+  const config = await example()
+  await writeFile(join(folder, 'schema/accounts/0002-long.sql'), 'do $$ begin perform pg_sleep(4); end $$')
+  const impatient = await Connection.connect(database.target(), 5_000, 2_500)
+  try {
+    await installDomains(impatient, config, shard)
+  } finally {
+    impatient.release()
+  }
+  expect(
+    (await admin.query('select name from public.holdfast_migration where owner = $1', ['domain accounts'])).rows,
+  ).toContainEqual({
+    name: '0002-long.sql',
+  })
+})
+
 test('tables under rules are left alone, whoever holds them; one that is held and has to change says so', async () => {
   const config = await example()
   await installDomains(admin, config, shard)

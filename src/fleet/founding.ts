@@ -17,6 +17,7 @@ import { sqlState } from '../postgres/sqlstate.ts'
 import type { Release } from '../postgres/release.ts'
 import { readSqlFiles } from '../postgres/release.ts'
 import { applyMigrations } from '../postgres/schema.ts'
+import { longWithinMs } from './administer.ts'
 import { initialiseDataDir } from '../postgres/server/data-directory.ts'
 import type { Settings } from '../postgres/server/data-directory.ts'
 import { newRandomUuid } from '../base/random.ts'
@@ -104,7 +105,9 @@ export async function installDomains(
     const { name, schema, tables } = domain
     try {
       await admin.query(`set lock_timeout = '${lockWithinMs}ms'`)
-      if (schema !== null) await applyMigrations(admin, ownerOf(name), await readSqlFiles(schema))
+      if (schema !== null) {
+        await applyMigrations(admin, ownerOf(name), await readSqlFiles(schema), longWithinMs)
+      }
       for (const table of tables) await govern(admin, table, name, domain.class)
     } catch (error) {
       throw schemaFailure(error, domain)

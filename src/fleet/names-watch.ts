@@ -1,6 +1,6 @@
 import type { NodeId, ShardName } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
-import { withConnection } from '../postgres/postgres.ts'
+import { administer } from './administer.ts'
 import { bringBack, restartNode } from './node-restart.ts'
 import { nodeOf } from './shard-servers.ts'
 import type { Supervisor } from './supervisor.ts'
@@ -79,7 +79,7 @@ async function restoreNames(supervisor: Supervisor, name: ShardName): Promise<vo
 async function forgetChange(supervisor: Supervisor, name: ShardName): Promise<boolean> {
   const node = watchedNode(supervisor, name)
   if (node === undefined) return false
-  return withConnection(supervisor.shardServers.adminTarget(node), async (admin) => {
+  return administer(supervisor.shardServers.adminTarget(node), async (admin) => {
     if (!(await isChanged(supervisor, name, admin))) return false
     const detail = `${name}: somebody changed whom its commits wait for; it is put back`
     supervisor.progress({ step: 'alarm', detail })

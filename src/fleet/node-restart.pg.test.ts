@@ -119,6 +119,32 @@ test('V9: what its barrier waits for is built out of turn, and a fleet that stop
   expect(ids()).toEqual([primary, `${payroll}.3`])
 })
 
+test('a lock that outlived the restart of its server keeps others waiting for seconds, and is told', async () => {
+  await start()
+  const { primary } = shard()
+  await withConnection(supervisor.shardServers.adminTarget(nodeOf(shard(), primary)), async (admin) => {
+    await admin.query('begin')
+    await admin.query('lock table holdfast.shard in access exclusive mode')
+    await admin.query(`prepare transaction 'held'`)
+  })
+  const restarted = supervisor.run(() => restartNode(supervisor, primary)).catch((error: unknown) => error)
+  const waiting = `select from pg_locks where relation = 'holdfast.shard'::regclass and not granted`
+  await eventually(async () => (await ask(waiting).catch(() => [])).length > 0, 30_000)
+  try {
+    let turns = 0
+    void supervisor.exclusively(async () => turns++)
+    await eventually(() => turns === 1, 30_000)
+    expect(await restarted).toMatchObject({
+      code: 'node_unavailable',
+      message: expect.stringContaining('no answer within 10000 ms') as unknown,
+    })
+  } finally {
+    await ask(`rollback prepared 'held'`)
+  }
+  await restartNode(supervisor, primary)
+  expect(shard().state).toBe('open')
+})
+
 test('a primary that does not answer whether its shard is open keeps its turn for seconds', async () => {
   await start()
   await withConnection(supervisor.shardServers.adminTarget(nodeOf(shard(), shard().primary)), async (admin) => {

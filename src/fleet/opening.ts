@@ -1,7 +1,7 @@
 import type { OnStep } from '../base/step.ts'
 import type { Epoch, NodeId, ShardName } from '../directory/topology.ts'
 import type { Connection } from '../postgres/connection.ts'
-import { withConnection } from '../postgres/postgres.ts'
+import { administer } from './administer.ts'
 import type { Release } from '../postgres/release.ts'
 import type { ShardServers } from './shard-servers.ts'
 import { nodeOf } from './shard-servers.ts'
@@ -33,7 +33,7 @@ export async function openShard(parts: OpeningParts, name: ShardName, document: 
   await shardServers.reserveForArchive(name, primary)
   await shardServers.applySynchronousNames(name, document)
   await onStep('opening data', where)
-  await withConnection(shardServers.adminTarget(primary), (admin) =>
+  await administer(shardServers.adminTarget(primary), (admin) =>
     admin.query('call holdfast.open_shard($1)', [document.epoch], answerWithinMs),
   )
   await onStep('opening barrier', where)
@@ -52,14 +52,14 @@ export async function mayOpen(
   shard: ShardDocument,
 ): Promise<boolean> {
   const primary = nodeOf(shard, shard.primary)
-  return withConnection(shardServers.adminTarget(primary), (admin) => isOpenInData(admin, shard.epoch))
+  return administer(shardServers.adminTarget(primary), (admin) => isOpenInData(admin, shard.epoch))
 }
 
 /** F2. False where the shard may not open. Throws `release_differs` where no start has brought it to the release. */
 export async function passesBarrier(parts: OpeningParts, name: ShardName, shard: ShardDocument): Promise<boolean> {
   const { shardServers, release, onStep } = parts
   const primary = nodeOf(shard, shard.primary)
-  const isOpen = await withConnection(shardServers.adminTarget(primary), async (admin) => {
+  const isOpen = await administer(shardServers.adminTarget(primary), async (admin) => {
     if (!(await isOpenInData(admin, shard.epoch))) return false
     await requireRelease(admin, name, release)
     return true
@@ -90,10 +90,11 @@ export async function takeUpEpoch(
   id: NodeId = topology.shard(name).primary,
 ): Promise<void> {
   const shard = topology.shard(name)
-  const { rows } = await withConnection(shardServers.adminTarget(nodeOf(shard, id)), (admin) =>
+  const { rows } = await administer(shardServers.adminTarget(nodeOf(shard, id)), (admin) =>
     admin.query<{ epoch: Epoch }>(
       `select s.epoch from holdfast.shard s where s.state = 'open' and s.history_id = $1 and s.epoch > $2`,
       [shard.historyId, shard.epoch],
+      lookWithinMs,
     ),
   )
   const [ahead] = rows

@@ -2,7 +2,7 @@ import { present } from '../base/assert.ts'
 import { HoldfastError } from '../base/errors.ts'
 import type { Progress } from '../base/progress.ts'
 import type { ShardName } from '../directory/topology.ts'
-import { withConnection } from '../postgres/postgres.ts'
+import { administer } from './administer.ts'
 import { promote } from '../postgres/server/follower.ts'
 import type { FollowerAdmission } from './follower-admission.ts'
 import type { OpeningParts } from './opening.ts'
@@ -83,7 +83,7 @@ async function openHistory(
 ): Promise<void> {
   const { forkLsn } = present(shard.promotion, 'a promotion is under way')
   const dataDir = servers.dataDirOf(target.folder)
-  await withConnection(servers.adminTarget(target), async (admin) => {
+  await administer(servers.adminTarget(target), async (admin) => {
     await requireRelease(admin, name, release)
     await promote(admin, { dataDir, user: servers.user }, promoteWithinSeconds)
     await onStep('promotion history', { shard: name })

@@ -3,7 +3,7 @@ import { Directory, tenantHome } from '../directory/directory.ts'
 import type { ResidencyPolicy } from '../directory/policy.ts'
 import { decidePlacement, legalRegions } from '../directory/policy.ts'
 import type { RegionName, ShardName } from '../directory/topology.ts'
-import { withConnection } from '../postgres/postgres.ts'
+import { administer } from './administer.ts'
 import type { FleetConfig } from './config.ts'
 import { jurisdictionsOf } from './config.ts'
 import { placementKeyOf } from './config-check.ts'
@@ -39,7 +39,7 @@ async function knownOn(supervisor: Supervisor, name: ShardName): Promise<Placeme
   for (const node of [primary, ...shard.nodes.filter(({ id }) => id !== primary.id)]) {
     if (!servers.isRunning(node.id)) continue
     try {
-      return await withConnection(shardServers.adminTarget(node), (admin) => readPlacements(admin, answerWithinMs))
+      return await administer(shardServers.adminTarget(node), (admin) => readPlacements(admin, answerWithinMs))
     } catch {
       // The next one has the same rows.
     }

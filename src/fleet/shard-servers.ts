@@ -11,7 +11,7 @@ import { buildFollower, createSlot, follow, waitStreaming } from '../postgres/se
 import { sqlState } from '../postgres/sqlstate.ts'
 import { passBarrier } from '../transaction/barrier.ts'
 import type { FleetConfig, ShardConfig } from './config.ts'
-import { withConnection } from '../postgres/postgres.ts'
+import { administer } from './administer.ts'
 import { stringSettings } from './founding.ts'
 import type { RoleName } from './keys.ts'
 import type { LinkNetwork } from './link-network.ts'
@@ -132,7 +132,7 @@ export class ShardServers {
     const upstream = this.#upstream(primary, node)
     await buildFollower({ upstream, dataDir, user: this.#servers.user, ...(signal === undefined ? {} : { signal }) })
     await this.#servers.start({ id: node.id, dataDir, settings: this.#settings('') })
-    await withConnection(this.adminTarget(primary), (admin) => waitStreaming(admin, node.id, 30_000, this.#clock))
+    await administer(this.adminTarget(primary), (admin) => waitStreaming(admin, node.id, 30_000, this.#clock))
   }
 
   /** Lets a running follower listen to nobody. In force soon after. */
@@ -154,7 +154,7 @@ export class ShardServers {
   async tidySlots(name: ShardName, shard: ShardDocument, at: NodeDocument): Promise<void> {
     const kept = at.id === shard.primary ? followersToBe(name, shard).map(slotName) : []
     const deadline = this.#clock.monotonicMs() + inForceWithinMs
-    await withConnection(this.adminTarget(at), async (admin) => {
+    await administer(this.adminTarget(at), async (admin) => {
       for (;;) {
         // Who is still there is told to go: what it streams belongs to a follower that is not ours any more.
         const { rows } = await admin.query<{ slot: string; isActive: boolean }>(
@@ -182,7 +182,7 @@ export class ShardServers {
     await createSlot(upstream.primary, upstream.slot)
     await follow(this.#servers.dataDirOf(node.folder), upstream, this.#servers.user)
     this.#servers.server(node.id).reload()
-    await withConnection(this.adminTarget(source), (admin) => waitStreaming(admin, node.id, 30_000, this.#clock))
+    await administer(this.adminTarget(source), (admin) => waitStreaming(admin, node.id, 30_000, this.#clock))
   }
 
   /** Lets the primary's commits wait for the followers that the document names; resolves when every commit does. */
@@ -200,7 +200,7 @@ export class ShardServers {
   async #requireInForce(node: NodeDocument, names: string): Promise<void> {
     const deadline = this.#clock.monotonicMs() + inForceWithinMs
     for (;;) {
-      const isTold = await withConnection(this.adminTarget(node), async (admin) => {
+      const isTold = await administer(this.adminTarget(node), async (admin) => {
         const { rows } = await admin.query<{ names: string }>(
           `select current_setting('synchronous_standby_names') as names`,
         )
@@ -254,7 +254,7 @@ export class ShardServers {
 
   /** A small write that the followers acknowledged: before it, nothing that this primary shows may be acted on. */
   async barrier(node: NodeDocument, withinMs: number): Promise<void> {
-    await withConnection(this.adminTarget(node), (admin) => passBarrier(admin, node.id, withinMs))
+    await administer(this.adminTarget(node), (admin) => passBarrier(admin, node.id, withinMs))
   }
 
   #settings(synchronousNames: string): Readonly<Record<string, string>> {

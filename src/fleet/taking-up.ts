@@ -3,7 +3,7 @@ import type { Placement } from '../directory/directory.ts'
 import { decidePlacement, describeRefusal } from '../directory/policy.ts'
 import type { ShardName } from '../directory/topology.ts'
 import type { Connection } from '../postgres/connection.ts'
-import { withConnection } from '../postgres/postgres.ts'
+import { administer } from './administer.ts'
 import type { FleetConfig } from './config.ts'
 import { jurisdictionsOf } from './config.ts'
 import { installDomains, placementsOf, readPlacements, writeClockOffset, writePlacements } from './founding.ts'
@@ -46,7 +46,7 @@ export class TakingUp {
   async run(name: ShardName, shard: ShardDocument): Promise<void> {
     if (!this.#due.has(name)) return
     const primary = nodeOf(shard, shard.primary)
-    await withConnection(this.#shardServers.adminTarget(primary), async (admin) => {
+    await administer(this.#shardServers.adminTarget(primary), async (admin) => {
       await requirePermanent(admin, primary.id)
       this.#requireLegal(name, primary, await readPlacements(admin, answerWithinMs))
       // Migrations, tables, domains, tenants, another bound on clocks.

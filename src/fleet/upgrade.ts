@@ -1,7 +1,7 @@
 import { HoldfastError } from '../base/errors.ts'
 import type { NodeId, ShardName } from '../directory/topology.ts'
 import { Connection } from '../postgres/connection.ts'
-import { withConnection } from '../postgres/postgres.ts'
+import { administer } from './administer.ts'
 import type { Release } from '../postgres/release.ts'
 import { nameInstalled, nameRelease, planInstallation } from '../postgres/release.ts'
 import type { BegunInstallation } from '../postgres/schema.ts'
@@ -40,7 +40,7 @@ export async function requireUpgradable(
   name: ShardName,
   shard: ShardDocument,
 ): Promise<string | undefined> {
-  return withConnection(shardServers.adminTarget(nodeOf(shard, shard.primary)), async (admin) => {
+  return administer(shardServers.adminTarget(nodeOf(shard, shard.primary)), async (admin) => {
     const installed = await readNoLater(admin, name, release)
     if (installed === undefined) return undefined
     if (shard.promotion !== undefined) throw blocked(name, 'a promotion is under way', installed)
@@ -56,7 +56,7 @@ export async function requireNoLater(
   shard: ShardDocument,
   id: NodeId,
 ): Promise<string | undefined> {
-  return withConnection(shardServers.adminTarget(nodeOf(shard, id)), (admin) => readNoLater(admin, name, release))
+  return administer(shardServers.adminTarget(nodeOf(shard, id)), (admin) => readNoLater(admin, name, release))
 }
 
 async function readNoLater(admin: Connection, name: ShardName, release: Release): Promise<string | undefined> {

@@ -406,3 +406,15 @@ test('a statement that was answered before is not described again, unless its co
     expect(outcome).toMatchObject({ rows: [{ id: types === undefined ? 7 : '<7>' }] })
   }
 })
+
+test('D4: what names no deadline has that of its connection, also a script', async () => {
+  for (const wait of [
+    (one: Connection) => one.query('select pg_sleep(2)'),
+    (one: Connection) => one.script('select pg_sleep(2)'),
+  ]) {
+    const impatient = await Connection.connect(database.target(), 5_000, 200)
+    await impatient.query('select pg_sleep(0.4)', [], 30_000)
+    await expect(wait(impatient)).rejects.toMatchObject({ message: 'no answer within 200 ms', isLate: true })
+    impatient.release()
+  }
+})

@@ -66,6 +66,8 @@ const statementsKeptMax = 500
 export class Connection {
   readonly #client: DriverClient
   readonly #lender: Lender
+  /** For a flight that names no deadline of its own. */
+  readonly #answerWithinMs: number | undefined
   /** Others used every connection when its owner asked for one. */
   readonly hasQueued: boolean
   /** In the order in which they were sent, which is the order of the answers. */
@@ -74,8 +76,9 @@ export class Connection {
   #released = false
   #worn = false
 
-  private constructor(client: DriverClient, lender: Lender, hasQueued = false) {
+  private constructor(client: DriverClient, lender: Lender, hasQueued = false, answerWithinMs?: number) {
     this.#client = client
+    this.#answerWithinMs = answerWithinMs
     this.hasQueued = hasQueued
     this.#lender = lender
     client.on('notice', this.#onNotice)
@@ -84,8 +87,15 @@ export class Connection {
     client.connection.on('copyInResponse', this.#onCopyIn)
   }
 
-  /** A connection of its own, ended by `release`. Rejects with `ConnectionLost` (not sent) or `ServerError`. */
-  static async connect(target: ConnectionTarget, connectWithinMs: number): Promise<Connection> {
+  /**
+   * A connection of its own, ended by `release`. Rejects with `ConnectionLost` (not sent) or `ServerError`. `answerWithinMs` is the deadline
+   * of flights that name none.
+   */
+  static async connect(
+    target: ConnectionTarget,
+    connectWithinMs: number,
+    answerWithinMs?: number,
+  ): Promise<Connection> {
     const client = new pg.Client(clientConfig(target, connectWithinMs)) as DriverClient
     client.on('error', ignoreLateError)
     try {
@@ -93,7 +103,8 @@ export class Connection {
     } catch (error) {
       throw connectFailure(error, target)
     }
-    return new Connection(client, { giveBack: () => void client.end().catch(ignoreLateError), noteOutdated: () => {} })
+    const lender = { giveBack: () => void client.end().catch(ignoreLateError), noteOutdated: () => {} }
+    return new Connection(client, lender, false, answerWithinMs)
   }
 
   /** Takes over a client until it is released or lost, and gives it back then. */
@@ -157,8 +168,8 @@ export class Connection {
   }
 
   /** Several statements in one text without parameters, e.g. a migration. Throws the `ServerError` of the first refusal. */
-  async script(text: string): Promise<void> {
-    const [outcome] = await this.flight([{ text, script: true }])
+  async script(text: string, deadlineMs?: number): Promise<void> {
+    const [outcome] = await this.flight([{ text, script: true }], deadlineMs)
     accepted(present(outcome, 'one outcome a script'))
   }
 
@@ -205,7 +216,7 @@ export class Connection {
 
   #send(
     statements: readonly WireStatement[],
-    deadlineMs?: number,
+    deadlineMs = this.#answerWithinMs,
     onWritten?: () => unknown,
   ): Promise<StatementOutcome[]> {
     if (this.#lost !== undefined || this.#released) {

@@ -18,13 +18,17 @@ import { type ConnectionTarget } from './statement.ts'
 
 const connectWithinMs = 10_000
 
-/** Work on a connection of its own, e.g. an administrator's. Throws what `Connection.connect` throws, and what `untilAborted` does. */
+/**
+ * Work on a connection of its own, e.g. an administrator's. Throws what `Connection.connect` throws, and what `untilAborted` does.
+ * `answerWithinMs` is the deadline of what names none.
+ */
 export async function withConnection<T>(
   target: ConnectionTarget,
   use: (connection: Connection) => Promise<T>,
   signal?: AbortSignal,
+  answerWithinMs?: number,
 ): Promise<T> {
-  const connection = await Connection.connect(target, connectWithinMs)
+  const connection = await Connection.connect(target, connectWithinMs, answerWithinMs)
   try {
     return await untilAborted(signal, [connection], () => use(connection))
   } finally {

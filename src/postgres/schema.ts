@@ -229,10 +229,16 @@ async function recordMigration(admin: Connection, owner: string, file: SqlFile):
 }
 
 /**
- * Applies the migrations of a domain of the application that have not run yet, each in a transaction of its own.
- * Throws `config_invalid` when one that ran has changed since.
+ * Applies the migrations of a domain of the application that have not run yet, each in a transaction of its own. `withinMs` is for
+ * the statements of each, and for its commit: both take as long as there is data. Throws `config_invalid` when one that ran has changed
+ * since.
  */
-export async function applyMigrations(admin: Connection, owner: string, files: readonly SqlFile[]): Promise<void> {
+export async function applyMigrations(
+  admin: Connection,
+  owner: string,
+  files: readonly SqlFile[],
+  withinMs?: number,
+): Promise<void> {
   const applied = await readMigrations(admin, owner)
   for (const file of files) {
     const known = applied.get(file.name)
@@ -242,9 +248,9 @@ export async function applyMigrations(admin: Connection, owner: string, files: r
         hint: 'write a new migration instead',
       })
     }
-    await admin.script(`begin;\n${file.text}`)
+    await admin.script(`begin;\n${file.text}`, withinMs)
     await recordMigration(admin, owner, file)
-    const { tag } = await admin.query('commit')
+    const { tag } = await admin.query('commit', [], withinMs)
     assert(tag === 'COMMIT', `migration ${file.name} did not commit`)
   }
 }

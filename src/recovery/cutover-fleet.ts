@@ -8,6 +8,9 @@ import { fenceEpoch } from './cutover-plan.ts'
 import type { EnvironmentServer } from './restore-shard.ts'
 import * as store from './restore-store.ts'
 
+/** One row, whose commit waits for followers, while others wait their turn. */
+const reopenWithinMs = 20_000
+
 /** What a cutover asks of the fleet whose shards it replaces. */
 export interface CutoverFleet {
   standing(shard: ShardName): FleetStanding
@@ -100,7 +103,7 @@ export function toFenced(fleet: CutoverFleet, standing: ShardStanding): FencedSh
 export async function reopen(fleet: CutoverFleet, { shard, epoch, target }: FencedShard): Promise<void> {
   // A promotion has taken it further behind the fence, and opens it itself, perhaps only when it goes on (V6).
   if (fleet.standing(shard).epoch > epoch) return
-  const isOpen = await withConnection(target, (admin) => store.reopenShard(admin, epoch))
+  const isOpen = await withConnection(target, (admin) => store.reopenShard(admin, epoch), undefined, reopenWithinMs)
   // One that was not fenced yet goes on at the epoch that everybody knows.
   if (isOpen) await fleet.reopened(shard, epoch)
 }

@@ -2,7 +2,7 @@ import type { Progress } from '../../base/progress.ts'
 import type { ShardName } from '../../directory/topology.ts'
 import { toHlc } from '../../hlc/hlc.ts'
 import { parseLsn } from '../../postgres/lsn.ts'
-import { withConnection } from '../../postgres/postgres.ts'
+import { administer } from '../administer.ts'
 import { archiveOf } from '../archives.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
@@ -24,7 +24,7 @@ async function catchUp(supervisor: Supervisor, name: ShardName, signal: AbortSig
   const { clock, servers, shardServers, topology, config } = supervisor
   const shard = topology.shard(name)
   if (!servers.isRunning(shard.primary)) return
-  const { rows } = await withConnection(shardServers.adminTarget(nodeOf(shard, shard.primary)), (admin) =>
+  const { rows } = await administer(shardServers.adminTarget(nodeOf(shard, shard.primary)), (admin) =>
     admin.query<{ lsn: string; clock: string }>(
       'select pg_current_wal_flush_lsn()::text as lsn, last_value::text as clock from holdfast.hlc',
     ),

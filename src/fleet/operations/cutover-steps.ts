@@ -1,7 +1,8 @@
 import { basename } from 'node:path'
 import type { Epoch, ShardName } from '../../directory/topology.ts'
-import { withConnection } from '../../postgres/postgres.ts'
+import type { Connection } from '../../postgres/connection.ts'
 import type { Adoption, CutoverFleet } from '../../recovery/cutover-fleet.ts'
+import { administer, longWithinMs } from '../administer.ts'
 import { folderOf, nodeId } from '../node-names.ts'
 import { letIn, openShard } from '../opening.ts'
 import { installDomains } from '../founding.ts'
@@ -64,10 +65,11 @@ async function adopt(supervisor: Supervisor, { shard: name, epoch, historyId, se
   }
   await shardServers.startPrimaryWithoutWaiting(document)
   // Restored from before an upgrade, it has the release of then; from before a migration, the tables of then.
-  await withConnection(shardServers.adminTarget(primary), async (admin) => {
+  const install = async (admin: Connection) => {
     await bringToRelease(admin, name, supervisor.release)
     await installDomains(admin, supervisor.config, name)
-  })
+  }
+  await administer(shardServers.adminTarget(primary), install, longWithinMs)
   await topology.replaceShard(name, document)
   // A supervisor that ends here removes them at its next start (F5).
   await supervisor.onStep('cutover remove', { shard: name })

@@ -8,7 +8,7 @@ import type { Epoch, HistoryId, NodeId, RegionName, ShardName } from '../../dire
 import { type Candidate, decideTarget, planPromotion, type ShardUnderFailover } from '../../failover/failover.ts'
 import { waitSilent } from '../../postgres/server/follower.ts'
 import { jurisdictionsOf } from '../config.ts'
-import { withConnection } from '../../postgres/postgres.ts'
+import { administer } from '../administer.ts'
 import type { FailoverReport } from '../operations-api.ts'
 import { retire } from '../retirement.ts'
 import { nodeOf } from '../shard-servers.ts'
@@ -168,7 +168,7 @@ async function beginPromotion(
   if (plan.source !== plan.promote) {
     await catchUp(supervisor, name, shard, { source: nodeOf(shard, plan.source), target })
   }
-  const { epoch, rows } = await withConnection(supervisor.shardServers.adminTarget(target), async (admin) => {
+  const { epoch, rows } = await administer(supervisor.shardServers.adminTarget(target), async (admin) => {
     // Behind here there is no way back, and functions of another release would have to go on.
     await requireRelease(admin, name, supervisor.release)
     const lsn = 'select pg_last_wal_replay_lsn()::text as lsn'
@@ -221,11 +221,11 @@ async function catchUp(
 ): Promise<void> {
   await supervisor.shardServers.attach(source, target)
   const { clock, shardServers } = supervisor
-  const wanted = await withConnection(shardServers.adminTarget(source), (admin) =>
+  const wanted = await administer(shardServers.adminTarget(source), (admin) =>
     admin.query<{ lsn: string }>('select pg_last_wal_replay_lsn()::text as lsn'),
   )
   const deadline = clock.monotonicMs() + catchUpWithinMs
-  await withConnection(shardServers.adminTarget(target), async (admin) => {
+  await administer(shardServers.adminTarget(target), async (admin) => {
     for (;;) {
       const { rows } = await admin.query<{ reached: boolean }>(
         'select pg_last_wal_replay_lsn() >= $1::pg_lsn as reached',

@@ -3,7 +3,7 @@ import { HoldfastError } from '../../base/errors.ts'
 import type { Progress } from '../../base/progress.ts'
 import type { NodeId, RegionName, ShardName } from '../../directory/topology.ts'
 import type { Call } from '../control.ts'
-import { withConnection } from '../../postgres/postgres.ts'
+import { administer } from '../administer.ts'
 import { restartNode } from '../node-restart.ts'
 import { regionOf } from '../region.ts'
 import { nodeOf } from '../shard-servers.ts'
@@ -181,7 +181,7 @@ async function topologyAfter(supervisor: Supervisor, after: number | null): Prom
 }
 
 async function onNode(supervisor: Supervisor, id: NodeId, sql: string): Promise<void> {
-  await withConnection(supervisor.shardServers.adminTarget(findNode(supervisor, id)), (admin) => admin.query(sql))
+  await administer(supervisor.shardServers.adminTarget(findNode(supervisor, id)), (admin) => admin.query(sql))
 }
 
 /** A node of the topology by its id. Throws `unknown_node`. */

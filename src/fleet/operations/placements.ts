@@ -1,6 +1,6 @@
 import type { Placement } from '../../directory/directory.ts'
 import type { ShardName } from '../../directory/topology.ts'
-import { withConnection } from '../../postgres/postgres.ts'
+import { administer } from '../administer.ts'
 import { readPlacements } from '../founding.ts'
 import { nodeOf } from '../shard-servers.ts'
 import type { Supervisor } from '../supervisor.ts'
@@ -18,7 +18,7 @@ export async function placementsOn(supervisor: Supervisor, name: ShardName): Pro
   for (const node of ordered) {
     if (!supervisor.servers.isRunning(node.id)) continue
     try {
-      const known = await withConnection(supervisor.shardServers.adminTarget(node), (admin) =>
+      const known = await administer(supervisor.shardServers.adminTarget(node), (admin) =>
         readPlacements(admin, answerWithinMs),
       )
       return [...known.filter(({ shard: at }) => at === name), ...supervisor.takingUp.awaited(name, known)]

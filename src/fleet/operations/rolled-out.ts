@@ -1,7 +1,7 @@
 import { HoldfastError } from '../../base/errors.ts'
 import type { ShardName } from '../../directory/topology.ts'
 import type { ConnectionTarget } from '../../postgres/statement.ts'
-import { withConnection } from '../../postgres/postgres.ts'
+import { administer } from '../administer.ts'
 import type { SqlFile } from '../../postgres/release.ts'
 import { checksumOf, readSqlFiles } from '../../postgres/release.ts'
 import { readMigrations } from '../../postgres/schema.ts'
@@ -49,7 +49,7 @@ interface Had extends ShardPlace {
 }
 
 async function migrationsAt(place: ShardPlace, { name }: DomainConfig): Promise<Had> {
-  const applied = await withConnection(place.target, (admin) => readMigrations(admin, ownerOf(name)))
+  const applied = await administer(place.target, (admin) => readMigrations(admin, ownerOf(name)))
   return { ...place, applied }
 }
 

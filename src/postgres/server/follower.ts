@@ -238,6 +238,7 @@ export async function promote(
   const { rows } = await follower.query<{ promoted: boolean }>(
     'select case when pg_is_in_recovery() then pg_promote(true, $1) else true end as promoted',
     [withinSeconds],
+    withinSeconds * 1_000 + readWithinMs,
   )
   if (rows[0]?.promoted !== true) {
     throw new HoldfastError(
