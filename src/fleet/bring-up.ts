@@ -128,16 +128,25 @@ function requireSameDurability({ config }: Supervisor, name: ShardName, shard: S
 
 /** V9, V10: neither a follower that is lost nor a primary keeps others from starting. */
 async function startServers(supervisor: Supervisor, name: ShardName, leftOut: LeftOut): Promise<void> {
-  const { shardServers, lostFollowers, servers, progress, topology } = supervisor
+  const { shardServers, servers, progress, topology } = supervisor
   const shard = topology.shard(name)
   for (const node of shard.nodes) await shardServers.place(node.id, node.region, node.folder)
   progress({ step: 'start', detail: name })
-  // The others follow, and are waited for, once it is promoted.
-  if (shard.promotion !== undefined) return leftOut.unlessFails(name, () => shardServers.ensurePrimary(shard))
-  await leftOut.unlessFails(name, () => shardServers.startPrimary(name, shard))
+  const isPromoting = shard.promotion !== undefined
+  await leftOut.unlessFails(name, () =>
+    isPromoting ? shardServers.ensurePrimary(shard) : shardServers.startPrimary(name, shard),
+  )
   // It is started anew, and not left with half of what belongs to its start.
   if (leftOut.has(name)) await servers.stop(shard.primary, 'immediate')
-  const followers = shard.nodes.filter(({ id }) => id !== shard.primary)
+  // Those of a promotion follow, and are waited for, once their primary is promoted.
+  if (!isPromoting || leftOut.has(name)) await startFollowers(supervisor, name, leftOut)
+}
+
+/** Those that do not run. */
+async function startFollowers(supervisor: Supervisor, name: ShardName, leftOut: LeftOut): Promise<void> {
+  const { shardServers, lostFollowers, servers, topology } = supervisor
+  const shard = topology.shard(name)
+  const followers = shard.nodes.filter(({ id }) => id !== shard.primary && !servers.isRunning(id))
   await Promise.all(
     followers.map((node) =>
       leftOut.unlessFollowerFails(name, node, () =>
@@ -199,10 +208,12 @@ async function restartShard(supervisor: Supervisor, name: ShardName, leftOut: Le
   const { progress, topology } = supervisor
   const shard = topology.shard(name)
   if (shard.promotion !== undefined) {
-    return leftOut.unlessFails(name, async () => {
+    await leftOut.unlessFails(name, async () => {
       const open = await finishPromotion(supervisor, name, progress)
       await open()
     })
+    if (leftOut.has(name)) await startFollowers(supervisor, name, leftOut)
+    return
   }
   const isPassed = await leftOut.unlessFails(name, () => passesBarrier(supervisor, name, shard))
   // Of a cutover that was broken off behind its fence. What failed is told as left out.

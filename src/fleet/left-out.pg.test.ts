@@ -17,12 +17,15 @@ import type { Release } from '../postgres/release.ts'
 import { nameRelease, packageRelease } from '../postgres/release.ts'
 import { installSchema } from '../postgres/schema.ts'
 import { childrenOf, readPidFile, signal } from '../postgres/server/processes.ts'
+import { standingOf } from '../recovery/cutover-fleet.ts'
 import type { FleetConfigInput, ShardConfigInput } from './config.ts'
 import { loadConfig } from './config.ts'
 import type { FailoverReport } from './operations-api.ts'
+import { cutoverFleet } from './operations/cutover-steps.ts'
 import { callTo } from './operations/operations.ts'
 import { nodeOf } from './shard-servers.ts'
 import { Supervisor } from './supervisor.ts'
+import type { NodeDocument } from './topology-store.ts'
 import { TakingUp } from './taking-up.ts'
 
 /** V10, on real servers: what one shard lacks at a start keeps no other from its traffic, nor the operator from a failover. */
@@ -233,6 +236,13 @@ describe('a shard whose primary does not start', () => {
     await start()
     expect(shard(treasury).state).toBe('open')
     expect(shard()).toMatchObject({ state: 'fenced', epoch: 2 })
+    const [other] = shard().nodes.filter(({ id }) => id !== shard().primary) as [NodeDocument]
+    expect(supervisor.servers.isRunning(other.id)).toBe(true)
+    // As the status asks it.
+    await withConnection(supervisor.servers.target(other, 'holdfast_gateway', 'test'), () => Promise.resolve())
+    const way = `bring the data directory of ${shard().primary} back, and its promotion goes on by itself`
+    expect(alarms.some((alarm) => alarm.includes(way) && alarm.includes(`gives up what ${other.id} has`))).toBe(true)
+    expect(() => standingOf(cutoverFleet(supervisor), payroll, true)).toThrow('is being promoted')
     await putBack()
     await eventually(() => shard().state === 'open', 90_000)
     expect(await rows()).toBe(101)

@@ -115,8 +115,7 @@ export class LeftOut {
     for (const [name, why] of this.#shards) {
       const shard = topology.shard(name)
       await topology.replaceShard(name, { ...shard, state: shard.state === 'lost' ? 'lost' : 'fenced' })
-      const canPromote = shard.nodes.length > 1
-      const way = canPromote ? `holdfast failover ${name} --what-if` : 'restore it from its archive'
+      const way = wayOf(name, shard)
       progress({
         step: 'alarm',
         detail: `${name} takes no traffic, and the fleet starts without it; if it does not come back: ${way}. ${reasonOf(why)}`,
@@ -129,17 +128,25 @@ export class LeftOut {
 
   /** Has what does not run come back by itself, once its end would be heard of. */
   bringBack(): void {
-    const { topology, servers, promotions } = this.#supervisor
+    const { topology, servers } = this.#supervisor
     const shards = Object.entries(topology.document.shards) as [ShardName, ShardDocument][]
-    for (const [name, { nodes, primary, promotion }] of shards) {
-      if (promotion !== undefined) promotions.begin(name)
-      // A promotion has the others started.
-      for (const { id } of promotion === undefined ? nodes : []) {
+    for (const [name, { nodes, primary }] of shards) {
+      for (const { id } of nodes) {
         if (servers.isRunning(id) && !(id === primary && this.has(name))) continue
         void this.#supervisor.run(() => bringBack(this.#supervisor, id)).catch(() => undefined)
       }
     }
   }
+}
+
+/** What can be done for a shard that does not come back. A promotion has chosen: no other one is safe without its primary. */
+function wayOf(name: ShardName, { nodes, primary, promotion }: ShardDocument): string {
+  const others = nodes.flatMap(({ id }) => (id === primary ? [] : [id])).join(', ')
+  if (promotion !== undefined) {
+    const kept = others === '' ? '' : `, and gives up what ${others} has`
+    return `bring the data directory of ${primary} back, and its promotion goes on by itself; a restore from the archive is the last resort${kept}`
+  }
+  return others === '' ? 'restore it from its archive' : `holdfast failover ${name} --what-if`
 }
 
 /** Of one server, its directory or the way to it. What is wrong with the configuration, or with the whole machine, is not. */

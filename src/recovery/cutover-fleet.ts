@@ -65,7 +65,7 @@ export function standingOf(fleet: CutoverFleet, name: ShardName, acceptLoss: boo
   }
   if (isPromoting && !isGone) {
     throw new HoldfastError('node_unavailable', `${shard} is being promoted`, {
-      hint: 'that goes on by itself; run the cutover once the shard is open',
+      hint: `that goes on by itself${isAlive ? '' : ' once its primary is back'}; run the cutover once the shard is open`,
       detail: { shard },
     })
   }
