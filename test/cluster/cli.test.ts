@@ -112,7 +112,7 @@ describe('a fleet that runs', () => {
         nodes: [1, 2, 3].map((n) => node(`${treasury}.${n}`, n === 1 ? 'primary' : 'follower', 'us-east')),
       },
     ]
-    const document = { fleet: 'payledger', region: 'eu-west', ready: true, gateways, shards }
+    const document = { fleet: 'payledger', region: 'eu-west', ready: true, closed: [], gateways, shards }
     expect(status).toEqual({ ...yes, document })
     expect(attached).toEqual({ ...yes, document: { ...document, region: 'us-east' } })
     expect(doctor).toMatchObject(yes)

@@ -117,5 +117,11 @@ export class LosingFleet extends ShardFleet {
     await this.ask('alter system reset max_slot_wal_keep_size')
     await this.ask('alter system reset wal_keep_size')
     await this.ask('select pg_reload_conf()')
+    await eventually(async () => {
+      const [row] = await this.ask<{ kept: string }>(`select current_setting('max_slot_wal_keep_size') as kept`)
+      return row?.kept !== '1MB'
+    })
+    // The checkpointer takes it up in its own time, and would invalidate the slot of the successor: it has listened when it begins one.
+    await this.ask('checkpoint')
   }
 }
