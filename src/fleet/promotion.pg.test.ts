@@ -1,4 +1,5 @@
 import { afterAll, afterEach, beforeEach, expect, test, vi } from 'vitest'
+import { gate } from '../../test/support/approval.ts'
 import { eventually } from '../../test/support/eventually.ts'
 import type { ShardFleetStart } from '../../test/support/shard-fleet.ts'
 import { payroll, ShardFleet } from '../../test/support/shard-fleet.ts'
@@ -158,21 +159,16 @@ test('a place is built by one at a time: who comes with the same document shares
 
 test('V6: what has to be built before the opening is built out of turn', async () => {
   await fleet.supervisor.close()
-  const [building, goOn] = [deferred<void>(), deferred<void>()]
-  const onStep: OnStep = async (step) => {
-    if (step !== 'promotion build') return
-    building.resolve()
-    await goOn.promise
-  }
+  const { onStep, reached, release } = gate('promotion build')
   await start({ onStep })
   const failover = callTo(fleet.supervisor)('failover', { shard: payroll }, silentProgress)
-  await building.promise
+  await reached
   try {
     let turns = 0
     void fleet.supervisor.exclusively(async () => turns++)
     await eventually(() => turns === 1)
   } finally {
-    goOn.resolve()
+    release()
   }
   expect(await failover).toMatchObject({ promoted: { node: `${payroll}.2`, epoch: 2 } })
   expect(fleet.shard()).toMatchObject({ state: 'open', promotion: undefined })
@@ -185,18 +181,13 @@ test.each([
   'V6: a fleet that stops does not wait for the build behind a %s, and the next start goes on',
   async (_, ask) => {
     await fleet.supervisor.close()
-    const [building, goOn] = [deferred<void>(), deferred<void>()]
-    const onStep: OnStep = async (step) => {
-      if (step !== 'promotion build') return
-      building.resolve()
-      await goOn.promise
-    }
+    const { onStep, reached, release } = gate('promotion build')
     await start({ onStep })
     await beginPromotion()
     const asked = fleet.supervisor.run<unknown>(ask).catch((error: unknown) => error)
-    await building.promise
+    await reached
     const closed = fleet.supervisor.close()
-    goOn.resolve()
+    release()
     expect(await asked).toMatchObject({ code: 'node_unavailable', cause: { name: 'AbortError' } })
     await closed
     expect(fleet.shard().state).toBe('fenced')
